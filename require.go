@@ -1,0 +1,106 @@
+package staple
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// resumedGrace is by how much the proof of a resumed connection may have expired:
+// the staple is that of the full handshake, and no ticket lives longer (RFC 9846
+// section 4.6.1).
+const resumedGrace = 7 * 24 * time.Hour
+
+// VerifyStaple is a callback for [tls.Config.VerifyConnection]: it verifies what
+// the peer stapled. An OCSP response, if there is one, must prove that the peer's
+// certificate is good, and a Must-Staple certificate (RFC 7633) must come with
+// one, else the error is [ErrNoStaple]. It returns nil for a connection without
+// peer certificates, and where nothing is stapled and nothing has to be; use
+// [RequireStaple] where that isn't enough.
+//
+// Every other error wraps [ErrNoIssuer] or is a [*ResponseError] that says what
+// is wrong. [ErrRevoked], found with [errors.Is], means proven revoked; an expired
+// response is [ErrExpired].
+//
+// The issuer's certificate is taken from all of VerifiedChains. If there are
+// none, because the [tls.Config] has InsecureSkipVerify set or asks for a client
+// certificate without verifying it, it is whichever of the PeerCertificates
+// issued the first of them; the proof is then worth no more than the peer's own
+// claim, until something else verifies the chain.
+//
+// Times are compared with [time.Now]. On a resumed connection the response is
+// that of the first handshake and may be up to 7 days past its nextUpdate, a
+// session ticket's longest life; after that the error makes crypto/tls forget the
+// ticket. A response without nextUpdate is taken until 7 days after its
+// thisUpdate.
+//
+// On a server it judges client certificates. Those can have a staple in TLS 1.3
+// only, so that a Must-Staple client certificate is refused in TLS 1.2.
+func VerifyStaple(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	if len(cs.OCSPResponse) == 0 && !mustStaple(cs.PeerCertificates[0]) {
+		return nil
+	}
+	return RequireStaple(cs)
+}
+
+// RequireStaple is [VerifyStaple], but for that every connection with a peer
+// certificate must have a staple that proves it good: where there is none, the
+// error is [ErrNoStaple]. Only a connection without peer certificates, such as
+// one from a client that need not have any, passes without.
+func RequireStaple(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	leaf := cs.PeerCertificates[0]
+	if len(cs.OCSPResponse) == 0 {
+		return fmt.Errorf("%w from %q", ErrNoStaple, leaf.Subject)
+	}
+	grace := time.Duration(0)
+	if cs.DidResume {
+		grace = resumedGrace
+	}
+	return proveGood(cs.OCSPResponse, leaf, issuersOf(&cs), grace)
+}
+
+// proveGood tries each issuer. The first one is spoken of if none of them will do.
+func proveGood(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, grace time.Duration) error {
+	first := fmt.Errorf("%w for %q", ErrNoIssuer, leaf.Subject)
+	now := time.Now()
+	for n, cert := range issuers {
+		sub := newSubject(leaf, newIssuer(cert))
+		p, err := verify(raw, &sub, now, grace)
+		if err == nil {
+			return p.err()
+		}
+		if n == 0 {
+			first = err
+		}
+	}
+	return first
+}
+
+// issuersOf returns the certificates that may have issued the peer's: those of
+// the verified chains or, lacking these, what the peer sent, in any order.
+func issuersOf(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
+	for _, chain := range cs.VerifiedChains {
+		if len(chain) > 1 && !slices.ContainsFunc(issuers, chain[1].Equal) {
+			issuers = append(issuers, chain[1])
+		}
+	}
+	if len(cs.VerifiedChains) > 0 {
+		return issuers
+	}
+	leaf := cs.PeerCertificates[0]
+	for _, cert := range cs.PeerCertificates[1:] {
+		if bytes.Equal(cert.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(cert) == nil {
+			issuers = append(issuers, cert)
+		}
+	}
+	return issuers
+}
