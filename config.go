@@ -1,0 +1,285 @@
+package staple
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// TLSConfig returns a copy of base with which a server staples every
+// certificate that it serves: those of Certificates, GetCertificate and
+// GetConfigForClient. A client with it staples the certificates that it
+// presents, in TLS 1.3 (RFC 9846 §4.4.2.1). base, its certificates and what
+// they point to are not written; nil is an empty config. The copy's
+// Certificates is empty, and its hooks make the choice that crypto/tls would
+// have made.
+//
+// The certificates listed in base are loaded from the store and fetched for at
+// once, in the background; [Stapler.Prefetch] waits for that. Those of a
+// GetCertificate source become known at their first handshake. Where nothing
+// is found the hook returns nil and no error, as crypto/tls expects.
+//
+// A config that GetConfigForClient returns is copied at every handshake, so
+// session ticket keys belong on the config that TLSConfig returned
+// ([tls.Config.SetSessionTicketKeys]).
+//
+// With http.Server pass no file names to ListenAndServeTLS: net/http would put
+// that pair beside ours, unstapled. Load it into Certificates of base.
+func (s *Stapler) TLSConfig(base *tls.Config) *tls.Config {
+	if base == nil {
+		base = new(tls.Config)
+	}
+	cfg := base.Clone()
+	cfg.NextProtos = slices.Clone(base.NextProtos) // net/http appends "h2"
+	src := newSource(base)
+	src.list = s.hold(base.Certificates)
+	cfg.Certificates, cfg.NameToCertificate = nil, nil
+	cfg.GetCertificate = s.GetCertificate(src.choose)
+	if len(src.certs) == 0 && src.get == nil && base.GetConfigForClient == nil {
+		src.missing = s.warnFiles
+	}
+	if len(src.certs) > 0 || base.GetClientCertificate != nil {
+		src.getClient = base.GetClientCertificate
+		cfg.GetClientCertificate = s.GetClientCertificate(src.chooseClient)
+	}
+	if get := base.GetConfigForClient; get != nil {
+		cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			c, err := get(hello)
+			if c == nil || err != nil {
+				return c, err
+			}
+			return s.perHandshake(c), nil
+		}
+	}
+	return cfg
+}
+
+// perHandshake wraps a config that lives for one handshake: no list of what it
+// holds, no index, and never a cached copy, which would keep session ticket
+// keys that were withdrawn.
+func (s *Stapler) perHandshake(base *tls.Config) *tls.Config {
+	if len(base.Certificates) == 0 && base.GetCertificate == nil {
+		return base
+	}
+	cfg := base.Clone()
+	src := &source{get: base.GetCertificate, certs: base.Certificates, byName: base.NameToCertificate}
+	cfg.Certificates, cfg.NameToCertificate = nil, nil
+	cfg.GetCertificate = s.GetCertificate(src.choose)
+	return cfg
+}
+
+// warnFiles tells, once, of a hook that has nothing to serve: net/http loads
+// the files named to ListenAndServeTLS behind its back.
+func (s *Stapler) warnFiles() {
+	if s.warned.CompareAndSwap(false, true) {
+		s.log(slogWarn, `TLSConfig was given no certificate, so nothing is stapled; `+
+			`load the pair into Config.Certificates and call ListenAndServeTLS("", "")`)
+	}
+}
+
+// listing keeps the entries of a config's certificates alive for as long as
+// the config: its hooks hold the listing, the Stapler does not.
+type listing struct{ entries []*entry }
+
+// hold makes the certificates known and lists them.
+func (s *Stapler) hold(certs []tls.Certificate) *listing {
+	l := new(listing)
+	for i := range certs {
+		if empty(&certs[i]) {
+			continue
+		}
+		if e := s.learn(&certs[i], true, false); e != nil {
+			l.entries = append(l.entries, e)
+			s.nominate(e, &certs[i])
+		}
+	}
+	if len(l.entries) > 0 {
+		runtime.AddCleanup(l, func(entries []*entry) {
+			for _, e := range entries {
+				e.lists.Add(-1)
+			}
+		}, l.entries)
+	}
+	return l
+}
+
+// source chooses among the certificates of a config as crypto/tls does, which
+// calls GetCertificate only when there is a server name or no list: to be
+// called always, the list has to go.
+type source struct {
+	get       func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	getClient func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+	certs     []tls.Certificate
+	byName    map[string]*tls.Certificate // the deprecated NameToCertificate
+	index     map[string][]int            // name or *.name, to the certificates that may be valid for it; nil: not built
+	kinds     []int                       // the first certificate of each kind that clients may not support
+	missing   func()                      // called where nothing is found
+	list      *listing
+}
+
+// newSource returns the source over base's certificates, which may be changed
+// afterwards.
+func newSource(base *tls.Config) *source {
+	src := &source{get: base.GetCertificate, certs: slices.Clone(base.Certificates), byName: maps.Clone(base.NameToCertificate)}
+	if len(src.certs) > 1 {
+		src.buildIndex()
+	}
+	return src
+}
+
+// buildIndex keeps the work of a handshake independent of the number of
+// certificates. It may name too many; SupportsCertificate has the last word.
+func (src *source) buildIndex() {
+	src.index = make(map[string][]int)
+	seen := make(map[string]bool)
+	for i := range src.certs {
+		c := &src.certs[i]
+		if kind := kindOf(c); !seen[kind] {
+			seen[kind] = true
+			src.kinds = append(src.kinds, i)
+		}
+		leaf := c.Leaf
+		if leaf == nil && len(c.Certificate) > 0 {
+			leaf, _ = x509.ParseCertificate(c.Certificate[0])
+		}
+		if leaf == nil {
+			continue // no name that crypto/tls would find
+		}
+		for _, name := range leaf.DNSNames {
+			src.add(normal(name), i)
+		}
+		for _, ip := range leaf.IPAddresses {
+			src.add(ip.String(), i)
+		}
+	}
+}
+
+func (src *source) add(name string, i int) {
+	if at := src.index[name]; len(at) == 0 || at[len(at)-1] != i {
+		src.index[name] = append(at, i)
+	}
+}
+
+func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// kindOf describes what SupportsCertificate looks at besides names.
+func kindOf(c *tls.Certificate) string {
+	signer, ok := c.PrivateKey.(crypto.Signer)
+	_, decrypts := c.PrivateKey.(crypto.Decrypter)
+	if !ok {
+		return fmt.Sprint("no signer ", decrypts)
+	}
+	kind := "other"
+	switch pub := signer.Public().(type) {
+	case *rsa.PublicKey:
+		kind = fmt.Sprint("RSA ", pub.Size())
+	case *ecdsa.PublicKey:
+		kind = "ECDSA " + pub.Curve.Params().Name
+	case ed25519.PublicKey:
+		kind = "Ed25519"
+	}
+	return fmt.Sprint(kind, decrypts, c.SupportedSignatureAlgorithms == nil, c.SupportedSignatureAlgorithms)
+}
+
+// choose follows tls.Config.getCertificate.
+func (src *source) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if src.get != nil && (len(src.certs) == 0 || hello != nil && hello.ServerName != "") {
+		if cert, err := src.get(hello); cert != nil || err != nil {
+			return cert, err
+		}
+	}
+	switch {
+	case len(src.certs) == 0:
+		if src.missing != nil {
+			src.missing()
+		}
+		return nil, nil
+	case len(src.certs) == 1 || hello == nil:
+		return &src.certs[0], nil
+	}
+	if c := src.named(hello.ServerName); c != nil {
+		return c, nil
+	}
+	if src.index == nil {
+		for i := range src.certs {
+			if hello.SupportsCertificate(&src.certs[i]) == nil {
+				return &src.certs[i], nil
+			}
+		}
+		return &src.certs[0], nil
+	}
+	return src.indexed(hello), nil
+}
+
+// named looks in NameToCertificate, which crypto/tls still honours.
+func (src *source) named(name string) *tls.Certificate {
+	if src.byName == nil {
+		return nil
+	}
+	name = strings.ToLower(name)
+	if c, ok := src.byName[name]; ok {
+		return c
+	}
+	if _, rest, ok := strings.Cut(name, "."); ok {
+		return src.byName["*."+rest]
+	}
+	return nil
+}
+
+// indexed returns the first certificate, in the order of the list, that the
+// client supports, asking about those alone that can be the one.
+func (src *source) indexed(hello *tls.ClientHelloInfo) *tls.Certificate {
+	if hello.ServerName == "" {
+		return src.first(hello, src.kinds, nil)
+	}
+	name := normal(hello.ServerName)
+	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
+		return src.first(hello, src.index[ip.String()], nil)
+	}
+	var wild []int
+	if _, rest, ok := strings.Cut(name, "."); ok {
+		wild = src.index["*."+rest]
+	}
+	return src.first(hello, src.index[name], wild)
+}
+
+// first merges two ascending lists.
+func (src *source) first(hello *tls.ClientHelloInfo, a, b []int) *tls.Certificate {
+	for len(a)+len(b) > 0 {
+		var i int
+		if len(b) == 0 || len(a) > 0 && a[0] <= b[0] {
+			if len(b) > 0 && a[0] == b[0] {
+				b = b[1:]
+			}
+			i, a = a[0], a[1:]
+		} else {
+			i, b = b[0], b[1:]
+		}
+		if hello.SupportsCertificate(&src.certs[i]) == nil {
+			return &src.certs[i]
+		}
+	}
+	return &src.certs[0]
+}
+
+// chooseClient follows crypto/tls's choice of a client certificate.
+func (src *source) chooseClient(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if src.getClient != nil {
+		return src.getClient(cri)
+	}
+	for i := range src.certs {
+		if cri.SupportsCertificate(&src.certs[i]) == nil {
+			return &src.certs[i], nil
+		}
+	}
+	return new(tls.Certificate), nil
+}

@@ -1,0 +1,113 @@
+package staple
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// DirStore is a [Store] in a directory: one file per certificate, named by its
+// key, with permissions 0600. The directory is made, with permissions 0700, by
+// the first Put if it is not there. A file is replaced whole or not at all,
+// whatever happens to the process or the disk meanwhile, so several processes
+// may share the directory. The empty DirStore is the working directory.
+type DirStore string
+
+const (
+	tempPrefix = "staple-temp-"
+	tempLife   = time.Hour // of what a killed process left
+)
+
+// Get returns the record under key; an error that is fs.ErrNotExist if there
+// is none.
+func (d DirStore) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(d.path(key))
+}
+
+// Put writes data under key. The old record stays if it fails.
+func (d DirStore) Put(ctx context.Context, key string, data []byte) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.dir(), 0o700); err != nil {
+		return err
+	}
+	if rand.N(64) == 0 {
+		d.sweep()
+	}
+	f, err := os.CreateTemp(d.dir(), tempPrefix) // 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(os.Remove(f.Name())))
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync() // or a crash may leave the new name with no data
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), d.path(key))
+}
+
+// Delete removes the record under key. That there is none is no error.
+func (d DirStore) Delete(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return ignoreMissing(os.Remove(d.path(key)))
+}
+
+func (d DirStore) dir() string {
+	if d == "" {
+		return "."
+	}
+	return string(d)
+}
+
+// path returns the file for key. What is no legal or portable name, on Windows
+// or elsewhere, is hashed.
+func (d DirStore) path(key string) string {
+	name := strings.Map(func(c rune) rune {
+		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' {
+			return c
+		}
+		return -1
+	}, key)
+	if name != key || len(name) < 8 || len(name) > 100 || strings.HasPrefix(name, tempPrefix) {
+		sum := sha256.Sum256([]byte(key))
+		name = "key-" + hex.EncodeToString(sum[:])
+	}
+	return filepath.Join(d.dir(), name+".pem")
+}
+
+// sweep removes the temporary files that killed processes left.
+func (d DirStore) sweep() {
+	names, _ := filepath.Glob(filepath.Join(d.dir(), tempPrefix+"*"))
+	for _, name := range names {
+		if fi, err := os.Stat(name); err == nil && time.Since(fi.ModTime()) > tempLife {
+			_ = os.Remove(name)
+		}
+	}
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

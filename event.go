@@ -1,0 +1,280 @@
+package staple
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+const (
+	slogDebug = slog.LevelDebug
+	slogWarn  = slog.LevelWarn
+	slogError = slog.LevelError
+
+	// maxNotices is how many events and log records may wait for slow code.
+	maxNotices = 1024
+)
+
+// An EventKind says what happened.
+type EventKind uint8
+
+const (
+	// EventFetched: a new response, with status good, was fetched.
+	EventFetched EventKind = iota + 1
+	// EventUnchanged: the responder was asked and had nothing new: a 304, or
+	// the same bytes.
+	EventUnchanged
+	// EventFailed: an attempt over all responders brought nothing; Err says
+	// why. What was held stays, and retries go on unless Err is ErrNoIssuer or
+	// ErrNoResponder.
+	EventFailed
+	// EventRevoked: a valid response says that the certificate is revoked.
+	// Nothing is stapled from now on, but see WithStapleRevoked. A revocation
+	// with reason certificateHold at 1970-01-01 means that the certificate was
+	// never issued (RFC 6960 §2.2).
+	EventRevoked
+	// EventExpiring: attempts fail, and half of the time that was left when
+	// they began to is gone.
+	EventExpiring
+	// EventExpired: the response expired and nothing is stapled until an
+	// attempt succeeds.
+	EventExpired
+	// EventStored: what is held was written to the store.
+	EventStored
+	// EventStoreFailed: it was not; Err says why.
+	EventStoreFailed
+)
+
+var eventNames = [...]string{"none", "fetched", "unchanged", "failed", "revoked", "expiring", "expired", "stored", "store failed"}
+
+// String returns the name of the kind, in lower case.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// An Event is something that happened to one certificate. What it points to is
+// shared and read-only.
+type Event struct {
+	Kind EventKind
+	// Leaf is the certificate; nil if it does not parse.
+	Leaf *x509.Certificate
+	// Responder is the URL that was asked last; empty if none was.
+	Responder string
+	// Duration is how long the exchange took that brought the response.
+	Duration time.Duration
+	// Response is the response that came, for EventFetched and EventRevoked.
+	// It is filled from our own verification.
+	Response *ocsp.Response
+	// Err is why, for what failed; errors.As finds a [*ResponseError] in it.
+	Err error
+}
+
+// notice is an event, a log record, or both, on its way to code that is not
+// ours. What has to be parsed for it is parsed on delivery.
+type notice struct {
+	kind   EventKind // 0: a log record alone
+	e      *entry
+	held   *held // at the time
+	answer *answer
+	err    error
+	asked  string // responder
+	level  slog.Level
+	msg    string // "": an event alone
+	args   []any
+}
+
+// outbox delivers notices in order, in a goroutine that lives while there are any.
+type outbox struct {
+	mu      sync.Mutex // guards the rest
+	queue   []*notice
+	running bool
+}
+
+// log queues a log record. A *entry among args stands for its certificate.
+func (s *Stapler) log(level slog.Level, msg string, args ...any) {
+	if s.opts.logger != nil {
+		s.post(&notice{level: level, msg: msg, args: args})
+	}
+}
+
+// notifyLocked queues an event and the log record that tells of it.
+func (s *Stapler) notifyLocked(n *notice) {
+	if s.opts.logger == nil && len(s.opts.events) == 0 {
+		return
+	}
+	n.held = n.e.held.Load()
+	switch {
+	case n.answer != nil:
+		n.asked = n.answer.responder
+	case n.e.best != nil:
+		n.asked = n.e.best.url
+	case n.e.route != nil && len(n.e.route.responders) > 0:
+		n.asked = n.e.route.responders[0].url
+	}
+	var re *ResponseError
+	if errors.As(n.err, &re) && re.Responder != "" {
+		n.asked = re.Responder
+	}
+	if s.opts.logger != nil {
+		s.wordLocked(n)
+	}
+	s.post(n)
+}
+
+// wordLocked says how an event is logged: what an operator must act on once
+// per certificate and day at most, everything else at debug level.
+func (s *Stapler) wordLocked(n *notice) {
+	now := s.nanos()
+	e := n.e
+	valid := n.held.stapleAt(now) != nil
+	n.level, n.msg = slogDebug, "OCSP event"
+	loud := func(level slog.Level, msg string) {
+		n.msg = msg
+		if e.warned == 0 || now-e.warned >= int64(24*time.Hour) || now < e.warned || n.kind == EventExpired {
+			n.level, e.warned = level, now
+		}
+	}
+	switch n.kind {
+	case EventFetched:
+		n.msg = "OCSP response fetched"
+		e.warned = 0
+	case EventUnchanged:
+		n.msg = "OCSP response confirmed, nothing new"
+	case EventStored:
+		n.msg = "OCSP response stored"
+	case EventStoreFailed:
+		n.msg = "OCSP response could not be stored; it is served from memory"
+		if now-s.storeWarned >= int64(time.Hour) || s.storeWarned == 0 {
+			n.level, s.storeWarned = slogWarn, now
+		}
+	case EventRevoked:
+		loud(slogError, "certificate is revoked; replace it")
+	case EventExpiring:
+		loud(slogWarn, "OCSP response expires soon and refreshes fail; check the responder and the way to it")
+	case EventExpired:
+		loud(slogError, "OCSP response has expired, nothing is stapled; check the responder and the way to it")
+	case EventFailed:
+		s.wordFailure(n, valid, now, loud)
+	}
+}
+
+func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
+	switch {
+	case errors.Is(n.err, ErrNoResponder):
+		loud(slogError, "Must-Staple certificate has no OCSP responder; clients will refuse it")
+	case errors.Is(n.err, ErrNoIssuer):
+		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
+	case valid:
+		n.msg = "OCSP refresh failed; the response that is held is served until it expires"
+	case n.e.must:
+		loud(slogError, "Must-Staple certificate has no valid OCSP response; clients will refuse it")
+	case now-n.e.learned < int64(grace) && !blames(n.err):
+		n.msg = "OCSP responder does not know the certificate yet"
+	default:
+		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on")
+	}
+}
+
+// post queues n. It never blocks.
+func (s *Stapler) post(n *notice) {
+	o := &s.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.queue) >= maxNotices {
+		s.stats.dropped.Add(1)
+		return
+	}
+	o.queue = append(o.queue, n)
+	if !o.running {
+		o.running = true
+		s.goLocked(s.deliver)
+	}
+}
+
+func (s *Stapler) deliver() {
+	o := &s.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) > 0 {
+		n := o.queue[0]
+		o.queue[0], o.queue = nil, o.queue[1:]
+		o.mu.Unlock()
+		s.deliverOne(n)
+		o.mu.Lock()
+	}
+	o.queue, o.running = nil, false
+}
+
+func (s *Stapler) deliverOne(n *notice) {
+	var leaf *x509.Certificate
+	if n.e != nil {
+		leaf = n.e.leafOf()
+	}
+	if n.kind != 0 && len(s.opts.events) > 0 {
+		ev := Event{Kind: n.kind, Leaf: leaf, Responder: n.asked, Err: n.err}
+		if n.answer != nil {
+			ev.Duration = n.answer.took
+			if n.answer.proof != nil {
+				ev.Response = n.answer.response(n.answer.raw)
+			}
+		}
+		for _, f := range s.opts.events {
+			_, err := guard(s, "event function", func() (any, error) { f(ev); return nil, nil })
+			if err != nil {
+				s.log(slogError, "event function panicked", "event", n.kind.String(), "error", err)
+			}
+		}
+	}
+	if n.msg != "" && s.opts.logger != nil {
+		_, _ = guard(s, "logger", func() (any, error) { s.record(n, leaf); return nil, nil }) // who logs that the logger panicked?
+	}
+}
+
+// record writes one log record.
+func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
+	ctx := context.Background()
+	if !s.opts.logger.Enabled(ctx, n.level) {
+		return
+	}
+	var attrs []slog.Attr
+	if n.kind != 0 {
+		attrs = append(attrs, slog.String("event", n.kind.String()), certAttr(n.e, leaf), slog.String("responder", n.asked))
+		if h := n.held; h.raw != nil {
+			attrs = append(attrs, slog.Time("this_update", unix(h.thisUpdate)), slog.Time("served_until", time.Unix(0, h.until)))
+		}
+		attrs = append(attrs, slog.Bool("stapled", n.held.stapleAt(s.nanos()) != nil))
+		if a := n.answer; a != nil && a.proof != nil && n.kind == EventRevoked {
+			attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.Int("reason", a.reason), slog.Bool("never_issued", a.neverIssued()))
+		}
+		if n.err != nil {
+			attrs = append(attrs, slog.Any("error", n.err))
+		}
+	}
+	for i := 0; i+1 < len(n.args); i += 2 {
+		key, _ := n.args[i].(string)
+		if e, ok := n.args[i+1].(*entry); ok {
+			attrs = append(attrs, certAttr(e, e.leafOf()))
+			continue
+		}
+		attrs = append(attrs, slog.Any(key, n.args[i+1]))
+	}
+	s.opts.logger.LogAttrs(ctx, n.level, n.msg, attrs...)
+}
+
+// neverIssued reports whether a responder says revoked of a certificate that
+// it never issued (RFC 6960 §2.2).
+func (a *answer) neverIssued() bool {
+	return a.status == ocsp.Revoked && a.reason == ocsp.CertificateHold && a.revokedAt.Unix() == 0
+}
+
+func certAttr(e *entry, leaf *x509.Certificate) slog.Attr {
+	return slog.String("certificate", nameOf(e.der, leaf))
+}

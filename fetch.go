@@ -1,0 +1,446 @@
+package staple
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+const (
+	// maxAttempt bounds an attempt over all responders: a CA answers within
+	// 10 s (CA/B Forum baseline requirements, 4.10.2).
+	maxAttempt = 10 * time.Second
+	// maxWorkers is how many certificates are prepared at once: that waits for
+	// a store at most, so it may be more than there are processors.
+	maxWorkers = 32
+	// grace is how long after its first sight a certificate may be unknown to
+	// its responder without anyone being told: CAs publish with a delay.
+	grace = 15 * time.Minute
+)
+
+// The way of a certificate: learn makes its entry and queues it; a worker
+// prepares the attempt (who issued it, who is asked, what the store has); it
+// waits in the queue of a responder; ask makes the exchange; finish or fail
+// ends the attempt and says when the next is due, which queues it again.
+
+// attempt is one pass over the responders of a certificate.
+type attempt struct {
+	prepared bool         // a worker has it, or had
+	asking   bool         // a request is in flight
+	waits    bool         // who waited for it was told that its responder is not asked
+	rest     []*responder // to be asked still
+	errs     []error      // of those that were
+	left     time.Duration
+	due      int64 // when it was due: what the store has checked since then counts
+}
+
+// answer is a verified response on its way into an entry.
+type answer struct {
+	*proof
+	raw       []byte
+	responder string
+	received  int64 // Unix ns
+	checked   int64 // Unix ns
+	maxAge    time.Duration
+	cond      *conditionalHeaders
+	took      time.Duration
+	stored    bool // from the store, which needs no telling
+}
+
+// jobs is a queue of entries for the workers.
+type jobs struct{ urgent, routine []*entry }
+
+func (j *jobs) pop() *entry {
+	q := &j.urgent
+	if len(*q) == 0 {
+		q = &j.routine
+	}
+	if len(*q) == 0 {
+		*j = jobs{}
+		return nil
+	}
+	e := (*q)[0]
+	(*q)[0], *q = nil, (*q)[1:]
+	return e
+}
+
+// learn returns the entry of a certificate that find does not know, making it
+// if need be. It returns nil when there is no room, and after Close. The bytes
+// are compared in full, so a renewed certificate never finds its predecessor.
+func (s *Stapler) learn(cert *tls.Certificate, listed, urgent bool) *entry {
+	der := cert.Certificate[0]
+	id := maphash.Bytes(s.cache.seed, der)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.cache.findLocked(id, der); e != nil {
+		s.cache.aliasLocked(e, der)
+		if listed {
+			e.lists.Add(1)
+			s.cache.queueLocked(e)
+		}
+		return e
+	}
+	if s.closed || !listed && !s.makeRoomLocked() {
+		return nil
+	}
+	now := s.nanos()
+	e := &entry{id: id, der: der, chain: cert.Certificate[1:], pos: -1, alarm: never, learned: now}
+	e.held.Store(&held{state: StatePending})
+	e.cold.Store(true)
+	e.seen.Store(now / int64(time.Hour))
+	e.die = now + int64(idleLife)
+	if listed {
+		e.lists.Add(1)
+	}
+	s.cache.addLocked(e)
+	s.cache.queueLocked(e)
+	s.startLocked(e, now, urgent)
+	s.moveLocked(e)
+	return e
+}
+
+func (s *Stapler) makeRoomLocked() bool {
+	evict, ok := s.cache.roomLocked()
+	if evict != nil {
+		s.dropLocked(evict)
+	}
+	return ok
+}
+
+// startLocked queues e for a new attempt.
+func (s *Stapler) startLocked(e *entry, due int64, urgent bool) {
+	e.dueAt(never)
+	if e.at == nil {
+		e.at = &attempt{left: maxAttempt, due: due}
+	}
+	s.workLocked(e, urgent)
+}
+
+// workLocked hands e to a worker.
+func (s *Stapler) workLocked(e *entry, urgent bool) {
+	if s.closed {
+		return
+	}
+	if urgent {
+		s.jobs.urgent = append(s.jobs.urgent, e)
+	} else {
+		s.jobs.routine = append(s.jobs.routine, e)
+	}
+	if s.workers < maxWorkers {
+		s.workers++
+		s.goLocked(s.work)
+	}
+}
+
+func (s *Stapler) work() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		e := s.jobs.pop()
+		if e == nil || s.closed {
+			s.workers--
+			return
+		}
+		prepare := e.at != nil && !e.at.prepared
+		if prepare {
+			e.at.prepared = true
+		}
+		s.mu.Unlock()
+		s.process(e, prepare)
+		s.mu.Lock()
+	}
+}
+
+// process finds out what there is to know of e without asking a responder, and
+// sends it on to one if prepare is set and there is need.
+func (s *Stapler) process(e *entry, prepare bool) {
+	leaf := s.resolve(e)
+	s.decide(e, leaf)
+	s.judge(e)
+	if !prepare {
+		return
+	}
+	if s.ready(e) && !s.load(e) && s.lease(e) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e.at == nil || e.flags.gone {
+			return
+		}
+		e.at.rest = append(e.at.rest[:0:0], e.route.responders...)
+		for i, r := range e.at.rest { // the one that worked last first
+			if r == e.best {
+				copy(e.at.rest[1:i+1], e.at.rest[:i])
+				e.at.rest[0] = r
+			}
+		}
+		s.routeLocked(e, s.nanos())
+	}
+}
+
+// ready reports whether there is something to be asked about e, and ends the
+// attempt if not.
+func (s *Stapler) ready(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.at == nil || e.flags.gone {
+		return false
+	}
+	now := s.nanos()
+	if e.notAfter != 0 && now > e.notAfter*int64(time.Second) { // RFC 9919 §4.2
+		e.flags.expired, e.flags.none = true, true
+		e.err = errLeafExpired
+	}
+	if !e.flags.none && !e.flags.off && !e.flags.final {
+		return true
+	}
+	if h := e.held.Load(); e.flags.off || e.flags.none && h.stapleAt(now) == nil {
+		s.setLocked(e, StateNone)
+	}
+	e.at = nil
+	if s.opts.responders != nil && !e.flags.expired {
+		e.dueAt(now + jitter(int64(s.opts.ttl), 0.25)) // the switch may be turned
+	}
+	s.endLocked(e, now)
+	s.moveLocked(e)
+	return false
+}
+
+// setLocked drops what e holds and puts it into a state without a response.
+func (s *Stapler) setLocked(e *entry, state State) {
+	if h := e.held.Load(); h.state != state || h.raw != nil {
+		e.held.Store(&held{state: state})
+		e.alarm = never
+	}
+}
+
+// ask makes one exchange with r about e.
+func (s *Stapler) ask(e *entry, r *responder) {
+	s.mu.Lock()
+	at := e.at
+	if at == nil {
+		r.inflight--
+		s.dispatchLocked(r, s.nanos())
+		s.mu.Unlock()
+		return
+	}
+	timeout := at.left / time.Duration(1+len(at.rest))
+	s.mu.Unlock()
+
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	a, left, err := s.exchange(ctx, e, r)
+	took := time.Since(begun)
+	if err == nil && a.proof != nil {
+		a.took = took
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.nanos()
+	at.left -= took
+	at.asking = false
+	release := func() {
+		r.inflight--
+		s.dispatchLocked(r, now)
+	}
+	if left != nil { // a RoundTripper that outlives its context keeps its place
+		s.goLocked(func() {
+			<-left
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			release()
+		})
+	} else {
+		defer release()
+	}
+	if s.closed || e.flags.gone || e.at != at {
+		return
+	}
+	if err == nil {
+		err = s.installLocked(e, a, now)
+	}
+	s.verdictLocked(r, e, err, now)
+	if err == nil {
+		e.best = r
+		s.finishLocked(e, now)
+		return
+	}
+	at.errs = append(at.errs, err)
+	s.routeLocked(e, now)
+}
+
+// installLocked takes a for the response of e, unless what e holds is newer.
+// The same bytes again, or a 304 (no proof), renew what is held.
+func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
+	h := e.held.Load()
+	if a.proof == nil || bytes.Equal(a.raw, h.raw) {
+		s.renewLocked(e, h, a)
+		return nil
+	}
+	if h.raw != nil && older(a, h) {
+		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
+			Err: errors.New("thisUpdate " + a.thisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
+	}
+	n := &held{state: StateGood, raw: a.raw, staple: true, limit: a.limit.UnixNano(), thisUpdate: a.thisUpdate.Unix(),
+		producedAt: a.producedAt.Unix(), received: a.received, checked: a.checked, maxAge: int64(a.maxAge), cond: a.cond}
+	if !a.nextUpdate.IsZero() {
+		n.nextUpdate = a.nextUpdate.Unix()
+	}
+	n.bound(s.opts.ttl)
+	kind := EventFetched
+	if a.status == ocsp.Revoked {
+		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked, EventRevoked
+	}
+	e.held.Store(n)
+	e.flags.tried, e.flags.announced = false, false
+	e.alarm = never
+	if n.state == StateGood {
+		e.alarm = n.until
+	}
+	s.notifyLocked(&notice{kind: kind, e: e, answer: a})
+	if !a.stored {
+		s.storeLocked(e)
+	}
+	return nil
+}
+
+// bound sets from when to when h may be served: without nextUpdate that is a
+// TTL from its receipt.
+func (h *held) bound(ttl time.Duration) {
+	h.until = h.limit
+	if h.nextUpdate == 0 {
+		h.from = h.checked - int64(5*time.Minute)
+		h.until = min(h.limit, h.checked+int64(ttl))
+	}
+}
+
+// renewLocked notes that what e holds was confirmed.
+func (s *Stapler) renewLocked(e *entry, h *held, a *answer) {
+	if a.checked <= h.checked {
+		return
+	}
+	n := h.with(h.state)
+	n.checked, n.maxAge = a.checked, int64(a.maxAge)
+	if a.cond != nil {
+		n.cond = a.cond
+	}
+	n.bound(s.opts.ttl)
+	n.copy.Store(h.copy.Load())
+	e.held.Store(n)
+	e.flags.announced = false
+	if n.state == StateGood {
+		e.alarm = n.until
+	}
+	if !a.stored {
+		s.notifyLocked(&notice{kind: EventUnchanged, e: e, answer: a})
+		s.storeLocked(e)
+	}
+}
+
+// older reports whether a was signed before what is held, so that a replay
+// never replaces it. Of two made at one time the worse is kept.
+func older(a *answer, h *held) bool {
+	switch this, produced := a.thisUpdate.Unix(), a.producedAt.Unix(); {
+	case this != h.thisUpdate:
+		return this < h.thisUpdate
+	case produced != h.producedAt:
+		return produced < h.producedAt
+	}
+	return h.state == StateRevoked && a.status == ocsp.Good
+}
+
+// finishLocked ends an attempt that brought a response, or confirmed one.
+func (s *Stapler) finishLocked(e *entry, now int64) {
+	e.at, e.err, e.failures, e.backoff = nil, nil, 0, 0
+	e.success = now
+	e.cold.Store(false)
+	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl), now+int64(minGap)))
+	s.cache.queueLocked(e)
+	s.settleLocked(e)
+	s.moveLocked(e)
+}
+
+// failLocked ends an attempt that brought nothing. What e holds stays.
+func (s *Stapler) failLocked(e *entry, err error, now int64) {
+	e.at, e.err = nil, err
+	e.failures++
+	s.stats.failures.Add(1)
+	h := e.held.Load()
+	if !h.current(now) && h.state != StateRevoked && h.state != StateNone {
+		state := StatePending
+		if errors.Is(err, ErrUnknown) {
+			state = StateUnknown
+		} else if h.raw != nil {
+			state = StateGood // that is to say expired
+		}
+		if state != h.state {
+			h = h.with(state)
+			e.held.Store(h)
+		}
+	}
+	e.dueAt(now + h.retryAfter(now, e.backoff, retryHint(err)))
+	e.backoff = min(e.backoff+1, 60)
+	s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
+	s.endLocked(e, now)
+	s.moveLocked(e)
+}
+
+// endLocked tells those who wait that there is no news to wait for.
+func (s *Stapler) endLocked(e *entry, now int64) {
+	h := e.held.Load()
+	if !h.current(now) {
+		e.flags.tried = true
+	} else if h.state == StateGood && !e.flags.announced && e.err != nil {
+		e.flags.announced = true
+		e.alarm = now + (h.until-now)/2
+	}
+	e.cold.Store(false)
+	s.cache.queueLocked(e)
+	s.settleLocked(e)
+}
+
+// judge takes the staple that the source had set for a candidate.
+func (s *Stapler) judge(e *entry) {
+	s.mu.Lock()
+	raw := e.candidate
+	sub := e.subject
+	if raw == nil || sub.issuer == nil || e.flags.off {
+		s.mu.Unlock()
+		return // without an issuer it waits until there is one
+	}
+	e.candidate = nil
+	s.mu.Unlock()
+	now := s.opts.now()
+	p, err := verify(raw, &sub, now, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && !e.flags.gone {
+		n := now.UnixNano()
+		err = s.installLocked(e, &answer{proof: p, raw: raw, received: n, checked: min(n, p.thisUpdate.UnixNano())}, n)
+		s.settleLocked(e)
+		s.cache.queueLocked(e)
+		s.moveLocked(e)
+	}
+	if err != nil {
+		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)
+	}
+}
+
+// leafOf returns the certificate of e, parsed if the source did not set it.
+func (e *entry) leafOf() *x509.Certificate {
+	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.der) {
+		return c.Leaf
+	}
+	leaf, err := x509.ParseCertificate(e.der)
+	if err != nil {
+		return nil
+	}
+	return leaf
+}

@@ -1,0 +1,164 @@
+package staple
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxHung is how many calls of one kind of foreign code may be under way.
+const (
+	maxHung  = 64
+	callWait = 5 * time.Second // for the function of WithResponders
+)
+
+// tracker counts what runs, by name: our goroutines and, in them, code that is
+// not ours and may hang.
+type tracker struct {
+	mu   sync.Mutex // guards the rest
+	n    int
+	by   map[string]int // foreign code alone
+	idle chan struct{}  // closed when n reaches 0; nil unless someone waits
+}
+
+// enter counts something in. what is empty for our own goroutines.
+func (t *tracker) enter(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n++
+	if what != "" {
+		if t.by == nil {
+			t.by = make(map[string]int)
+		}
+		t.by[what]++
+	}
+}
+
+func (t *tracker) leave(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n--
+	if what != "" {
+		if t.by[what]--; t.by[what] == 0 {
+			delete(t.by, what)
+		}
+	}
+	if t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// count returns how many calls of what run.
+func (t *tracker) count(what string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.by[what]
+}
+
+// wait waits until nothing runs, or returns an error that names what does.
+func (t *tracker) wait(d time.Duration) error {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-idle:
+		return nil
+	case <-timer.C:
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var names []string
+	for what, n := range t.by {
+		names = append(names, fmt.Sprintf("%s (%d)", what, n))
+	}
+	sort.Strings(names)
+	return fmt.Errorf("staple: close: still running after %v: %s", d, strings.Join(names, ", "))
+}
+
+// goLocked runs f in a goroutine that Close waits for.
+func (s *Stapler) goLocked(f func()) {
+	s.track.enter("")
+	go func() {
+		defer s.track.leave("")
+		f()
+	}()
+}
+
+// guard calls code that is not ours: counted, so that Close can say what
+// hangs, and under recover, so that a panic of it is an error like others.
+// Inside a singleflight call it must be: that re-panics where nobody recovers.
+func guard[T any](s *Stapler, what string, f func() (T, error)) (v T, err error) {
+	s.track.enter(what)
+	defer s.track.leave(what)
+	defer func() {
+		if r := recover(); r != nil {
+			err = &ResponseError{Reason: ReasonPanic, Err: fmt.Errorf("%s panicked: %v", what, r)}
+		}
+	}()
+	return f()
+}
+
+// shared calls f for all who ask for the same key at the same time, and
+// returns when it does or ctx ends; f then goes on without. Calls that never
+// return must not pile up: past maxHung nothing is called.
+func (s *Stapler) shared(ctx context.Context, what, key string, f func() ([]byte, error)) ([]byte, error) {
+	if n := s.track.count(what); n >= maxHung {
+		return nil, fmt.Errorf("staple: %s: %d calls have not returned", what, n)
+	}
+	ch := s.flight.DoChan(what+" "+key, func() (any, error) { return guard(s, what, f) })
+	select {
+	case res := <-ch:
+		return res.Val.([]byte), res.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// askSwitch calls the function of WithResponders. known is false if it did not
+// answer.
+func (s *Stapler) askSwitch(leaf *x509.Certificate) (urls []string, on, known bool) {
+	const what = "WithResponders function"
+	if s.track.count(what) >= maxHung {
+		return nil, false, false
+	}
+	type answer struct {
+		urls []string
+		on   bool
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		a, err := guard(s, what, func() (a answer, err error) {
+			a.urls, a.on = s.opts.responders(leaf)
+			return a, nil
+		})
+		if err != nil {
+			s.log(slogError, "WithResponders function panicked", "error", err)
+			close(ch)
+			return
+		}
+		ch <- a
+	}()
+	timer := time.NewTimer(callWait)
+	defer timer.Stop()
+	select {
+	case a, ok := <-ch:
+		return a.urls, a.on, ok
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+	return nil, false, false
+}

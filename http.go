@@ -1,0 +1,421 @@
+package staple
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	maxBody      = 128 << 10      // of a response; a Certificate message has to fit into 256 KiB
+	maxGetURL    = 255            // RFC 9919 §6
+	maxRedirects = 3              //
+	recall       = 24 * time.Hour // how long it is remembered what a responder wants
+	ocspType     = "application/ocsp-response"
+	maxHint      = 30 * 24 * time.Hour
+)
+
+// defaultClient returns a client for URLs that come out of certificates: it
+// does not let them reach for what is never a responder on any network.
+func defaultClient() *http.Client {
+	d := &net.Dialer{Timeout: maxAttempt, Control: refuseDial}
+	return &http.Client{Transport: &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         d.DialContext,
+		TLSHandshakeTimeout: maxAttempt,
+		ForceAttemptHTTP2:   true,
+		MaxConnsPerHost:     maxInFlight,
+		MaxIdleConnsPerHost: maxInFlight,
+		MaxIdleConns:        8 * maxInFlight,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true,
+	}}
+}
+
+// refuseDial refuses link-local addresses (where clouds keep credentials),
+// multicast and unspecified ones. Private ones are where private CAs live.
+func refuseDial(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if ip := ap.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip)
+	}
+	return nil
+}
+
+// ownRules returns a shallow copy of c that leaves redirects to roundTrip:
+// net/http would repeat a redirected POST as a GET without a body.
+func ownRules(c *http.Client) *http.Client {
+	own := *c
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
+}
+
+// inquiry is one exchange with one responder about one certificate.
+type inquiry struct {
+	s       *Stapler
+	r       *responder
+	e       *entry
+	sub     subject
+	held    *held
+	post    bool // GET is not used
+	mayPost bool // POST may be tried where GET is refused
+	fresh   bool // caches are told not to answer
+}
+
+// exchange asks r about e. Whoever asks about the same certificate at the same
+// time shares the exchange: an entry that was dropped and learned anew while
+// it was in flight. If ctx ends first, left ends with the exchange.
+func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
+	ch := s.flight.DoChan(string(e.der)+r.url, func() (any, error) {
+		return guard(s, "HTTP client", func() (*answer, error) { return s.inquire(ctx, e, r) })
+	})
+	select {
+	case res := <-ch:
+		return res.Val.(*answer), nil, res.Err
+	case <-ctx.Done():
+		done := make(chan struct{})
+		go func() { <-ch; close(done) }()
+		return nil, done, &ResponseError{Responder: r.url, Reason: ReasonTimeout, Err: ctx.Err()}
+	}
+}
+
+// inquire asks with the CertID hash that r is known to take, and where that is
+// refused, at most once an hour, with the other.
+func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer, error) {
+	s.mu.Lock()
+	missing := e.issuer == nil
+	s.mu.Unlock()
+	if missing {
+		if err := s.fetchIssuer(ctx, e); err != nil {
+			return nil, err
+		}
+		s.judge(e)
+	}
+	s.mu.Lock()
+	now := s.nanos()
+	q := &inquiry{s: s, r: r, e: e, sub: e.subject, held: e.held.Load(), post: now < r.postUntil,
+		mayPost: now > r.postTried+int64(time.Hour)}
+	first, second := s.opts.hash, crypto.SHA256
+	if first != crypto.SHA1 {
+		second = crypto.SHA1
+	}
+	swapped := now < r.otherUntil
+	if swapped {
+		first, second = second, first
+	}
+	again := now > e.otherAt+int64(time.Hour)
+	s.mu.Unlock()
+
+	a, err := q.ask(ctx, first)
+	if err == nil || !again || !refusesHash(err) {
+		return a, err
+	}
+	b, otherErr := q.ask(ctx, second)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.otherAt = s.nanos()
+	if otherErr != nil {
+		return nil, err
+	}
+	r.otherUntil = 0
+	if !swapped {
+		r.otherUntil = e.otherAt + int64(recall)
+	}
+	return b, nil
+}
+
+// refusesHash reports whether err may be about the hash in the CertID.
+func refusesHash(err error) bool {
+	var re *ResponseError
+	if !errors.As(err, &re) {
+		return false
+	}
+	switch re.Reason {
+	case ReasonUnauthorized, ReasonMalformedRequest, ReasonUnknown, ReasonSerial, ReasonIssuerName, ReasonIssuerKey, ReasonHashAlgorithm:
+		return true
+	}
+	return false
+}
+
+// ask makes one request, and another where the first tells how to do better:
+// POST where GET is refused, past all caches where the answer has expired.
+func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
+	der, err := q.sub.issuer.request(h, q.sub.serial)
+	if err != nil {
+		return nil, err
+	}
+	u, fits := getURL(q.r.url, der)
+	get := fits && !q.post
+	a, err := q.send(ctx, u, der, get)
+	if get && q.mayPost && refusesGet(err) {
+		b, postErr := q.send(ctx, u, der, false)
+		q.remember(postErr == nil)
+		if postErr == nil {
+			return b, nil
+		}
+	}
+	if errors.Is(err, ErrExpired) && !q.fresh {
+		q.fresh = true
+		a, err = q.send(ctx, u, der, get)
+	}
+	return a, err
+}
+
+// remember notes whether POST did better than GET.
+func (q *inquiry) remember(did bool) {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	q.mayPost = false
+	if now := q.s.nanos(); did {
+		q.post, q.r.postUntil = true, now+int64(recall)
+	} else {
+		q.r.postTried = now
+	}
+}
+
+// refusesGet reports whether err may be about GET: caches and firewalls in
+// front of responders refuse long or escaped paths in many ways.
+func refusesGet(err error) bool {
+	var re *ResponseError
+	if !errors.As(err, &re) {
+		return false
+	}
+	var he *httpError
+	switch re.Reason {
+	case ReasonHTTPStatus:
+		return errors.As(err, &he) && (he.status/100 == 4 && he.status != http.StatusRequestTimeout &&
+			he.status != http.StatusTooManyRequests || he.status == http.StatusNotImplemented)
+	case ReasonContentType, ReasonMalformedRequest:
+		return true
+	}
+	return false
+}
+
+// getURL returns the URL of a GET request (RFC 6960 A.1), and whether it may be
+// used. An https responder's URL may have a path of its own, never a query.
+func getURL(responder string, der []byte) (string, bool) {
+	u := strings.TrimRight(responder, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
+	return u, len(u) <= maxGetURL && !strings.ContainsAny(responder, "?#")
+}
+
+// send makes one request, and verifies what it brings.
+func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool) (*answer, error) {
+	header := http.Header{"Accept": {ocspType}}
+	method, u, conditional := http.MethodPost, q.r.url, false
+	if get {
+		method, u, der = http.MethodGet, getURL, nil
+		conditional = q.conditions(header)
+	} else {
+		header.Set("Content-Type", "application/ocsp-request")
+	}
+	if q.fresh {
+		header.Set("Cache-Control", "no-cache")
+	}
+	res, err := q.s.roundTrip(ctx, q.r.url, method, u, der, header)
+	if err != nil {
+		return nil, err
+	}
+	now := q.s.opts.now()
+	a := &answer{responder: q.r.url, received: now.UnixNano(), checked: now.UnixNano(), maxAge: res.maxAge(now)}
+	if res.status == http.StatusNotModified && conditional {
+		return a, nil
+	}
+	if err := res.check(); err != nil {
+		err.Responder = q.r.url
+		return nil, err
+	}
+	p, err := verify(res.body, &q.sub, now, 0)
+	if err != nil {
+		return nil, at(q.r.url, err)
+	}
+	a.proof, a.raw = p, bytes.Clone(res.body) // without the spare capacity of reading
+	if tag, mod := res.header.Get("ETag"), res.header.Get("Last-Modified"); get && tag+mod != "" {
+		a.cond = &conditionalHeaders{url: q.r.url, etag: tag, modified: mod}
+	}
+	return a, nil
+}
+
+// conditions makes a request conditional on what is held being out of date.
+func (q *inquiry) conditions(header http.Header) bool {
+	c := q.held.cond
+	if c == nil || c.url != q.r.url || q.fresh || !q.held.current(q.s.nanos()) {
+		return false
+	}
+	if c.etag != "" {
+		header.Set("If-None-Match", c.etag)
+	}
+	if c.modified != "" {
+		header.Set("If-Modified-Since", c.modified)
+	}
+	return true
+}
+
+// at names the responder in a ResponseError.
+func at(responder string, err error) error {
+	var re *ResponseError
+	if errors.As(err, &re) {
+		named := *re
+		named.Responder = responder
+		return &named
+	}
+	return err
+}
+
+// result is an HTTP response, read whole.
+type result struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// httpError is an answer that is not the one wanted.
+type httpError struct {
+	status int
+	what   string
+	wait   time.Duration // Retry-After
+}
+
+func (e *httpError) Error() string { return e.what }
+
+// unexpected says what came instead of a response, cut and sanitised.
+func (r *result) unexpected() *httpError {
+	what := fmt.Sprintf("%d %s, %q", r.status, http.StatusText(r.status), r.header.Get("Content-Type"))
+	if len(r.body) > 0 {
+		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
+	}
+	return &httpError{status: r.status, what: what, wait: r.retryAfter()}
+}
+
+// check applies the HTTP rules of RFC 6960 A.2.
+func (r *result) check() *ResponseError {
+	if r.status != http.StatusOK {
+		return &ResponseError{Reason: ReasonHTTPStatus, Err: r.unexpected()}
+	}
+	if t, _, err := mime.ParseMediaType(r.header.Get("Content-Type")); err != nil && t == "" || t != ocspType {
+		return &ResponseError{Reason: ReasonContentType, Err: r.unexpected()}
+	}
+	if enc := r.header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", enc)}
+	}
+	if len(r.body) == 0 {
+		return &ResponseError{Reason: ReasonEmpty}
+	}
+	return nil
+}
+
+// maxAge returns how long caches may keep the answer (RFC 9111 §4.2), a hint
+// for when there will be news (RFC 9919 §7); 0 for no hint.
+func (r *result) maxAge(now time.Time) time.Duration {
+	for _, d := range strings.Split(strings.Join(r.header.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(d), "=")
+		switch strings.ToLower(name) {
+		case "no-cache", "no-store":
+			return 0
+		case "max-age":
+			return max(seconds(value)-seconds(r.header.Get("Age")), 0)
+		}
+	}
+	if t, err := http.ParseTime(r.header.Get("Expires")); err == nil {
+		return min(max(t.Sub(now), 0), maxHint)
+	}
+	return 0
+}
+
+func seconds(v string) time.Duration {
+	n, err := strconv.ParseInt(strings.Trim(v, `" `), 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return time.Duration(min(n, int64(maxHint/time.Second))) * time.Second
+}
+
+func (r *result) retryAfter() time.Duration {
+	v := r.header.Get("Retry-After")
+	if t, err := http.ParseTime(v); err == nil {
+		return min(max(time.Until(t), 0), maxHint)
+	}
+	return seconds(v)
+}
+
+// retryHint returns the Retry-After in err.
+func retryHint(err error) time.Duration {
+	var he *httpError
+	if errors.As(err, &he) {
+		return he.wait
+	}
+	return 0
+}
+
+// roundTrip makes a request and follows redirects, to http and https alone,
+// with the method and body that it had.
+func (s *Stapler) roundTrip(ctx context.Context, responder, method, u string, body []byte, header http.Header) (*result, error) {
+	for redirects := 0; ; redirects++ {
+		req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+		if err != nil {
+			return nil, &ResponseError{Responder: responder, Reason: ReasonNetwork, Err: err}
+		}
+		req.Header = header.Clone()
+		s.stats.requests.Add(1)
+		res, err := s.opts.client.Do(req)
+		if err != nil {
+			return nil, transportError(responder, err)
+		}
+		next, err := res.Location()
+		if err != nil || res.StatusCode/100 != 3 || res.StatusCode == http.StatusNotModified {
+			return readResult(responder, res)
+		}
+		res.Body.Close()
+		if next.Scheme != "http" && next.Scheme != "https" || redirects == maxRedirects {
+			return nil, &ResponseError{Responder: responder, Reason: ReasonRedirect,
+				Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, next)}
+		}
+		u = next.String()
+	}
+}
+
+func readResult(responder string, res *http.Response) (*result, error) {
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return nil, transportError(responder, err)
+	case len(body) > maxBody:
+		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxBody)}
+	case res.ContentLength > int64(len(body)) && res.Request.Method != http.MethodHead && res.StatusCode != http.StatusNotModified:
+		return nil, transportError(responder, io.ErrUnexpectedEOF)
+	}
+	return &result{status: res.StatusCode, header: res.Header, body: body}, nil
+}
+
+// transportError types what a client says, without the URL that it repeats.
+func transportError(responder string, err error) *ResponseError {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	reason := ReasonNetwork
+	var ne net.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+		reason = ReasonTimeout
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		reason = ReasonTruncated
+	}
+	return &ResponseError{Responder: responder, Reason: reason, Err: err}
+}

@@ -1,0 +1,295 @@
+package staple
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"weak"
+)
+
+var (
+	errLeafExpired = errors.New("staple: certificate has expired")
+
+	// oidACMEIdentifier marks the challenge certificates of acme-tls/1 (RFC 8737 §3).
+	oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
+)
+
+// interned holds values that entries share, for as long as one has them.
+type interned[V any] struct {
+	m     map[string]weak.Pointer[V]
+	sweep int // len(m) at which dead ones are removed
+}
+
+func (t *interned[V]) get(key string) *V { return t.m[key].Value() }
+
+func (t *interned[V]) put(key string, v *V) *V {
+	if old := t.get(key); old != nil {
+		return old
+	}
+	if len(t.m) >= t.sweep {
+		for k, p := range t.m {
+			if p.Value() == nil {
+				delete(t.m, k)
+			}
+		}
+		t.sweep = 2*len(t.m) + 64
+	}
+	if t.m == nil {
+		t.m = make(map[string]weak.Pointer[V])
+	}
+	t.m[key] = weak.Make(v)
+	return v
+}
+
+// resolve reads the certificate of e, once, and looks for its issuer. It
+// returns the parsed leaf, or nil if it was not needed or does not parse.
+func (s *Stapler) resolve(e *entry) *x509.Certificate {
+	s.mu.Lock()
+	known, chain := e.flags.resolved, e.chain
+	wanted := e.issuer == nil && (!e.flags.none || e.candidate != nil)
+	s.mu.Unlock()
+	if known && !wanted && s.opts.responders == nil {
+		return nil
+	}
+	leaf, err := e.leafOf(), error(nil)
+	if leaf == nil {
+		_, err = x509.ParseCertificate(e.der)
+	}
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.flags.resolved, e.flags.none, e.flags.final = true, true, true
+		if e.err == nil {
+			e.err = fmt.Errorf("staple: certificate does not parse: %w", err)
+			s.log(slogWarn, "certificate does not parse, nothing is stapled", "certificate", e, "error", err)
+		}
+		return nil
+	}
+	none := passes(leaf)
+	var is *issuer
+	if wanted && (!none || s.opts.responders != nil || e.hasCandidate(s)) {
+		is = s.issuerOf(leaf, chain)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !e.flags.resolved {
+		e.known = knownOf(leaf, none)
+		e.flags.resolved, e.flags.none = true, none
+	}
+	if is != nil && e.issuer == nil {
+		e.issuer, e.chain = is, nil
+		e.flags.lost = false
+	}
+	return leaf
+}
+
+func knownOf(leaf *x509.Certificate, none bool) known {
+	return known{subject: newSubject(leaf, nil), must: mustStaple(leaf)}
+}
+
+func (e *entry) hasCandidate(s *Stapler) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.candidate != nil
+}
+
+// passes reports whether a certificate needs no staple by what it says itself.
+func passes(leaf *x509.Certificate) bool {
+	for _, ext := range leaf.Extensions {
+		if ext.Id.Equal(oidACMEIdentifier) {
+			return true
+		}
+	}
+	return noRevAvail(leaf) || len(httpURLs(leaf.OCSPServer)) == 0 ||
+		bytes.Equal(leaf.RawSubject, leaf.RawIssuer) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+}
+
+// httpURLs returns those of urls that can be asked: http and https alone (RFC
+// 9919 §4.1).
+func httpURLs(urls []string) []string {
+	var out []string
+	for _, u := range urls {
+		scheme, rest, ok := strings.Cut(u, "://")
+		if ok && rest != "" && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// decide says who is asked about e, if anyone.
+func (s *Stapler) decide(e *entry, leaf *x509.Certificate) {
+	if leaf == nil {
+		return
+	}
+	urls, on, known := []string(nil), true, true
+	if s.opts.responders != nil {
+		urls, on, known = s.askSwitch(leaf)
+		urls = httpURLs(urls)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !known && (e.route != nil || e.flags.off) {
+		return // the callback failed: what it said last stays
+	}
+	e.flags.off = !on || !known
+	e.flags.none = len(urls) == 0 && passes(leaf)
+	e.flags.final = false
+	if e.flags.off {
+		return
+	}
+	if len(urls) == 0 {
+		urls = httpURLs(leaf.OCSPServer)
+	}
+	e.route = s.routeOfLocked(urls)
+	s.refuseLocked(e, leaf)
+}
+
+// refuseLocked notes why a certificate can't be stapled, once.
+func (s *Stapler) refuseLocked(e *entry, leaf *x509.Certificate) {
+	noted := e.flags.noted
+	e.flags.noted = true
+	switch {
+	case e.flags.none && e.must:
+		e.flags.final, e.flags.none, e.err = true, false, ErrNoResponder
+		if !noted {
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: e.err})
+		}
+	case e.flags.none:
+		if !noted && noRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
+			s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
+		}
+	case e.issuer == nil && len(httpURLs(leaf.IssuingCertificateURL)) == 0:
+		e.flags.final, e.flags.lost, e.err = true, true, ErrNoIssuer
+		if !noted {
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: e.err})
+		}
+	}
+}
+
+// routeOfLocked returns the shared route over urls.
+func (s *Stapler) routeOfLocked(urls []string) *route {
+	key := strings.Join(urls, " ")
+	if rt := s.routes.get(key); rt != nil {
+		return rt
+	}
+	rt := &route{}
+	for _, u := range urls {
+		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u, pos: -1}))
+	}
+	return s.routes.put(key, rt)
+}
+
+// issuerOf finds the issuer of leaf in its chain, in whatever order, or among
+// the configured ones. The leaf's signature decides (RFC 9919 §4.2).
+func (s *Stapler) issuerOf(leaf *x509.Certificate, chain [][]byte) *issuer {
+	for _, der := range chain {
+		if is := s.issuerFrom(der); is != nil && issued(is.cert, leaf) {
+			return is
+		}
+	}
+	for _, c := range s.opts.issuers {
+		if bytes.Equal(c.RawSubject, leaf.RawIssuer) && issued(c, leaf) {
+			return s.issuerFrom(c.Raw)
+		}
+	}
+	return nil
+}
+
+func issued(ca, leaf *x509.Certificate) bool {
+	return bytes.Equal(ca.RawSubject, leaf.RawIssuer) &&
+		ca.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+}
+
+// issuerFrom returns the shared issuer with these bytes, or nil.
+func (s *Stapler) issuerFrom(der []byte) *issuer {
+	s.mu.Lock()
+	is := s.issuers.get(string(der))
+	s.mu.Unlock()
+	if is != nil {
+		return is
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	is = newIssuer(cert)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.issuers.put(string(der), is)
+}
+
+// fetchIssuer gets the issuer of e from where its certificate says (RFC 5280
+// §4.2.2.1). Certificates of one issuer share the download.
+func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
+	leaf := e.leafOf()
+	if leaf == nil {
+		return ErrNoIssuer
+	}
+	var errs []error
+	for _, u := range httpURLs(leaf.IssuingCertificateURL) {
+		body, err := s.shared(ctx, "HTTP client", u, func() ([]byte, error) { return s.download(s.ctx, u) })
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		cert, err := parseIssuer(body)
+		if err == nil && !issued(cert, leaf) {
+			err = errors.New("did not sign this certificate")
+		}
+		if err != nil {
+			errs = append(errs, &ResponseError{Responder: u, Reason: ReasonIssuer, Err: err})
+			continue
+		}
+		is := s.issuerFrom(cert.Raw)
+		s.mu.Lock()
+		e.issuer, e.chain = is, nil
+		s.mu.Unlock()
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNoIssuer, errors.Join(errs...))
+}
+
+// download gets a certificate over HTTP.
+func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxAttempt)
+	defer cancel()
+	res, err := s.roundTrip(ctx, u, http.MethodGet, u, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if res.status != http.StatusOK {
+		return nil, &ResponseError{Responder: u, Reason: ReasonHTTPStatus, Err: res.unexpected()}
+	}
+	return res.body, nil
+}
+
+// parseIssuer reads a certificate in DER or PEM.
+func parseIssuer(body []byte) (*x509.Certificate, error) {
+	if block, _ := pem.Decode(body); block != nil {
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q: unsupported, want CERTIFICATE", block.Type)
+		}
+		body = block.Bytes
+	}
+	cert, err := x509.ParseCertificate(body)
+	if err != nil && bytes.Contains(body[:min(len(body), 32)], oidSignedData) {
+		return nil, errors.New("PKCS#7 (application/pkcs7-mime): unsupported, want a DER or PEM certificate")
+	}
+	return cert, err
+}
+
+// oidSignedData is how a PKCS#7 bag of certificates begins, in DER.
+var oidSignedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02}
+
+// mayMustStaple tells from the bytes alone whether a leaf can have the TLS
+// feature extension, for a handshake that can't wait for it to be parsed.
+func mayMustStaple(der []byte) bool { return bytes.Contains(der, oidTLSFeatureDER) }
+
+var oidTLSFeatureDER = []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18}

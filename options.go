@@ -1,0 +1,167 @@
+package staple
+
+import (
+	"crypto"
+	"crypto/x509"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+const (
+	// defaultTTL is how long a response is used before the responder is asked
+	// again, as the CDNs that staple do it.
+	defaultTTL = time.Hour
+	// defaultColdWait is how long a handshake with a Must-Staple certificate
+	// waits for the first response; clients give up after 10 s or more.
+	defaultColdWait = 5 * time.Second
+)
+
+// An Option configures a [Stapler]; see the With functions. A nil Option is
+// ignored. Where an Option is given more than once the last one wins, except
+// for [WithEventFunc] and [WithIssuers], which accumulate.
+type Option func(*options)
+
+type options struct {
+	ttl           time.Duration
+	store         Store
+	client        *http.Client
+	logger        *slog.Logger
+	events        []func(Event)
+	responders    func(*x509.Certificate) ([]string, bool)
+	issuers       []*x509.Certificate
+	coldWait      time.Duration
+	hash          crypto.Hash
+	stapleRevoked bool
+	ownClient     bool             // client is the default one
+	now           func() time.Time // set by tests alone
+}
+
+// resolve returns the options that opts amount to, with every default filled in.
+func resolveOptions(opts []Option) options {
+	var o options
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+	if o.ttl <= 0 {
+		o.ttl = defaultTTL
+	}
+	if o.client == nil {
+		o.client, o.ownClient = defaultClient(), true
+	}
+	o.client = ownRules(o.client)
+	switch o.hash {
+	case crypto.SHA1, crypto.SHA256, crypto.SHA384, crypto.SHA512:
+	default:
+		o.hash = crypto.SHA1
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	return o
+}
+
+// mustWait returns how long a handshake may wait for the first response.
+func (o *options) mustWait(mustStaple bool) time.Duration {
+	if o.coldWait == 0 && mustStaple {
+		return defaultColdWait
+	}
+	return max(o.coldWait, 0)
+}
+
+// WithTTL sets how long a response is used before the responder is asked
+// again: 60 minutes by default and for d <= 0. It says when to refresh, not
+// when to stop serving: a response is served until its nextUpdate. The
+// responder's max-age may put a refresh off, and half of the response's
+// validity always wins over both (RFC 9919 §7).
+//
+// A response without nextUpdate is served until d after it was received and
+// refreshed at half of that.
+func WithTTL(d time.Duration) Option { return func(o *options) { o.ttl = d } }
+
+// WithStore sets a store that outlives the process and may be shared by a
+// fleet: what it holds is stapled from the first handshake after a restart,
+// even with the responder down. The store is not trusted: each record is
+// verified as if it came from the network. A store that is slow, fails, panics
+// or hangs costs a warning and never a handshake. The default, and nil, is no
+// store: responses are kept in memory alone.
+func WithStore(st Store) Option { return func(o *options) { o.store = st } }
+
+// WithHTTPClient sets the client that asks responders. A shallow copy of it is
+// used, with the redirect rules of this package (at most 3, http and https
+// alone, a POST stays a POST); its Transport decides about dialling and
+// proxies. Where it is a closed network, the default is better: a client of
+// our own, with the proxy of the environment, that refuses to dial link-local,
+// multicast and unspecified addresses, since URLs come out of certificates.
+// nil means the default.
+func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
+
+// WithLogger sets a logger. Good news is logged at debug level; what an
+// operator must act on at warn or error, at most once per certificate and day.
+// Records are written by the goroutine that delivers events, so that a slow
+// handler delays no handshake. The default, and nil, is silence.
+func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
+
+// WithEventFunc adds a function that is called with every [Event], one at a
+// time and in order, in a goroutine of the Stapler's and with no lock held. It
+// may call any method but Close and Prefetch. While it is slow up to 1,024
+// events queue; what comes on top is dropped and counted in [Stats]. If it
+// panics the panic is logged and the next event delivered. nil is ignored.
+func WithEventFunc(f func(Event)) Option {
+	return func(o *options) {
+		if f != nil {
+			o.events = append(o.events, f)
+		}
+	}
+}
+
+// WithResponders sets the switch per certificate, and overrides where it is
+// asked about. f is called off the handshake when a certificate becomes known
+// and before each refresh, concurrently, so what it answers may change at run
+// time. With on false stapling is off for the certificate, whose state is
+// [StateNone]; f is asked again after the TTL. With on true urls are the
+// responders, in order of preference; none means the certificate's own (RFC
+// 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and read-only. If f panics or
+// takes longer than 5 s what it said last stays, and before that nothing is
+// fetched. nil means the certificate's own URLs.
+func WithResponders(f func(leaf *x509.Certificate) (urls []string, on bool)) Option {
+	return func(o *options) { o.responders = f }
+}
+
+// WithIssuers adds issuing certificates for chains that hold the leaf alone.
+// An issuer is looked for in the chain first, then here, then at the URL that
+// the leaf names (id-ad-caIssuers); nil certificates are ignored.
+func WithIssuers(certs ...*x509.Certificate) Option {
+	return func(o *options) {
+		for _, c := range certs {
+			if c != nil {
+				o.issuers = append(o.issuers, c)
+			}
+		}
+	}
+}
+
+// WithColdWait sets how long a handshake may wait for the first response of
+// its certificate, when the client asks for one. By default, and for 0, that
+// is 5 s for certificates with Must-Staple (RFC 7633), which clients refuse
+// without a staple, and no wait for others. d > 0 is the wait for every
+// certificate, d < 0 means never. A handshake waits only while the fetch is in
+// flight that is the first since the certificate lost, or never had, a valid
+// response; it ends with the response, with the failure of that fetch, or with
+// the handshake's context.
+func WithColdWait(d time.Duration) Option { return func(o *options) { o.coldWait = d } }
+
+// WithHash sets the hash of the CertID in requests: SHA-1 by default, because
+// clients of today look a staple up by SHA-1 (it names the certificate and
+// proves nothing). crypto.SHA256, SHA384 and SHA512 are the others; anything
+// else means the default. A responder that refuses the one is asked with the
+// other, SHA-256 or SHA-1 (RFC 9919 §3.1.1).
+func WithHash(h crypto.Hash) Option { return func(o *options) { o.hash = h } }
+
+// WithStapleRevoked says whether a response that proves its certificate revoked
+// is stapled. By default nothing is: the owner is told (event, error log,
+// Ready), and clients find out in their own way. With on, clients that check
+// staples stop at once.
+func WithStapleRevoked(on bool) Option { return func(o *options) { o.stapleRevoked = on } }

@@ -1,0 +1,269 @@
+package staple
+
+import (
+	"container/heap"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// maxSleep bounds the scheduler's one timer: timers run on the monotonic
+	// clock, which stops in suspend and knows nothing of clock steps.
+	maxSleep = time.Minute
+	// maxRetry is the longest pause between attempts for a certificate, and
+	// between probes of a responder, once nothing valid is left to lose.
+	maxRetry = 2 * time.Hour
+	// minGap is the shortest pause between two attempts, whatever the validity.
+	minGap = 100 * time.Millisecond
+)
+
+// timed is an element of the scheduler's heap: an entry, or a responder whose
+// breaker is open.
+type timed interface {
+	when() int64 // Unix ns, wall clock
+	place() *int // index in the heap, -1 outside
+	shift(d int64)
+	fireLocked(s *Stapler, now int64) // afterwards when is past now
+}
+
+type timers []timed
+
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].when() < t[j].when() }
+func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i]; *t[i].place(), *t[j].place() = i, j }
+func (t *timers) Push(x any)        { *x.(timed).place() = len(*t); *t = append(*t, x.(timed)) }
+func (t *timers) Pop() any {
+	last := len(*t) - 1
+	x := (*t)[last]
+	(*t)[last], *t = nil, (*t)[:last]
+	*x.place() = -1
+	return x
+}
+
+// nanos is the wall clock. Every limit and due time is one of these.
+func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
+
+// moveLocked puts t where its due time says.
+func (s *Stapler) moveLocked(t timed) {
+	switch at, in := t.when(), *t.place() >= 0; {
+	case at == never && in:
+		heap.Remove(&s.timers, *t.place())
+	case at == never:
+	case in:
+		heap.Fix(&s.timers, *t.place())
+	default:
+		heap.Push(&s.timers, t)
+	}
+	s.armLocked(s.nanos())
+}
+
+// armLocked sets the timer for what is due first.
+func (s *Stapler) armLocked(now int64) {
+	if s.closed || s.ticking || len(s.timers) == 0 {
+		return
+	}
+	next := min(s.timers[0].when(), now+int64(maxSleep))
+	if s.armed <= next && s.armed > now {
+		return
+	}
+	s.armed = next
+	d := time.Duration(max(next-now, 0))
+	if s.timer == nil {
+		s.lastTick = now
+		s.timer = time.AfterFunc(d, s.tick)
+	} else {
+		s.timer.Reset(d)
+	}
+}
+
+// tick fires what is due by the clock as it is now.
+func (s *Stapler) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kicked.Store(false)
+	if s.closed {
+		return
+	}
+	now := s.nanos()
+	if back := s.lastTick - now; back > int64(time.Second) {
+		// The clock was set back: without this, what was due in an hour would
+		// be due in an hour and the step.
+		for _, t := range s.timers {
+			t.shift(-back)
+		}
+		heap.Init(&s.timers)
+	}
+	s.lastTick = now
+	s.ticking = true // one arming at the end, not one per entry
+	for len(s.timers) > 0 && s.timers[0].when() <= now {
+		s.timers[0].fireLocked(s, now)
+	}
+	s.ticking, s.armed = false, never
+	s.armLocked(now)
+}
+
+// kick has the scheduler look at the clock, from a handshake that found an
+// entry long past due: the timer must have slept through a suspend or a step.
+func (s *Stapler) kick() {
+	if s.kicked.CompareAndSwap(false, true) {
+		s.mu.Lock()
+		if !s.closed && s.timer != nil {
+			s.timer.Reset(0)
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (e *entry) when() int64   { return min(e.due.Load(), e.alarm, e.die) }
+func (e *entry) place() *int   { return &e.pos }
+func (e *entry) shift(d int64) { e.dueAt(later(e.due.Load(), d)) }
+
+// dueAt sets when the next attempt is due.
+func (e *entry) dueAt(at int64) { e.due.Store(at) }
+
+// later adds d to a due time.
+func later(at, d int64) int64 {
+	if at == never {
+		return never
+	}
+	return at + d
+}
+
+func (e *entry) fireLocked(s *Stapler, now int64) {
+	if e.die <= now && s.dieLocked(e, now) {
+		return
+	}
+	if e.alarm <= now {
+		s.alarmLocked(e, now)
+	}
+	if due := e.due.Load(); due <= now {
+		if wait := smear(e.held.Load(), due, now); wait > 0 {
+			e.dueAt(now + wait)
+		} else {
+			s.startLocked(e, due, false)
+		}
+	}
+	s.moveLocked(e)
+}
+
+// smear returns how long to put off an attempt that is due at a time when the
+// timer can't have been awake. After a suspend or a step of the clock all
+// certificates are due at once; those that can wait are spread.
+func smear(h *held, due, now int64) int64 {
+	if now-due < int64(maxSleep+maxSleep/2) || !h.current(now) {
+		return 0
+	}
+	return jitter(min((h.until-now)/8, int64(15*time.Minute)), 1)
+}
+
+// jitter returns d less a random part of up to share of it.
+func jitter(d int64, share float64) int64 {
+	return d - int64(float64(d)*share*rand.Float64())
+}
+
+// clamp returns d within [lo, hi].
+func clamp(d, lo, hi time.Duration) int64 { return int64(min(max(d, lo), hi)) }
+
+// span returns the time in which h is proof, and its length.
+func (h *held) span() (start, length int64) {
+	start = h.thisUpdate * int64(time.Second)
+	if h.nextUpdate == 0 { // counted from its receipt: WithTTL
+		start = h.checked
+	}
+	return start, h.until - start
+}
+
+// refreshAt returns when to ask again for h after a success: after the TTL, or
+// the responder's max-age where that is longer, but at half of the validity at
+// the latest. Past that the responder still hands out what we hold, and is
+// asked more often as the end comes nearer. Jitter makes it earlier, never
+// than max-age, so that certificates loaded together drift apart.
+func (h *held) refreshAt(ttl time.Duration) int64 {
+	start, length := h.span()
+	half := start + length/2
+	gap, hint := int64(ttl), int64(0)
+	if h.checked < half {
+		hint = min(h.maxAge, half-h.checked)
+		gap = min(max(gap, hint), half-h.checked)
+	} else {
+		gap = min(gap, (h.until-h.checked)/8)
+	}
+	gap = max(gap, clamp(time.Duration(length/64), minGap, time.Minute))
+	return h.checked + max(jitter(gap, 0.25), hint)
+}
+
+// retryAfter returns how long to wait after a failure: exponential in the
+// failures since the last success or since validity was lost, tighter as
+// expiry nears, never a busy loop. hint is a Retry-After.
+func (h *held) retryAfter(now int64, backoff uint8, hint time.Duration) int64 {
+	base, most := int64(time.Second), int64(maxRetry)
+	if h.raw != nil {
+		_, length := h.span()
+		base = clamp(time.Duration(length/64), 250*time.Millisecond, time.Minute)
+	}
+	if h.current(now) {
+		most = max(min((h.until-now)/8, int64(time.Hour)), base)
+	}
+	d := most
+	if backoff < 40 && base <= math.MaxInt64>>backoff {
+		d = min(base<<backoff, most)
+	}
+	// A responder may ask for patience, but not for more than we can afford.
+	d = max(d, min(int64(hint), 2*most, int64(time.Hour)))
+	return jitter(d+d/8, 0.25)
+}
+
+// alarmLocked announces that a response is about to expire, or has.
+func (s *Stapler) alarmLocked(e *entry, now int64) {
+	h := e.held.Load()
+	if now < h.until {
+		e.alarm = h.until
+		s.notifyLocked(&notice{kind: EventExpiring, e: e, err: e.err})
+		return
+	}
+	e.alarm = never
+	if e.flags.none {
+		s.setLocked(e, StateNone) // it was the source's own staple
+		return
+	}
+	e.backoff = 0 // what is lost is wanted back soon, however long the outage
+	e.flags.tried = false
+	e.cold.Store(true)
+	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.err})
+}
+
+// dieLocked drops e if its certificate expired or was not used for a week, and
+// else sets when to look again.
+func (s *Stapler) dieLocked(e *entry, now int64) bool {
+	life := int64(idleLife)
+	end := int64(never)
+	if e.flags.expired {
+		life = int64(time.Hour) // it is served all the same: do not learn it anew each time
+	} else if e.notAfter != 0 {
+		end = e.notAfter*int64(time.Second) + int64(time.Second)
+	}
+	idle := max(e.learned, e.seen.Load()*int64(time.Hour)+int64(time.Hour)) + life
+	if e.lists.Load() > 0 {
+		idle = max(idle, now+int64(24*time.Hour))
+	}
+	if e.die = min(end, idle); e.die > now {
+		return false
+	}
+	s.dropLocked(e)
+	if end <= now && s.opts.store != nil {
+		s.discardLocked(e)
+	}
+	return true
+}
+
+// dropLocked forgets e. What is under way for it comes to nothing.
+func (s *Stapler) dropLocked(e *entry) {
+	s.cache.removeLocked(e)
+	e.dueAt(never)
+	e.alarm, e.die = never, never
+	if e.pos >= 0 {
+		heap.Remove(&s.timers, e.pos)
+	}
+	s.settleLocked(e)
+}

@@ -1,0 +1,421 @@
+// Package staple gives any crypto/tls server fresh, verified OCSP staples.
+//
+// A [Stapler] wraps a [tls.Config], or any GetCertificate function, and fills
+// OCSPStaple (RFC 6066 §8) of what it serves:
+//
+//	s := staple.New()
+//	defer s.Close()
+//	srv.TLSConfig = s.TLSConfig(cfg) // autocert's, a static keypair's, any you have
+//
+// # What it promises
+//
+// A handshake never waits for the network: it reads what is in memory. The
+// exceptions are bounded, and shared by all handshakes that wait: the first
+// response of a certificate with Must-Staple ([WithColdWait]), and one read of
+// the store at the first sight of a certificate ([WithStore]).
+//
+// What is stapled is proven good, at the moment of the handshake, for exactly
+// the certificate that is served. Responses are verified as strict clients do
+// it (RFC 6960 §3.2, RFC 9919 §3.2); whatever is refused, for whichever
+// [Reason], is not stapled, and the last good response stays until it expires.
+//
+// Responses are refreshed in the background long before they expire: after an
+// hour ([WithTTL]) or half of their validity. In an outage what is held is
+// served until it expires, and retries go on.
+//
+// Certificates that name no responder, as most public ones today, pass through
+// untouched, silently, at the cost of one lookup.
+//
+// # Errors
+//
+// Nothing here fails a handshake. What goes wrong is in [Stapler.Status],
+// [Stapler.Ready] and [Event]s; [WithLogger] logs what an operator must act on.
+// Bad input passes through: for a nil or empty certificate hooks return what
+// the source returned, and [Stapler.Prefetch] an error.
+//
+// # Ownership
+//
+// What the caller passes in is never written: configs and certificates are
+// copied before they are changed. Certificates are known by their bytes, which
+// must not be changed while they are served. All methods may be called
+// concurrently.
+package staple
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	// closeWait is how long Close waits for code that is not ours.
+	closeWait = 5 * time.Second
+	// putGrace is how much of that a write to the store may take.
+	putGrace = time.Second
+
+	extStatusRequest = 5 // RFC 6066 §8
+	acmeProtocol     = "acme-tls/1"
+)
+
+var errEmpty = errors.New("staple: certificate is nil or empty")
+
+// A Stapler keeps OCSP responses for certificates and staples them. Make one
+// with [New] and share it among all servers of a process.
+type Stapler struct {
+	opts   options
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	putCtx context.Context // ends a little later
+	endPut context.CancelFunc
+	flight singleflight.Group
+	track  tracker
+	stats  counters
+	outbox outbox
+	kicked atomic.Bool
+	warned atomic.Bool
+
+	mu          sync.Mutex // guards the rest; never held over I/O or code that is not ours
+	closed      bool
+	cache       cache
+	timers      timers
+	timer       *time.Timer
+	armed       int64 // Unix ns for which timer is set
+	lastTick    int64 // Unix ns
+	ticking     bool
+	jobs        jobs
+	workers     int
+	writes      []*entry
+	writers     int
+	storeUntil  int64 // Unix ns: the store rests
+	storeWarned int64 // Unix ns
+	issuers     interned[issuer]
+	responders  interned[responder]
+	routes      interned[route]
+}
+
+// New returns a Stapler. It starts nothing until it knows a certificate. When
+// it is no longer needed, call [Stapler.Close].
+func New(opts ...Option) *Stapler {
+	s := &Stapler{opts: resolveOptions(opts), armed: never}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.putCtx, s.endPut = context.WithCancel(context.Background())
+	s.cache.seed = maphash.MakeSeed()
+	s.cache.byID = make(map[uint64]*entry)
+	return s
+}
+
+// Close stops everything in the background. It waits up to 5 s for code that
+// is not ours (Store, RoundTripper, callbacks) and returns an error that names
+// what hangs. Wrapped configs go on with the responses that they hold until
+// those expire; certificates that become known later pass through. Calling it
+// again returns nil at once.
+func (s *Stapler) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timers, s.jobs = nil, jobs{}
+	for _, e := range s.cache.byID {
+		for ; e != nil; e = e.twin {
+			e.cold.Store(false)
+			s.settleLocked(e)
+		}
+	}
+	s.mu.Unlock()
+	s.cancel()
+	grace := time.AfterFunc(putGrace, s.endPut)
+	defer grace.Stop()
+	defer s.endPut()
+	err := s.track.wait(closeWait)
+	if s.opts.ownClient {
+		s.opts.client.CloseIdleConnections()
+	}
+	return err
+}
+
+// GetCertificate returns a hook for tls.Config.GetCertificate that staples
+// what next returns. Unlike [Stapler.TLSConfig] it leaves the config's
+// Certificates alone: crypto/tls serves those by itself where next returns nil,
+// or the client sends no server name. A nil next finds nothing.
+func (s *Stapler) GetCertificate(next func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if next == nil {
+			return nil, nil
+		}
+		cert, err := next(hello)
+		if err != nil || empty(cert) || challenge(hello) {
+			return cert, err
+		}
+		e := s.lookup(cert, true)
+		if e != nil && e.cold.Load() && hello != nil && slices.Contains(hello.Extensions, extStatusRequest) {
+			s.wait(hello.Context(), e)
+		}
+		return s.serve(e, cert), nil
+	}
+}
+
+// GetClientCertificate returns a hook for tls.Config.GetClientCertificate that
+// staples what next returns. Client certificates carry staples in TLS 1.3
+// alone (RFC 9846 §4.4.2.1). A nil next presents no certificate.
+func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if next == nil {
+			return new(tls.Certificate), nil
+		}
+		cert, err := next(cri)
+		if err != nil || empty(cert) {
+			return cert, err
+		}
+		e := s.lookup(cert, true)
+		if e != nil && e.cold.Load() && cri != nil && cri.Version >= tls.VersionTLS13 {
+			s.wait(cri.Context(), e)
+		}
+		return s.serve(e, cert), nil
+	}
+}
+
+// Staple returns cert with the current response: cert itself, if there is
+// nothing to change, or a copy. It never blocks; a certificate that is not
+// known yet comes back as it is and is fetched for. Staple(Staple(c)) carries
+// the response that is current then. nil stays nil.
+func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
+	if empty(cert) {
+		return cert
+	}
+	return s.serve(s.lookup(cert, true), cert)
+}
+
+func empty(cert *tls.Certificate) bool {
+	return cert == nil || len(cert.Certificate) == 0 || len(cert.Certificate[0]) == 0
+}
+
+// challenge reports whether a CA is validating a domain (RFC 8737): the
+// certificate that answers it is seen once.
+func challenge(hello *tls.ClientHelloInfo) bool {
+	return hello != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeProtocol
+}
+
+// lookup returns the entry for cert; nil if there is no room for one.
+func (s *Stapler) lookup(cert *tls.Certificate, urgent bool) *entry {
+	if e := s.cache.find(cert); e != nil {
+		return e
+	}
+	return s.learn(cert, false, urgent)
+}
+
+// serve returns cert with what e holds for it now. It is all of our part in a
+// handshake that finds a response: no lock, no allocation, no hashing.
+func (s *Stapler) serve(e *entry, cert *tls.Certificate) *tls.Certificate {
+	if e == nil {
+		s.stats.handshakes[StatePending].Add(1)
+		return cert
+	}
+	now := s.nanos()
+	h := e.held.Load()
+	s.stats.handshakes[h.at(now)].Add(1)
+	if hour := now / int64(time.Hour); e.seen.Load() != hour {
+		e.seen.Store(hour)
+	}
+	if now-int64(time.Second) > e.due.Load() {
+		s.kick()
+	}
+	staple := h.stapleAt(now)
+	if len(cert.OCSPStaple) > 0 {
+		if sameSlice(cert.OCSPStaple, staple) {
+			return cert
+		}
+		s.nominate(e, cert) // not sent until it is judged: then it is what e holds
+	} else if staple == nil {
+		if h.state == StatePending {
+			s.rechain(e, cert)
+		}
+		return cert
+	}
+	c := h.copy.Load()
+	if c != nil && sameSlice(c.OCSPStaple, staple) && same(c, cert) {
+		return c
+	}
+	own := *cert
+	own.OCSPStaple = staple
+	h.copy.Store(&own)
+	return &own
+}
+
+// nominate has the staple that the source set judged, once.
+func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
+	if len(cert.OCSPStaple) == 0 {
+		return
+	}
+	p := &cert.OCSPStaple[0]
+	if e.judged.Load() == p || len(cert.OCSPStaple) > maxBody {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.judged.Swap(p) != p {
+		e.candidate = cert.OCSPStaple
+		s.workLocked(e, true)
+	}
+}
+
+// rechain has another look for the issuer when the source serves another chain.
+func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
+	if e.cold.Load() || e.due.Load() != never {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.flags.lost && e.at == nil && !sameChain(e.chain, cert.Certificate[1:]) {
+		e.chain = cert.Certificate[1:]
+		e.flags.final, e.flags.lost = false, false
+		s.startLocked(e, s.nanos(), true)
+	}
+}
+
+// gate is what handshakes and Prefetch wait at. It is opened, and gone, when
+// anything is known of the entry that was not before.
+type gate struct {
+	open  chan struct{}
+	since time.Time
+}
+
+// gateLocked returns the gate of e, closed by the first who waits.
+func (e *entry) gateLocked() *gate {
+	if e.gate == nil {
+		e.gate = &gate{open: make(chan struct{}), since: time.Now()}
+	}
+	return e.gate
+}
+
+// settleLocked lets everyone go on who waits for e.
+func (s *Stapler) settleLocked(e *entry) {
+	if e.gate != nil {
+		close(e.gate.open)
+		e.gate = nil
+	}
+}
+
+// wait holds a handshake that would have no staple: while the store is read
+// at the first sight of the certificate, and while the first fetch is in
+// flight, if the certificate is one to wait for.
+func (s *Stapler) wait(ctx context.Context, e *entry) {
+	var done <-chan struct{}
+	if ctx != nil {
+		done = ctx.Done()
+	}
+	for {
+		g, d := s.waitFor(e)
+		if d <= 0 {
+			return
+		}
+		timer := time.NewTimer(d)
+		select {
+		case <-g.open:
+		case <-timer.C:
+		case <-done:
+		case <-s.ctx.Done():
+		}
+		timer.Stop()
+		if done != nil && ctx.Err() != nil || s.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// waitFor returns how long a handshake waits for e, from when the first did.
+func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
+		return nil, 0
+	}
+	d := s.opts.mustWait(e.must || !e.flags.resolved && mayMustStaple(e.der))
+	if s.opts.store != nil && !e.flags.loaded {
+		d = max(d, storeWait)
+	}
+	if d == 0 {
+		return nil, 0
+	}
+	g := e.gateLocked()
+	return g, d - time.Since(g.since)
+}
+
+// Prefetch fetches for certs and returns when each is settled: it holds a valid
+// response; it needs none; it can't get one (revoked, no issuer, Must-Staple
+// without a responder, not parsable); its first attempt over all its responders
+// failed; or ctx or the Stapler ([ErrClosed]) ended. The error joins one for
+// each certificate that needs a response and has none, naming the certificate
+// and the responder; retries for those go on in the background. A nil or empty
+// certificate is an error. A nil ctx is context.Background.
+//
+// Call it before serving to have the first handshake stapled. It must not be
+// called from an event function.
+func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	var errs []error
+	entries := make([]*entry, 0, len(certs))
+	for i, cert := range certs {
+		if empty(cert) {
+			errs = append(errs, fmt.Errorf("certificate %d: %w", i, errEmpty))
+			continue
+		}
+		e := s.learn(cert, true, false)
+		if e == nil {
+			errs = append(errs, ErrClosed)
+			continue
+		}
+		s.nominate(e, cert)
+		entries = append(entries, e)
+	}
+	for _, e := range entries {
+		if err := s.settled(ctx, e); err != nil {
+			errs = append(errs, e.named(err))
+		}
+		s.mu.Lock()
+		e.lists.Add(-1)
+		s.cache.queueLocked(e)
+		s.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// settled waits until e is settled and returns why it has no response, if it
+// should have one.
+func (s *Stapler) settled(ctx context.Context, e *entry) error {
+	for {
+		s.mu.Lock()
+		err := e.settledLocked(s.nanos(), false)
+		closed := s.closed
+		var open chan struct{}
+		if err == errPending && !closed {
+			open = e.gateLocked().open
+		}
+		s.mu.Unlock()
+		switch {
+		case err == errPending && closed:
+			return ErrClosed
+		case err != errPending:
+			return err
+		}
+		select {
+		case <-open:
+		case <-ctx.Done():
+			return fmt.Errorf("%w before the first response came", context.Cause(ctx))
+		}
+	}
+}

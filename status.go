@@ -1,0 +1,252 @@
+package staple
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A State is what is known of a certificate, and so what is served with it.
+type State uint8
+
+const (
+	// StatePending: no response yet; nothing is stapled.
+	StatePending State = iota
+	// StateGood: a valid response is stapled.
+	StateGood
+	// StateRevoked: proven revoked; nothing is stapled, but see
+	// [WithStapleRevoked].
+	StateRevoked
+	// StateUnknown: no valid response, and the responder last said that it does
+	// not know the certificate; nothing is stapled.
+	StateUnknown
+	// StateExpired: there was a response, it expired and no other came; nothing
+	// is stapled.
+	StateExpired
+	// StateNone: needs no staple: the certificate names no responder, says
+	// noRevAvail (RFC 9608), is self-signed, is an acme-tls/1 challenge, does
+	// not parse, or was switched off by [WithResponders]. It passes untouched.
+	StateNone
+)
+
+var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}
+
+// String returns the name of the state, in lower case.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "invalid"
+}
+
+// A Status is what is known of one certificate at one moment.
+type Status struct {
+	// Leaf is the certificate, shared and read-only; nil if it does not parse.
+	Leaf *x509.Certificate
+	// Responder is the URL that answered last, or will be asked first; empty
+	// for none.
+	Responder string
+	State     State
+	// MustStaple: the certificate has the TLS feature status_request (RFC 7633).
+	MustStaple bool
+	// ThisUpdate and NextUpdate are those of the response that is held, zero
+	// for none. A response without nextUpdate has the time until which it is
+	// served.
+	ThisUpdate, NextUpdate time.Time
+	// NextRefresh is when the next attempt is due, zero while one is under way
+	// and when none will be made.
+	NextRefresh time.Time
+	// LastSuccess is when a responder last gave, or confirmed, a response.
+	LastSuccess time.Time
+	// Failures counts the attempts that failed since; Err is the last one's
+	// error, nil after a success.
+	Failures int
+	Err      error
+}
+
+// Stats counts since New.
+type Stats struct {
+	// Handshakes counts the calls of hooks and of Staple by the State of what
+	// was served.
+	Handshakes [StateNone + 1]uint64
+	// Requests counts HTTP requests sent, redirects and issuers included.
+	Requests uint64
+	// Failures counts attempts over all responders that brought nothing.
+	Failures uint64
+	// EventsDropped counts events and log records that found the queue full.
+	EventsDropped uint64
+}
+
+type counters struct {
+	handshakes                  [StateNone + 1]atomic.Uint64
+	requests, failures, dropped atomic.Uint64
+}
+
+// Stats returns the counters. It does not block.
+func (s *Stapler) Stats() Stats {
+	st := Stats{Requests: s.stats.requests.Load(), Failures: s.stats.failures.Load(), EventsDropped: s.stats.dropped.Load()}
+	for i := range st.Handshakes {
+		st.Handshakes[i] = s.stats.handshakes[i].Load()
+	}
+	return st
+}
+
+// Status returns what is known of every certificate, sorted by name, from
+// memory: it waits for nothing. Certificates of a GetCertificate source are
+// unknown until their first handshake or Prefetch.
+func (s *Stapler) Status() []Status {
+	type row struct {
+		name string
+		Status
+	}
+	now := s.nanos()
+	var rows []row
+	var entries []*entry
+	s.each(func(e *entry) {
+		rows = append(rows, row{Status: e.statusLocked(now)})
+		entries = append(entries, e)
+	})
+	for i, e := range entries { // parsing takes no lock
+		rows[i].Leaf = e.leafOf()
+		rows[i].name = nameOf(e.der, rows[i].Leaf)
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.name, b.name) })
+	out := make([]Status, len(rows))
+	for i, r := range rows {
+		out[i] = r.Status
+	}
+	return out
+}
+
+// each calls f with every entry, under the lock.
+func (s *Stapler) each(f func(*entry)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.cache.byID {
+		for ; e != nil; e = e.twin {
+			f(e)
+		}
+	}
+}
+
+func (e *entry) statusLocked(now int64) Status {
+	h := e.held.Load()
+	st := Status{State: h.at(now), MustStaple: e.must, Failures: e.failures, Err: e.err, LastSuccess: unixNano(e.success)}
+	if h.raw != nil {
+		st.ThisUpdate, st.NextUpdate = unix(h.thisUpdate), unix(h.nextUpdate)
+		if h.nextUpdate == 0 {
+			st.NextUpdate = unixNano(h.until)
+		}
+	}
+	if due := e.due.Load(); due != never {
+		st.NextRefresh = unixNano(due)
+	}
+	switch {
+	case e.best != nil:
+		st.Responder = e.best.url
+	case e.route != nil && len(e.route.responders) > 0:
+		st.Responder = e.route.responders[0].url
+	}
+	return st
+}
+
+func unix(sec int64) time.Time {
+	if sec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, 0)
+}
+
+func unixNano(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// maxReasons is how many certificates an error of Ready names.
+const maxReasons = 10
+
+// Ready returns nil when every known certificate that needs a staple has a
+// valid one, and also when none is known; else an error that says which have
+// not and why. It answers from memory and waits for nothing, so that it suits
+// a health check. A revoked certificate is not ready, stapled or not.
+func (s *Stapler) Ready() error {
+	now := s.nanos()
+	type failure struct {
+		e   *entry
+		err error
+	}
+	var failed []failure
+	total := 0
+	s.each(func(e *entry) {
+		if err := e.settledLocked(now, true); err != nil {
+			if total++; total <= maxReasons {
+				failed = append(failed, failure{e, err})
+			}
+		}
+	})
+	var errs []error
+	for _, f := range failed {
+		errs = append(errs, f.e.named(f.err))
+	}
+	if more := total - len(failed); more > 0 {
+		errs = append(errs, fmt.Errorf("staple: and %d more certificates", more))
+	}
+	return errors.Join(errs...)
+}
+
+var errPending = errors.New("no response yet")
+
+// settledLocked returns nil if e holds what it needs, and else why not. Before
+// the first attempt has come to an end that is errPending. ready asks about
+// what is served, not about what the certificate is.
+func (e *entry) settledLocked(now int64, ready bool) error {
+	h := e.held.Load()
+	switch {
+	case h.state == StateRevoked:
+		return ErrRevoked
+	case h.current(now):
+		return nil
+	case e.flags.none || e.flags.off || h.state == StateNone:
+		if ready {
+			return nil
+		}
+		return e.err
+	case e.flags.final || e.flags.tried && e.err != nil:
+		return e.err
+	case h.raw != nil && ready:
+		return ErrExpired
+	}
+	return errPending
+}
+
+// named says which certificate err is about.
+func (e *entry) named(err error) error {
+	return fmt.Errorf("staple: %s: %w", nameOf(e.der, e.leafOf()), err)
+}
+
+// nameOf names a certificate for people: its names and its serial number.
+func nameOf(der []byte, leaf *x509.Certificate) string {
+	if leaf == nil {
+		sum := sha256.Sum256(der)
+		return fmt.Sprintf("unparsable certificate (SHA-256 %x)", sum[:8])
+	}
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		names = append(names, leaf.Subject.String())
+	}
+	if len(names) > 3 {
+		names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
+	}
+	return fmt.Sprintf("%q (serial %x)", strings.Join(names, ", "), leaf.SerialNumber)
+}
