@@ -1,0 +1,570 @@
+package staple_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"io"
+	"math/big"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"golang.org/x/crypto/ocsp"
+)
+
+// bubble runs f in virtual time with a CA of its own.
+func bubble(t *testing.T, f func(t *testing.T, ca *ocsptest.CA)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, ocsptest.NewCA()) })
+}
+
+// stapler returns a Stapler that reaches ca's responder in memory.
+func stapler(t testing.TB, ca *ocsptest.CA, opts ...staple.Option) *staple.Stapler {
+	t.Helper()
+	s := staple.New(append([]staple.Option{staple.WithHTTPClient(ca.Responder.Client())}, opts...)...)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// reason returns the Reason in err, 0 for none.
+func reason(err error) staple.Reason {
+	var re *staple.ResponseError
+	if errors.As(err, &re) {
+		return re.Reason
+	}
+	return 0
+}
+
+// stapled reports whether cert carries a good response that is valid now.
+func stapled(t testing.TB, s *staple.Stapler, ca *ocsptest.CA, cert *tls.Certificate) bool {
+	t.Helper()
+	raw := s.Staple(cert).OCSPStaple
+	if raw == nil {
+		return false
+	}
+	r, err := ocsp.ParseResponseForCert(raw, cert.Leaf, ca.Cert)
+	if err != nil {
+		t.Fatalf("a bad staple: %v", err)
+	}
+	if now := time.Now(); r.Status != ocsp.Good || !r.NextUpdate.IsZero() && !now.Before(r.NextUpdate) {
+		t.Fatalf("a bad staple: status %d, nextUpdate %v, now %v", r.Status, r.NextUpdate, now)
+	}
+	return true
+}
+
+// REQ A1, A2, A6, A7: one GET, its request with one CertID, as RFC 9919 has it.
+func TestRequestIsAGet(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		// Serials until the base64 has both characters that a path must escape.
+		for i := range 200 {
+			cert := ca.Issue(ocsptest.Leaf{Serial: new(big.Int).SetInt64(1<<40 + int64(i)*7919), Key: ca.Key()})
+			s := stapler(t, ca)
+			if err := s.Prefetch(context.Background(), cert); err != nil {
+				t.Fatal(err)
+			}
+		}
+		escaped := map[string]bool{}
+		for _, req := range ca.Responder.Log() {
+			if req.Method != http.MethodGet {
+				t.Fatalf("method %s, want GET", req.Method)
+			}
+			prefix := ca.Responder.URL() + "/"
+			path, ok := strings.CutPrefix(req.URL, prefix)
+			if !ok || strings.ContainsAny(path, "/+=") {
+				t.Fatalf("URL %q: want %q and one escaped element", req.URL, prefix)
+			}
+			for _, c := range []string{"%2F", "%2B", "%3D"} {
+				escaped[c] = escaped[c] || strings.Contains(path, c)
+			}
+			plain, err := url.PathUnescape(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			der, err := base64.StdEncoding.DecodeString(plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := ocsp.ParseRequest(der)
+			if err != nil || parsed.SerialNumber.Cmp(req.Serial) != 0 || parsed.HashAlgorithm != crypto.SHA1 {
+				t.Fatalf("request %v, err %v", parsed, err)
+			}
+			want, err := ocsp.CreateRequest(&x509.Certificate{SerialNumber: req.Serial}, ca.Cert, &ocsp.RequestOptions{Hash: crypto.SHA1})
+			if err != nil || string(want) != string(der) {
+				t.Fatalf("request %x, want %x (%v)", der, want, err)
+			}
+		}
+		if len(escaped) != 3 || !escaped["%2F"] || !escaped["%2B"] {
+			t.Errorf("the sample does not try all escapes: %v", escaped)
+		}
+	})
+}
+
+// REQ A6, A7, A8: what is too long for GET, or has a query, is a POST.
+func TestRequestIsAPost(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		base := ca.Responder.URL()
+		for _, u := range []string{base + "/" + strings.Repeat("x", 200), base + "/ocsp?ca=1"} {
+			cert := ca.Issue(ocsptest.Leaf{URLs: []string{u}})
+			s := stapler(t, ca)
+			if err := s.Prefetch(context.Background(), cert); err != nil {
+				t.Fatal(err)
+			}
+			log := ca.Responder.Log()
+			req := log[len(log)-1]
+			if req.Method != http.MethodPost || req.URL != u || req.Header.Get("Content-Type") != "application/ocsp-request" {
+				t.Errorf("%s %s with %q", req.Method, req.URL, req.Header.Get("Content-Type"))
+			}
+			if _, err := ocsp.ParseRequest(req.Body); err != nil {
+				t.Errorf("body is not an OCSPRequest: %v", err)
+			}
+		}
+		// The URL's own path stays, and gets exactly one slash.
+		for _, u := range []string{base + "/a/b", base + "/a/b/"} {
+			cert := ca.Issue(ocsptest.Leaf{URLs: []string{u}})
+			if err := stapler(t, ca).Prefetch(context.Background(), cert); err != nil {
+				t.Fatal(err)
+			}
+			log := ca.Responder.Log()
+			if got := log[len(log)-1].URL; !strings.HasPrefix(got, base+"/a/b/M") {
+				t.Errorf("URL %q for %q", got, u)
+			}
+		}
+	})
+}
+
+// REQ A6: a responder that refuses GET gets a POST, at once from then on.
+func TestPostAfterGetRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultGETRefused)
+		s := stapler(t, ca)
+		for range 3 {
+			if err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if get, post := ca.Responder.Count("GET", nil), ca.Responder.Count("POST", nil); get != 1 || post != 3 {
+			t.Errorf("%d GET and %d POST, want 1 and 3", get, post)
+		}
+		// Where POST does no better it is not tried each time.
+		ca2 := ocsptest.NewCA()
+		ca2.Responder.SetFault(ocsptest.FaultHTTP404)
+		s2 := stapler(t, ca2)
+		for range 4 {
+			if err := s2.Prefetch(context.Background(), ca2.Issue(ocsptest.Leaf{})); reason(err) != staple.ReasonHTTPStatus {
+				t.Fatalf("error %v", err)
+			}
+		}
+		if got := ca2.Responder.Requests(); got != 5 {
+			t.Errorf("%d requests, want 5", got)
+		}
+	})
+}
+
+// REQ A3: http and https alone; all are tried in turn, the last that worked first.
+func TestRespondersInTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		other := ca.NewResponder("")
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		s := staple.New(staple.WithHTTPClient(ocsptest.Network(ca.Responder, other)), staple.WithTTL(10*time.Minute))
+		defer s.Close()
+		cert := ca.Issue(ocsptest.Leaf{URLs: []string{"ldap://ldap.example/x", ca.Responder.URL(), other.URL()}})
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		ca.Responder.SetFault(ocsptest.FaultNone)
+		time.Sleep(time.Hour)
+		if a, b := ca.Responder.Requests(), other.Requests(); a != 1 || b < 6 {
+			t.Errorf("the one that failed got %d requests, the one that worked %d", a, b)
+		}
+		if got := s.Status()[0].Responder; got != other.URL() {
+			t.Errorf("Status.Responder = %q, want %q", got, other.URL())
+		}
+		other.SetFault(ocsptest.FaultRefused)
+		time.Sleep(time.Hour)
+		if a := ca.Responder.Requests(); a < 5 || !stapled(t, s, ca, cert) {
+			t.Errorf("%d requests to the first after the second failed", a)
+		}
+	})
+}
+
+// REQ A4: an expired certificate is never asked about.
+func TestExpiredLeafIsNotAskedAbout(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca)
+		now := time.Now()
+		old := ca.Issue(ocsptest.Leaf{NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(-time.Hour)})
+		if err := s.Prefetch(context.Background(), old); err == nil || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("Prefetch of an expired certificate: %v", err)
+		}
+		soon := ca.Issue(ocsptest.Leaf{NotAfter: now.Add(3 * time.Hour)})
+		if err := s.Prefetch(context.Background(), soon); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3*time.Hour + time.Second)
+		n := ca.Responder.Requests()
+		for range 1000 {
+			if s.Staple(soon).OCSPStaple != nil {
+				t.Fatal("stapled past the certificate's notAfter")
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := ca.Responder.Requests(); got != n || ca.Responder.Count("", old) != 0 {
+			t.Errorf("%d requests after the end, want none", got-n)
+		}
+	})
+}
+
+// REQ A5: the issuer is found in the chain, in WithIssuers and by caIssuers;
+// its signature decides, not its name.
+func TestIssuerIsFound(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		name := ca.Cert.Subject.CommonName
+		impostor := ocsptest.NewCA(ocsptest.Options{Name: name})
+		stranger := ocsptest.NewCA()
+		chain := func(l ocsptest.Leaf, more ...*x509.Certificate) *tls.Certificate {
+			l.WithoutIssuer = true
+			c := ca.Issue(l)
+			for _, m := range more {
+				c.Certificate = append(c.Certificate, m.Raw)
+			}
+			return c
+		}
+		for _, tc := range []struct {
+			name string
+			cert *tls.Certificate
+			opt  staple.Option
+			want error
+		}{
+			{"in the chain", chain(ocsptest.Leaf{}, ca.Cert), nil, nil},
+			{"behind others", chain(ocsptest.Leaf{}, stranger.Cert, impostor.Cert, ca.Cert), nil, nil},
+			{"cross-signed", chain(ocsptest.Leaf{}, ca.CrossSign(stranger)), nil, nil},
+			{"WithIssuers", chain(ocsptest.Leaf{}), staple.WithIssuers(nil, impostor.Cert, ca.Cert), nil},
+			{"DER", chain(ocsptest.Leaf{IssuerURLs: []string{ca.Responder.IssuerURL("der")}}), nil, nil},
+			{"PEM", chain(ocsptest.Leaf{IssuerURLs: []string{"ldap://x.example/", ca.Responder.IssuerURL("pem")}}), nil, nil},
+			{"nowhere", chain(ocsptest.Leaf{}), nil, staple.ErrNoIssuer},
+			{"same name, another key", chain(ocsptest.Leaf{}, impostor.Cert), staple.WithIssuers(impostor.Cert), staple.ErrNoIssuer},
+			{"PKCS#7", chain(ocsptest.Leaf{IssuerURLs: []string{ca.Responder.IssuerURL("p7c")}}), nil, staple.ErrNoIssuer},
+		} {
+			s := stapler(t, ca, tc.opt)
+			err := s.Prefetch(context.Background(), tc.cert)
+			if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
+				t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+			}
+			if tc.name == "PKCS#7" && (reason(err) != staple.ReasonIssuer || !strings.Contains(err.Error(), "unsupported")) {
+				t.Errorf("PKCS#7: %v", err)
+			}
+			if got := stapled(t, s, ca, tc.cert); got != (tc.want == nil) {
+				t.Errorf("%s: stapled %v", tc.name, got)
+			}
+		}
+	})
+}
+
+// A source that completes its chain later is served from then on.
+func TestIssuerComesWithAnotherChain(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true})
+		s := stapler(t, ca)
+		if err := s.Prefetch(context.Background(), cert); !errors.Is(err, staple.ErrNoIssuer) {
+			t.Fatal(err)
+		}
+		full := *cert
+		full.Certificate = [][]byte{cert.Certificate[0], ca.Cert.Raw}
+		s.Staple(&full)
+		synctest.Wait()
+		if !stapled(t, s, ca, &full) || s.Ready() != nil {
+			t.Errorf("not stapled with the full chain: %v", s.Ready())
+		}
+	})
+}
+
+// REQ A9: no-cache is not sent, but for one retry when the answer has expired.
+func TestNoCacheOnlyWhenExpired(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.Script(ocsptest.FaultStaleCache, ocsptest.FaultStaleCache)
+		s := stapler(t, ca)
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range ca.Responder.Log() {
+			got = append(got, r.Header.Get("Cache-Control")+r.Header.Get("Pragma"))
+		}
+		if len(got) != 2 || got[0] != "" || got[1] != "no-cache" {
+			t.Errorf("Cache-Control of the requests: %q", got)
+		}
+		ca.Responder.ResetCounts()
+		ca.Responder.SetFault(ocsptest.FaultExpired)
+		cert = ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); !errors.Is(err, staple.ErrExpired) || reason(err) != staple.ReasonExpired {
+			t.Errorf("Prefetch: %v", err)
+		}
+		if got := ca.Responder.Requests(); got != 2 {
+			t.Errorf("%d requests for an expired answer, want 2", got)
+		}
+	})
+}
+
+// REQ A10: ETag and Last-Modified make requests conditional, a 304 is a
+// success, and max-age puts a refresh off, up to half of the validity.
+func TestConditionalRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetPresign(true)
+		ca.Responder.SetHeader("Cache-Control", "max-age=7200")
+		ca.Responder.SetHeader("Expires")
+		var events []staple.EventKind
+		s := stapler(t, ca, staple.WithEventFunc(func(e staple.Event) { events = append(events, e.Kind) }))
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2*time.Hour - time.Second)
+		if got := ca.Responder.Requests(); got != 1 {
+			t.Errorf("%d requests before max-age was over, want 1", got)
+		}
+		time.Sleep(2 * time.Hour)
+		log := ca.Responder.Log()
+		if len(log) != 2 || log[0].Header.Get("If-None-Match") != "" || log[1].Header.Get("If-None-Match") == "" {
+			t.Fatalf("requests %+v", log)
+		}
+		if len(events) != 2 || events[0] != staple.EventFetched || events[1] != staple.EventUnchanged {
+			t.Errorf("events %v", events)
+		}
+		st := s.Status()[0]
+		if st.Failures != 0 || st.Err != nil || time.Since(st.LastSuccess) > 2*time.Hour+time.Minute {
+			t.Errorf("status after a 304: %+v", st)
+		}
+		// A max-age beyond half of the validity does not count.
+		ca.Responder.SetHeader("Cache-Control", "max-age=31536000")
+		time.Sleep(96 * time.Hour)
+		if !stapled(t, s, ca, cert) {
+			t.Error("max-age let the response expire")
+		}
+	})
+}
+
+// REQ A10: a 304 that nobody asked for proves nothing.
+func TestNotModifiedUnasked(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultNotModified)
+		s := stapler(t, ca)
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); reason(err) != staple.ReasonHTTPStatus {
+			t.Errorf("Prefetch: %v", err)
+		}
+	})
+}
+
+// REQ A11, A12, A13: what ends an attempt, how soon, and what is said of it.
+func TestAttemptEnds(t *testing.T) {
+	for _, tc := range []struct {
+		fault  ocsptest.Fault
+		reason staple.Reason
+		says   string
+	}{
+		{ocsptest.FaultHang, staple.ReasonTimeout, ""},
+		{ocsptest.FaultSlowBody, staple.ReasonTimeout, ""},
+		{ocsptest.FaultRefused, staple.ReasonNetwork, "refused"},
+		{ocsptest.FaultTruncated, staple.ReasonTruncated, ""},
+		{ocsptest.FaultHTTP404, staple.ReasonHTTPStatus, "404 Not Found"},
+		{ocsptest.FaultHTML, staple.ReasonContentType, "text/html"},
+		{ocsptest.FaultContentType, staple.ReasonContentType, "text/plain"},
+		{ocsptest.FaultNoContentType, staple.ReasonContentType, ""},
+		{ocsptest.FaultGzip, staple.ReasonContentType, "gzip"},
+		{ocsptest.FaultEmptyBody, staple.ReasonEmpty, ""},
+		{ocsptest.FaultHugeBody, staple.ReasonTooLarge, "131072"},
+		{ocsptest.FaultEndlessBody, staple.ReasonTooLarge, ""},
+		{ocsptest.FaultRedirectLoop, staple.ReasonRedirect, ""},
+		{ocsptest.FaultRedirectScheme, staple.ReasonRedirect, ""},
+		{ocsptest.FaultTryLater, staple.ReasonTryLater, ""},
+	} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			ca.Responder.SetFault(tc.fault)
+			s := stapler(t, ca)
+			cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
+			begun := time.Now()
+			err := s.Prefetch(context.Background(), cert)
+			if reason(err) != tc.reason || !strings.Contains(err.Error(), tc.says) ||
+				!strings.Contains(err.Error(), ca.Responder.URL()) || !strings.Contains(err.Error(), "a.example") {
+				t.Errorf("%v: %v, want reason %q", tc.fault, err, tc.reason)
+			}
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("%v: took %v, want at most 10 s", tc.fault, took)
+			}
+			if tc.fault == ocsptest.FaultRedirectLoop && ca.Responder.Requests() > 4 {
+				t.Errorf("%d requests in a redirect loop, want the first and 3", ca.Responder.Requests())
+			}
+		})
+	}
+}
+
+// REQ A11: several responders share the 10 s, so that the last is asked too.
+func TestAttemptOverHangingResponders(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		r2, r3 := ca.NewResponder(""), ca.NewResponder("")
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		r2.SetFault(ocsptest.FaultHang)
+		s := staple.New(staple.WithHTTPClient(ocsptest.Network(ca.Responder, r2, r3)))
+		defer s.Close()
+		cert := ca.Issue(ocsptest.Leaf{URLs: []string{ca.Responder.URL(), r2.URL(), r3.URL()}})
+		begun := time.Now()
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// REQ A13: a redirect is followed, and a POST stays a POST with its body.
+func TestRedirectedPost(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.Script(ocsptest.FaultRedirect, ocsptest.FaultNone, ocsptest.FaultRedirect)
+		s := stapler(t, ca)
+		get := ca.Issue(ocsptest.Leaf{})
+		post := ca.Issue(ocsptest.Leaf{URLs: []string{ca.Responder.URL() + "/x?y"}})
+		if err := s.Prefetch(context.Background(), get); err != nil {
+			t.Error(err)
+		}
+		if err := s.Prefetch(context.Background(), post); err != nil {
+			t.Error(err)
+		}
+		log := ca.Responder.Log()
+		if len(log) != 4 || log[1].Method != "GET" || log[3].Method != "POST" || len(log[3].Body) == 0 {
+			t.Errorf("requests %+v", log)
+		}
+	})
+}
+
+// REQ A13: the user's client is copied, and not changed.
+func TestClientIsCopied(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		client := ca.Responder.Client()
+		s := staple.New(staple.WithHTTPClient(client))
+		defer s.Close()
+		if client.CheckRedirect != nil {
+			t.Error("CheckRedirect of the user's client was set")
+		}
+	})
+}
+
+// roundTripper is a RoundTripper made of a function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// REQ A13: the default client does not dial where no responder is.
+func TestDefaultClientRefusesToDial(t *testing.T) {
+	ca := ocsptest.NewCA()
+	s := staple.New()
+	defer s.Close()
+	for _, u := range []string{"http://169.254.169.254/", "http://[fe80::1]/", "http://224.0.0.1/", "http://0.0.0.0:1/", "http://[::]:1/", "http://[::ffff:169.254.169.254]/"} {
+		cert := ca.Issue(ocsptest.Leaf{URLs: []string{u}})
+		err := s.Prefetch(context.Background(), cert)
+		if reason(err) != staple.ReasonNetwork || !strings.Contains(err.Error(), "refusing to dial") {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+}
+
+// The hash of the CertID: the other one is tried where the first is refused,
+// at most once an hour, and remembered if it did better.
+func TestOtherHash(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetCertIDs(ocsptest.SHA256Only)
+		s := stapler(t, ca)
+		for range 3 {
+			if err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var hashes []crypto.Hash
+		for _, r := range ca.Responder.Log() {
+			hashes = append(hashes, r.Hash)
+		}
+		if len(hashes) != 4 || hashes[0] != crypto.SHA1 || hashes[1] != crypto.SHA256 || hashes[3] != crypto.SHA256 {
+			t.Errorf("hashes asked: %v", hashes)
+		}
+	})
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		ca.Responder.SetFault(ocsptest.FaultUnauthorized)
+		s := stapler(t, ca, staple.WithHash(crypto.SHA256))
+		if err := s.Prefetch(context.Background(), cert); reason(err) != staple.ReasonUnauthorized {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Minute)
+		n := map[crypto.Hash]int{}
+		for _, r := range ca.Responder.Log() {
+			n[r.Hash]++
+		}
+		if n[crypto.SHA1] != 1 || n[crypto.SHA256] < 5 {
+			t.Errorf("asked by hash in 50 minutes: %v", n)
+		}
+	})
+}
+
+// Retry-After is honoured while there is time, and not when there is none.
+func TestRetryAfter(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		ca.Responder.SetFault(ocsptest.FaultHTTP503)
+		ca.Responder.SetRetryAfter("600")
+		s := stapler(t, ca)
+		if err := s.Prefetch(context.Background(), cert); reason(err) != staple.ReasonHTTPStatus {
+			t.Fatal(err)
+		}
+		time.Sleep(8 * time.Minute)
+		if got := ca.Responder.Requests(); got != 1 {
+			t.Errorf("%d requests in the 10 minutes that were asked for, want 1", got)
+		}
+		time.Sleep(5 * time.Minute)
+		if got := ca.Responder.Requests(); got < 2 {
+			t.Error("no retry")
+		}
+	})
+}
+
+// A request that outlives its context keeps its place, and its certificate is
+// not asked about twice at once.
+func TestHangingTransport(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		free := make(chan struct{})
+		var calls atomic.Int32
+		rt := roundTripper(func(*http.Request) (*http.Response, error) {
+			calls.Add(1)
+			<-free
+			return nil, io.ErrUnexpectedEOF
+		})
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: rt}))
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); reason(err) != staple.ReasonTimeout {
+			t.Error(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if got := calls.Load(); got != 1 {
+			t.Errorf("%d requests in flight for one certificate", got)
+		}
+		err := s.Close()
+		if err == nil || !strings.Contains(err.Error(), "HTTP client") {
+			t.Errorf("Close: %v", err)
+		}
+		close(free)
+	})
+}
