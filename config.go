@@ -120,7 +120,7 @@ type source struct {
 	getClient func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 	certs     []tls.Certificate
 	byName    map[string]*tls.Certificate // the deprecated NameToCertificate
-	index     map[string][]int            // name or *.name, to the certificates that may be valid for it; nil: not built
+	index     map[string][]int            // host.name, or .name for *.name, to the certificates that may be valid for it; nil: not built
 	kinds     []int                       // the first certificate of each kind that clients may not support
 	missing   func()                      // called where nothing is found
 	list      *listing
@@ -155,7 +155,7 @@ func (src *source) buildIndex() {
 			continue // no name that crypto/tls would find
 		}
 		for _, name := range leaf.DNSNames {
-			src.add(normal(name), i)
+			src.add(strings.TrimPrefix(normal(name), "*"), i)
 		}
 		for _, ip := range leaf.IPAddresses {
 			src.add(ip.String(), i)
@@ -242,14 +242,22 @@ func (src *source) indexed(hello *tls.ClientHelloInfo) *tls.Certificate {
 		return src.first(hello, src.kinds, nil)
 	}
 	name := normal(hello.ServerName)
-	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
-		return src.first(hello, src.index[ip.String()], nil)
+	if mayBeIP(name) {
+		if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
+			return src.first(hello, src.index[ip.String()], nil)
+		}
 	}
 	var wild []int
-	if _, rest, ok := strings.Cut(name, "."); ok {
-		wild = src.index["*."+rest]
+	if dot := strings.IndexByte(name, '.'); dot > 0 {
+		wild = src.index[name[dot:]]
 	}
 	return src.first(hello, src.index[name], wild)
+}
+
+// mayBeIP spares host names the parser, which allocates to say no.
+func mayBeIP(name string) bool {
+	last := name[max(len(name), 1)-1:]
+	return last != "" && (last <= "9" || last == "]" || strings.ContainsRune(name, ':'))
 }
 
 // first merges two ascending lists.

@@ -71,7 +71,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 		}
 		return nil
 	}
-	none := passes(leaf)
+	none := len(httpURLs(leaf.OCSPServer)) == 0 || passes(leaf)
 	var is *issuer
 	if wanted && (!none || s.opts.responders != nil || e.hasCandidate(s)) {
 		is = s.issuerOf(leaf, chain)
@@ -99,15 +99,15 @@ func (e *entry) hasCandidate(s *Stapler) bool {
 	return e.candidate != nil
 }
 
-// passes reports whether a certificate needs no staple by what it says itself.
+// passes reports whether a certificate is of a kind that is never asked about.
 func passes(leaf *x509.Certificate) bool {
 	for _, ext := range leaf.Extensions {
 		if ext.Id.Equal(oidACMEIdentifier) {
 			return true
 		}
 	}
-	return noRevAvail(leaf) || len(httpURLs(leaf.OCSPServer)) == 0 ||
-		bytes.Equal(leaf.RawSubject, leaf.RawIssuer) && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+	return noRevAvail(leaf) || bytes.Equal(leaf.RawSubject, leaf.RawIssuer) &&
+		leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
 }
 
 // httpURLs returns those of urls that can be asked: http and https alone (RFC
@@ -131,24 +131,22 @@ func (s *Stapler) decide(e *entry, leaf *x509.Certificate) {
 	urls, on, known := []string(nil), true, true
 	if s.opts.responders != nil {
 		urls, on, known = s.askSwitch(leaf)
-		urls = httpURLs(urls)
 	}
+	if len(urls) == 0 {
+		urls = leaf.OCSPServer
+	}
+	urls = httpURLs(urls)
+	none := len(urls) == 0 || passes(leaf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !known && (e.route != nil || e.flags.off) {
 		return // the callback failed: what it said last stays
 	}
-	e.flags.off = !on || !known
-	e.flags.none = len(urls) == 0 && passes(leaf)
-	e.flags.final = false
-	if e.flags.off {
-		return
+	e.flags.off, e.flags.none, e.flags.final = !on || !known, none, false
+	if !e.flags.off {
+		e.route = s.routeOfLocked(urls)
+		s.refuseLocked(e, leaf)
 	}
-	if len(urls) == 0 {
-		urls = httpURLs(leaf.OCSPServer)
-	}
-	e.route = s.routeOfLocked(urls)
-	s.refuseLocked(e, leaf)
 }
 
 // refuseLocked notes why a certificate can't be stapled, once.

@@ -248,6 +248,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 		idle = max(idle, now+int64(24*time.Hour))
 	}
 	if e.die = min(end, idle); e.die > now {
+		s.cache.queueLocked(e) // its config may be gone
 		return false
 	}
 	s.dropLocked(e)

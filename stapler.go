@@ -339,7 +339,7 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
+	if s.closed || e.at == nil || e.at.waits || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
 		return nil, 0
 	}
 	d := s.opts.mustWait(e.must || !e.flags.resolved && mayMustStaple(e.der))
