@@ -3,7 +3,6 @@ package staple_test
 import (
 	"context"
 	"crypto"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -14,57 +13,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"golang.org/x/crypto/ocsp"
 )
-
-// bubble runs f in virtual time with a CA of its own.
-func bubble(t *testing.T, f func(t *testing.T, ca *ocsptest.CA)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(t, ocsptest.NewCA()) })
-}
-
-// stapler returns a Stapler that reaches ca's responder in memory.
-func stapler(t testing.TB, ca *ocsptest.CA, opts ...staple.Option) *staple.Stapler {
-	t.Helper()
-	s := staple.New(append([]staple.Option{staple.WithHTTPClient(ca.Responder.Client())}, opts...)...)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// reason returns the Reason in err, 0 for none.
-func reason(err error) staple.Reason {
-	var re *staple.ResponseError
-	if errors.As(err, &re) {
-		return re.Reason
-	}
-	return 0
-}
-
-// stapled reports whether cert carries a good response that is valid now.
-func stapled(t testing.TB, s *staple.Stapler, ca *ocsptest.CA, cert *tls.Certificate) bool {
-	t.Helper()
-	raw := s.Staple(cert).OCSPStaple
-	if raw == nil {
-		return false
-	}
-	r, err := ocsp.ParseResponseForCert(raw, cert.Leaf, ca.Cert)
-	if err != nil {
-		t.Fatalf("a bad staple: %v", err)
-	}
-	if now := time.Now(); r.Status != ocsp.Good || !r.NextUpdate.IsZero() && !now.Before(r.NextUpdate) {
-		t.Fatalf("a bad staple: status %d, nextUpdate %v, now %v", r.Status, r.NextUpdate, now)
-	}
-	return true
-}
 
 // REQ A1, A2, A6, A7: one GET, its request with one CertID, as RFC 9919 has it.
 func TestRequestIsAGet(t *testing.T) {
@@ -399,11 +353,6 @@ func TestClientIsCopied(t *testing.T) {
 		}
 	})
 }
-
-// roundTripper is a RoundTripper made of a function.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // REQ A13: the default client does not dial where no responder is.
 func TestDefaultClientRefusesToDial(t *testing.T) {

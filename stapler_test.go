@@ -12,24 +12,6 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// shake makes a real handshake in memory and returns the client's view of it.
-func shake(t testing.TB, server, client *tls.Config) tls.ConnectionState {
-	t.Helper()
-	c, s := pipe()
-	defer c.Close()
-	defer s.Close()
-	errc := make(chan error, 1)
-	go func() { errc <- tls.Server(s, server).Handshake() }()
-	conn := tls.Client(c, client)
-	if err := conn.Handshake(); err != nil {
-		t.Fatalf("client: %v (server: %v)", err, <-errc)
-	}
-	if err := <-errc; err != nil {
-		t.Fatalf("server: %v", err)
-	}
-	return conn.ConnectionState()
-}
-
 func TestStaples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := ocsptest.NewCA()
