@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	encasn1 "encoding/asn1"
 	"fmt"
 	"slices"
 	"time"
@@ -45,7 +47,7 @@ func (b *basicResponse) findSigner(iss *issuer, now time.Time, grace time.Durati
 	case err != nil:
 		return nil, err
 	case b.misnamed(iss):
-		return nil, refuse(ReasonResponderID, "", nil)
+		return nil, refuse(ReasonResponderID, b.responderText(), nil)
 	case refused != nil:
 		return nil, refused
 	}
@@ -60,11 +62,16 @@ func (b *basicResponse) names(cert *x509.Certificate, keyHash []byte) bool {
 	return bytes.Equal(b.responder, cert.RawSubject)
 }
 
+// responderText is for messages.
 func (b *basicResponse) responderText() string {
 	if b.byKey {
 		return fmt.Sprintf("responder key %x", b.responder)
 	}
-	return fmt.Sprintf("responder name %x", b.responder)
+	var name pkix.RDNSequence
+	if _, err := encasn1.Unmarshal(b.responder, &name); err != nil {
+		return fmt.Sprintf("responder name %x", b.responder)
+	}
+	return "responder " + name.String()
 }
 
 func (b *basicResponse) verifySignature(signer *x509.Certificate) error {

@@ -1,6 +1,11 @@
 package staple
 
-import "errors"
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
 
 // Errors that a caller may want to branch on. They are found with [errors.Is];
 // what a responder's answer was refused for is in a [ResponseError].
@@ -51,9 +56,25 @@ type ResponseError struct {
 func refuse(r Reason, detail string, is error) *ResponseError {
 	e := &ResponseError{Reason: r, Err: is}
 	if detail != "" {
-		e.Err = &detailError{detail, is}
+		e.Err = &detailError{clip(detail), is}
 	}
 	return e
+}
+
+// clip makes text that came from the network fit for a log: names and OIDs in a
+// response may be of any length and content.
+func clip(s string) string {
+	const most = 200
+	s = strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
 }
 
 // A detailError wraps a sentinel without repeating its text: the Reason before it
@@ -144,15 +165,15 @@ const (
 	// ReasonSerial: no SingleResponse has the certificate's serial number
 	// (RFC 6960 section 3.2, item 1).
 	ReasonSerial
+	// ReasonHashAlgorithm: the serial number is there, under a CertID hash
+	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 section 4.1.1).
+	ReasonHashAlgorithm
 	// ReasonIssuerName: the serial number is there, under another issuer's name
 	// (RFC 6960 section 4.1.1, issuerNameHash).
 	ReasonIssuerName
 	// ReasonIssuerKey: the serial number is there, under another issuer's key
 	// (RFC 6960 section 4.1.1, issuerKeyHash).
 	ReasonIssuerKey
-	// ReasonHashAlgorithm: the serial number is there, under a CertID hash
-	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 section 4.1.1).
-	ReasonHashAlgorithm
 	// ReasonCriticalExtension: an unknown critical extension, in the response
 	// or in the SingleResponse (RFC 6960 section 4.4, RFC 9919 section 3.2.1).
 	ReasonCriticalExtension
@@ -183,8 +204,7 @@ const (
 	ReasonDelegateExtension
 	// ReasonDelegateValidity: the signer's certificate is not valid now.
 	ReasonDelegateValidity
-	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 section 3.2,
-	// item 5).
+	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 section 4.2.2.1).
 	ReasonThisUpdate
 	// ReasonNextUpdate: nextUpdate is not after thisUpdate (RFC 6960 section
 	// 4.2.2.1).

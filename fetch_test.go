@@ -56,7 +56,10 @@ func TestRequestIsAGet(t *testing.T) {
 			if err != nil || parsed.SerialNumber.Cmp(req.Serial) != 0 || parsed.HashAlgorithm != crypto.SHA1 {
 				t.Fatalf("request %v, err %v", parsed, err)
 			}
-			want, err := ocsp.CreateRequest(&x509.Certificate{SerialNumber: req.Serial}, ca.Cert, &ocsp.RequestOptions{Hash: crypto.SHA1})
+			var want []byte
+			withoutFIPS(func() {
+				want, err = ocsp.CreateRequest(&x509.Certificate{SerialNumber: req.Serial}, ca.Cert, &ocsp.RequestOptions{Hash: crypto.SHA1})
+			})
 			if err != nil || string(want) != string(der) {
 				t.Fatalf("request %x, want %x (%v)", der, want, err)
 			}

@@ -3,6 +3,8 @@ package staple
 import (
 	"bytes"
 	"context"
+	"crypto/fips140"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -81,6 +83,10 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	if !e.flags.resolved {
 		e.known = knownOf(leaf, none)
 		e.flags.resolved, e.flags.none = true, none
+		if now, end := s.nanos(), wall(e.notAfter+1); now < end && end < e.die {
+			e.die = end
+			s.moveLocked(e)
+		}
 	}
 	if is != nil && e.issuer == nil {
 		e.issuer, e.chain = is, nil
@@ -106,8 +112,7 @@ func passes(leaf *x509.Certificate) bool {
 			return true
 		}
 	}
-	return noRevAvail(leaf) || bytes.Equal(leaf.RawSubject, leaf.RawIssuer) &&
-		leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+	return noRevAvail(leaf) || issued(leaf, leaf)
 }
 
 // httpURLs returns those of urls that can be asked: http and https alone (RFC
@@ -143,6 +148,9 @@ func (s *Stapler) decide(e *entry, leaf *x509.Certificate) {
 		return // the callback failed: what it said last stays
 	}
 	e.flags.off, e.flags.none, e.flags.final = !on || !known, none, false
+	if e.flags.off || none {
+		e.err, e.failures = nil, 0 // what failed before is not wanted any more
+	}
 	if !e.flags.off {
 		e.route = s.routeOfLocked(urls)
 		s.refuseLocked(e, leaf)
@@ -200,9 +208,23 @@ func (s *Stapler) issuerOf(leaf *x509.Certificate, chain [][]byte) *issuer {
 	return nil
 }
 
-func issued(ca, leaf *x509.Certificate) bool {
-	return bytes.Equal(ca.RawSubject, leaf.RawIssuer) &&
-		ca.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+// issued reports whether ca signed leaf. That finds the issuer and is no proof
+// of anything, so a legacy leaf may be signed with SHA-1, and FIPS 140 has no say
+// in it. Of a key that came over the network none is larger than crypto/tls takes.
+func issued(ca, leaf *x509.Certificate) (ok bool) {
+	if key, isRSA := ca.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > 8192 {
+		return false
+	}
+	if !bytes.Equal(ca.RawSubject, leaf.RawIssuer) {
+		return false
+	}
+	check := func() { ok = ca.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil }
+	if strong(leaf.SignatureAlgorithm) {
+		check()
+	} else {
+		fips140.WithoutEnforcement(check)
+	}
+	return ok
 }
 
 // issuerFrom returns the shared issuer with these bytes, or nil.

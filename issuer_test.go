@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
@@ -73,6 +74,31 @@ func TestIssuerComesWithAnotherChain(t *testing.T) {
 		synctest.Wait()
 		if !stapled(t, s, ca, &full) || s.Ready() != nil {
 			t.Errorf("not stapled with the full chain: %v", s.Ready())
+		}
+	})
+}
+
+// A certificate without a well-defined end has one in the year 9999 (RFC 5280
+// §4.1.2.5), which is no number of nanoseconds.
+func TestNoWellDefinedExpiry(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+		cert := ca.Issue(ocsptest.Leaf{NotAfter: end})
+		ca.Responder.SetEdit(func(spec *ocsptest.Spec) {
+			for i := range spec.Singles {
+				spec.Singles[i].NextUpdate = end
+			}
+		})
+		s := stapler(t, ca)
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(48 * time.Hour)
+		if !stapled(t, s, ca, cert) {
+			t.Error("not stapled")
+		}
+		if got := ca.Responder.Requests(); got < 48 || got > 80 {
+			t.Errorf("%d requests in 48 hours, want one an hour or a little more", got)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // resumedGrace is by how much the proof of a resumed connection may have expired:
-// the staple is that of the full handshake, and no ticket lives longer (RFC 9846
+// the staple is that of the full handshake, and no ticket lives longer (RFC 8446
 // section 4.6.1).
 const resumedGrace = 7 * 24 * time.Hour
 

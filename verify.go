@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/big"
-	"slices"
 	"sync"
 	"time"
 
@@ -72,7 +71,8 @@ func digest(h crypto.Hash, data []byte) []byte {
 	return d.Sum(nil)
 }
 
-// id returns how CertIDs under h name i; nil if h isn't one of certIDHashes.
+// id returns how CertIDs under h name i, and h's OID; nothing if h isn't one of
+// certIDHashes.
 func (i *issuer) id(h crypto.Hash) (id issuerID, oid string) {
 	for n, known := range certIDHashes {
 		if known.hash == h {
@@ -221,7 +221,7 @@ func (b *basicResponse) find(sub *subject) (*single, error) {
 		}
 		switch r := s.mismatch(sub); {
 		case r != 0:
-			miss = closer(miss, r)
+			miss = max(miss, r) // the greater, the closer
 		case s.critical:
 			return nil, refuse(ReasonCriticalExtension, "in the SingleResponse", nil)
 		case found == nil || s.worse(found):
@@ -229,7 +229,7 @@ func (b *basicResponse) find(sub *subject) (*single, error) {
 		}
 	}
 	if found == nil {
-		return nil, refuse(miss, "", nil)
+		return nil, refuse(miss, fmt.Sprintf("serial %x", sub.serial), nil)
 	}
 	return found, nil
 }
@@ -250,21 +250,12 @@ func (s *single) mismatch(sub *subject) Reason {
 	return 0
 }
 
-// closer returns the Reason of the CertID that came closer to ours.
-func closer(a, b Reason) Reason {
-	order := [...]Reason{ReasonSerial, ReasonHashAlgorithm, ReasonIssuerName, ReasonIssuerKey}
-	if slices.Index(order[:], b) > slices.Index(order[:], a) {
-		return b
-	}
-	return a
-}
-
 func (s *single) worse(than *single) bool {
+	severity := [...]int{ocsp.Good: 0, ocsp.Unknown: 1, ocsp.Revoked: 2}
 	if s.status == than.status {
 		return s.thisUpdate.After(than.thisUpdate)
 	}
-	order := [...]int{ocsp.Good, ocsp.Unknown, ocsp.Revoked}
-	return slices.Index(order[:], s.status) > slices.Index(order[:], than.status)
+	return severity[s.status] > severity[than.status]
 }
 
 func newProof(b *basicResponse, s *single, signer *x509.Certificate, sub *subject) *proof {
@@ -325,11 +316,15 @@ func (p *proof) check(sub *subject, now time.Time, grace time.Duration) error {
 	return nil
 }
 
-// expired: the moments at which things end still belong to them (RFC 6960
-// section 4.2.2.1, RFC 5280 section 4.1.2.5). There is no grace for what has no
-// nextUpdate: maxAge is grace enough.
+// expired: nextUpdate must be greater than the current time (RFC 6960 section 3.2,
+// item 6), while a certificate's notAfter still belongs to its validity (RFC 5280
+// section 4.1.2.5). There is no grace for what has no nextUpdate: maxAge is grace
+// enough.
 func (p *proof) expired(now time.Time, grace time.Duration) bool {
-	if p.nextUpdate.IsZero() && now.After(p.single.expiry()) {
+	switch {
+	case p.nextUpdate.IsZero() && now.After(p.single.expiry()):
+		return true
+	case !p.nextUpdate.IsZero() && grace == 0 && !now.Before(p.nextUpdate):
 		return true
 	}
 	return now.After(p.limit.Add(grace))

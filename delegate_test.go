@@ -1,0 +1,205 @@
+package staple_test
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/ocspstaple/staple"
+)
+
+// TestDelegateDatesWhenKnown: knowing a delegate doesn't keep it alive.
+//
+// REQ B6
+func TestDelegateDatesWhenKnown(t *testing.T) {
+	v := ownVectors(t)
+	sub, raw := v.subject("delegated-ends-first"), v.response("delegated-ends-first")
+	if _, err := sub.Verify(raw, v.Time, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := sub.Verify(raw, v.Time.AddDate(0, 0, 2), 0)
+	if got := staple.ReasonOf(err); got != staple.ReasonDelegateValidity {
+		t.Errorf("got %v, want %v", err, staple.ReasonDelegateValidity)
+	}
+}
+
+// TestDelegatesRemembered: those that may sign, a bounded number of them.
+//
+// REQ B6
+func TestDelegatesRemembered(t *testing.T) {
+	v := ownVectors(t)
+	leaf, issuer := v.pair("delegated")
+	iss := staple.NewIssuer(issuer)
+	sub := staple.NewSubject(leaf, iss)
+	for _, c := range v.Cases {
+		if c.Issuer != v.find("delegated").Issuer {
+			continue
+		}
+		before := iss.KnownDelegates()
+		_, err := sub.Verify(v.response(c.Name), v.Time, 0)
+		after := iss.KnownDelegates()
+		switch staple.ReasonOf(err) {
+		case staple.ReasonDelegateEKU, staple.ReasonDelegateIssuer, staple.ReasonDelegateExtension, staple.ReasonDelegateAlgorithm:
+			if after != before {
+				t.Errorf("%s: a delegate that was refused is remembered", c.Name)
+			}
+		}
+	}
+	if n := iss.KnownDelegates(); n == 0 || n > staple.MaxDelegates {
+		t.Errorf("got %d delegates, want up to %d", n, staple.MaxDelegates)
+	}
+}
+
+// TestDelegatesBounded: a CA may go through delegates for years.
+//
+// REQ B6
+func TestDelegatesBounded(t *testing.T) {
+	p := newPeer(t)
+	iss := staple.NewIssuer(p.ca)
+	sub := staple.NewSubject(p.leaf, iss)
+	var delegates [][]byte
+	for n := range 2*staple.MaxDelegates + 1 {
+		raw := p.delegatedStaple(int64(n))
+		for range 2 {
+			proof, err := sub.Verify(raw, time.Now(), 0)
+			if err != nil {
+				t.Fatalf("delegate %d: %v", n, err)
+			}
+			delegates = append(delegates[:n], proof.Response.Certificate.Raw)
+		}
+		if got, want := iss.KnownDelegates(), min(n+1, staple.MaxDelegates); got != want {
+			t.Errorf("after %d: got %d delegates, want %d", n+1, got, want)
+		}
+	}
+	for n, der := range delegates {
+		if want := n >= len(delegates)-staple.MaxDelegates; iss.Knows(der) != want {
+			t.Errorf("delegate %d of %d: known %v, want %v", n, len(delegates), !want, want)
+		}
+	}
+}
+
+// delegatedStaple makes a good response by a delegate of its own.
+func (p *peer) delegatedStaple(serial int64) []byte {
+	p.t.Helper()
+	delegate, key := p.delegate("delegate", serial)
+	return p.stapleBy(delegate, delegate, key)
+}
+
+func (p *peer) delegate(name string, serial int64) (*x509.Certificate, crypto.Signer) {
+	p.t.Helper()
+	key := newKey(p.t)
+	return p.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(1000 + serial), Subject: pkix.Name{CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+	}, key.Public()), key
+}
+
+// stapleBy makes a good response; embedded may be nil.
+func (p *peer) stapleBy(signer, embedded *x509.Certificate, key crypto.Signer) []byte {
+	p.t.Helper()
+	var raw []byte
+	var err error
+	withoutFIPS(func() {
+		raw, err = ocsp.CreateResponse(p.ca, signer, ocsp.Response{
+			SerialNumber: p.leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), Certificate: embedded,
+		}, key)
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return raw
+}
+
+// TestMessage: what came from the network is in a message, but neither all of it
+// nor as it came.
+func TestMessage(t *testing.T) {
+	p := newPeer(t)
+	delegate, key := p.delegate("\x1b[31m\n"+strings.Repeat("long ", 1000), 1)
+	raw := p.stapleBy(delegate, nil, key)
+	err := staple.NewSubject(p.leaf, staple.NewIssuer(p.ca)).Check(raw, time.Now())
+	if got := staple.ReasonOf(err); got != staple.ReasonSigner {
+		t.Fatalf("got %v, want %v", err, staple.ReasonSigner)
+	}
+	if s := err.Error(); len(s) > 300 || strings.ContainsAny(s, "\x1b\n") || !strings.Contains(s, "responder CN=") {
+		t.Errorf("got %q", s)
+	}
+}
+
+// TestEmbeddedBounded: who fills a response with certificates that claim the
+// signer's name gets but a few of them tried; others cost nothing, and may be many.
+//
+// REQ B7
+func TestEmbeddedBounded(t *testing.T) {
+	v := ownVectors(t)
+	claimant := selfSigned(t, "delegate")
+	other := selfSigned(t, "other")
+	for _, c := range []struct {
+		name   string
+		cert   []byte
+		copies int
+		want   staple.Reason
+	}{
+		{"same name", claimant, staple.MaxTries - 1, 0},
+		{"same name", claimant, staple.MaxTries, staple.ReasonDelegateIssuer},
+		{"another name", other, 20 * staple.MaxTries, 0},
+	} {
+		raw := withEmbedded(t, v.response("delegated"), c.cert, c.copies)
+		err := v.subject("delegated").Check(raw, v.Time)
+		if got := staple.ReasonOf(err); got != c.want {
+			t.Errorf("%d of %s: got %v, want %v", c.copies, c.name, err, c.want)
+		}
+	}
+}
+
+func selfSigned(t *testing.T, name string) []byte {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// withEmbedded puts copies of cert before those that raw has: they aren't signed.
+func withEmbedded(t *testing.T, raw, cert []byte, copies int) []byte {
+	t.Helper()
+	explicit0 := asn1.Tag(0).ContextSpecific().Constructed()
+	in := cryptobyte.String(raw)
+	var body, status, bytes, oid, basic, tbs, alg, sig, certs cryptobyte.String
+	ok := in.ReadASN1(&body, asn1.SEQUENCE) && body.ReadASN1Element(&status, asn1.ENUM) &&
+		body.ReadASN1(&body, explicit0) && body.ReadASN1(&bytes, asn1.SEQUENCE) &&
+		bytes.ReadASN1Element(&oid, asn1.OBJECT_IDENTIFIER) && bytes.ReadASN1(&basic, asn1.OCTET_STRING) &&
+		basic.ReadASN1(&basic, asn1.SEQUENCE) && basic.ReadASN1Element(&tbs, asn1.SEQUENCE) &&
+		basic.ReadASN1Element(&alg, asn1.SEQUENCE) && basic.ReadASN1Element(&sig, asn1.BIT_STRING) &&
+		basic.ReadASN1(&certs, explicit0) && certs.ReadASN1(&certs, asn1.SEQUENCE)
+	if !ok {
+		t.Fatal("not a response with certificates")
+	}
+	wrap := func(tag asn1.Tag, parts ...[]byte) []byte {
+		var b cryptobyte.Builder
+		b.AddASN1(tag, func(b *cryptobyte.Builder) {
+			for _, p := range parts {
+				b.AddBytes(p)
+			}
+		})
+		return b.BytesOrPanic()
+	}
+	var list [][]byte
+	for range copies {
+		list = append(list, cert)
+	}
+	list = append(list, certs)
+	basic = wrap(asn1.SEQUENCE, tbs, alg, sig, wrap(explicit0, wrap(asn1.SEQUENCE, list...)))
+	return wrap(asn1.SEQUENCE, status, wrap(explicit0, wrap(asn1.SEQUENCE, oid, wrap(asn1.OCTET_STRING, basic))))
+}
