@@ -123,16 +123,15 @@ func (a signatureAlgorithm) addIdentifier(b *cryptobyte.Builder, junk bool) {
 // addPSSParameters writes RSASSA-PSS-params (RFC 4055, section 3.1) with one hash for everything
 // and a salt as long as the hash.
 func addPSSParameters(b *cryptobyte.Builder, hash crypto.Hash) {
-	tag := func(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(tag(0), func(b *cryptobyte.Builder) { addHash(b, hash) })
-		b.AddASN1(tag(1), func(b *cryptobyte.Builder) {
+		b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addHash(b, hash) })
+		b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1ObjectIdentifier(oidMGF1)
 				addHash(b, hash)
 			})
 		})
-		b.AddASN1(tag(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(hash.Size())) })
+		b.AddASN1(explicit(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(hash.Size())) })
 	})
 }
 

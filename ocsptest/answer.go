@@ -111,7 +111,7 @@ func (x *exchange) edited(edit func(*exchange, *Spec)) *reply {
 
 // right returns the right answer.
 func (x *exchange) right() *reply {
-	if x.set.presign {
+	if x.set.presign && x.q.isFor(x.r.ca) { // a serial of another CA's may be one of ours
 		return x.presigned()
 	}
 	s := x.spec()

@@ -17,8 +17,8 @@ import (
 
 var oidBasic = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}
 
-// context returns the tag [n], constructed.
-func context(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
+// explicit returns the tag [n], constructed.
+func explicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 
 // encode signs and encodes a response.
 func (r *Responder) encode(s *Spec) []byte {
@@ -26,7 +26,7 @@ func (r *Responder) encode(s *Spec) []byte {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Enum(int64(s.Status))
 		if s.Status == ocsp.Success && !s.noBytes {
-			b.AddASN1(context(0), func(b *cryptobyte.Builder) { r.addBytes(b, s) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { r.addBytes(b, s) })
 		}
 		addJunk(b, s.Junk&JunkResponse != 0)
 	})
@@ -94,7 +94,7 @@ func (r *Responder) data(s *Spec, id *identity) []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		if s.Version != 0 {
-			b.AddASN1(context(0), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(s.Version)) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(s.Version)) })
 		}
 		s.addResponderID(b, id)
 		addTime(b, s.ProducedAt)
@@ -124,10 +124,10 @@ func (s *Spec) addResponderID(b *cryptobyte.Builder, id *identity) {
 		name = id.cert.RawSubject
 	}
 	if key != nil {
-		b.AddASN1(context(2), func(b *cryptobyte.Builder) { b.AddASN1OctetString(key) })
+		b.AddASN1(explicit(2), func(b *cryptobyte.Builder) { b.AddASN1OctetString(key) })
 		return
 	}
-	b.AddASN1(context(1), func(b *cryptobyte.Builder) { b.AddBytes(name) })
+	b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { b.AddBytes(name) })
 }
 
 // addSingle writes a SingleResponse.
@@ -137,7 +137,7 @@ func (ca *CA) addSingle(b *cryptobyte.Builder, s *Single, junk Junk) {
 		addStatus(b, s)
 		addTime(b, s.ThisUpdate)
 		if !s.NextUpdate.IsZero() {
-			b.AddASN1(context(0), func(b *cryptobyte.Builder) { addTime(b, s.NextUpdate) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addTime(b, s.NextUpdate) })
 		}
 		addExtensions(b, s.Extensions)
 		addJunk(b, junk&JunkSingle != 0)
@@ -170,10 +170,10 @@ func addStatus(b *cryptobyte.Builder, s *Single) {
 	case ocsp.Unknown:
 		b.AddASN1(cbasn1.Tag(2).ContextSpecific(), func(*cryptobyte.Builder) {})
 	case ocsp.Revoked:
-		b.AddASN1(context(1), func(b *cryptobyte.Builder) {
+		b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
 			addTime(b, s.RevokedAt)
 			if s.Reason != 0 {
-				b.AddASN1(context(0), func(b *cryptobyte.Builder) { b.AddASN1Enum(int64(s.Reason)) })
+				b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { b.AddASN1Enum(int64(s.Reason)) })
 			}
 		})
 	default:
@@ -188,7 +188,7 @@ func addExtensions(b *cryptobyte.Builder, extensions []pkix.Extension) {
 	}
 	der, err := asn1.Marshal(extensions)
 	must(err)
-	b.AddASN1(context(1), func(b *cryptobyte.Builder) { b.AddBytes(der) })
+	b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { b.AddBytes(der) })
 }
 
 // addCerts writes [0] certs, if there are any.
@@ -196,7 +196,7 @@ func addCerts(b *cryptobyte.Builder, certs [][]byte) {
 	if len(certs) == 0 {
 		return
 	}
-	b.AddASN1(context(0), func(b *cryptobyte.Builder) {
+	b.AddASN1(explicit(0), func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			for _, cert := range certs {
 				b.AddBytes(cert)

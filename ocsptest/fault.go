@@ -104,7 +104,7 @@ const (
 	FaultWrongKeyHash
 	// FaultNoSingle is a response about no certificate.
 	FaultNoSingle
-	// FaultExpired is a response whose nextUpdate was a minute ago.
+	// FaultExpired is a response whose nextUpdate was ten minutes ago, beyond any tolerance.
 	FaultExpired
 	// FaultStaleCache is as FaultExpired, with an Age header, unless the request has
 	// Cache-Control no-cache: then the answer is right, as from the origin behind a cache.

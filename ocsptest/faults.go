@@ -217,10 +217,10 @@ func signedBy(by Signer) faultInfo {
 	})}
 }
 
-// expired makes a response that ended a minute ago. It does not begin before the certificate,
+// expired makes a response that ended ten minutes ago. It does not begin before the certificate,
 // lest there be two things wrong.
 func expired(x *exchange, s *Spec) {
-	next := s.ProducedAt.Add(-time.Minute)
+	next := s.ProducedAt.Add(-10 * time.Minute)
 	this := next.Add(-x.set.validity)
 	if notBefore, _ := s.leafValidity(); this.Before(notBefore) {
 		this = notBefore
@@ -288,7 +288,7 @@ func sha1Signature(x *exchange, s *Spec) {
 
 // hugeBody adds a big extension that is not critical, so that the response is valid.
 func hugeBody(_ *exchange, s *Spec) {
-	big := unknownExtension(false)
-	big.Value = make([]byte, 256<<10)
-	s.Extensions = append(s.Extensions, big)
+	padding := unknownExtension(false)
+	padding.Value = make([]byte, 256<<10)
+	s.Extensions = append(s.Extensions, padding)
 }

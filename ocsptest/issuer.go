@@ -52,12 +52,12 @@ func certsOnly(cert []byte) []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oidSignedData)
-		b.AddASN1(context(0), func(b *cryptobyte.Builder) {
+		b.AddASN1(explicit(0), func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1Int64(1)
 				b.AddASN1(cbasn1.SET, func(*cryptobyte.Builder) {}) // digestAlgorithms
 				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidData) })
-				b.AddASN1(context(0), func(b *cryptobyte.Builder) { b.AddBytes(cert) })
+				b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { b.AddBytes(cert) })
 				b.AddASN1(cbasn1.SET, func(*cryptobyte.Builder) {}) // signerInfos
 			})
 		})

@@ -93,9 +93,6 @@ func (p *reply) write(w http.ResponseWriter, req *http.Request, done <-chan stru
 	for name, values := range p.header {
 		header[name] = values // without values, net/http leaves even its own headers out
 	}
-	if _, ok := header["Content-Type"]; !ok {
-		header["Content-Type"] = nil // no guessing
-	}
 	if !p.endless && p.status != http.StatusNotModified {
 		// If less is written than this, net/http closes the connection.
 		header.Set("Content-Length", strconv.Itoa(len(p.body)+p.missing))

@@ -41,8 +41,12 @@ func (n network) RoundTrip(req *http.Request) (*http.Response, error) {
 // address returns what a client would dial.
 func address(u *url.URL) string {
 	port := u.Port()
-	if port == "" {
-		port = u.Scheme
+	switch {
+	case port != "":
+	case u.Scheme == "https":
+		port = "443"
+	default:
+		port = "80"
 	}
 	return strings.ToLower(u.Hostname()) + ":" + port
 }
