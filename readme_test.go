@@ -1,0 +1,85 @@
+package staple_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What README.md shows is compiled, and run where that needs no CA: each block
+// of Go in it stands, line by line, in the body of an Example.
+func TestREADME(t *testing.T) {
+	if _, err := os.Stat("examples"); err != nil {
+		t.Skip("not a clone of the repository: examples are missing")
+	}
+	data, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(data)
+	if got := strings.Count(readme, "\n"); got > 150 {
+		t.Errorf("README.md has %d lines, want at most 150", got)
+	}
+	for _, command := range []string{"go run ./examples/quickstart\n", "go test work\n"} {
+		if !strings.Contains(readme, command) {
+			t.Errorf("README.md lacks the command %q", command)
+		}
+	}
+	examples := exampleBodies(t)
+	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```").FindAllStringSubmatch(readme, -1)
+	if len(blocks) < 4 {
+		t.Errorf("README.md has %d blocks of Go, want 4 at least", len(blocks))
+	}
+	for _, block := range blocks {
+		if want := plainLines(block[1]); !strings.Contains(examples, want) {
+			t.Errorf("in no Example:\n%s", want)
+		}
+	}
+}
+
+// exampleBodies returns the bodies of all Examples of the repository.
+func exampleBodies(t *testing.T) string {
+	t.Helper()
+	var bodies strings.Builder
+	for _, pattern := range []string{"*_test.go", "ocsptest/*_test.go", "examples/*/*_test.go"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			src, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fset := token.NewFileSet()
+			file, err := parser.ParseFile(fset, name, src, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, decl := range file.Decls {
+				f, ok := decl.(*ast.FuncDecl)
+				if ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Example") {
+					body := src[fset.Position(f.Body.Lbrace).Offset+1 : fset.Position(f.Body.Rbrace).Offset]
+					bodies.WriteString(plainLines(string(body)))
+				}
+			}
+		}
+	}
+	return bodies.String()
+}
+
+// plainLines drops indentation, empty lines and what gofmt aligns.
+func plainLines(s string) string {
+	out := "\n"
+	for line := range strings.Lines(s) {
+		if words := strings.Fields(line); len(words) > 0 {
+			out += strings.Join(words, " ") + "\n"
+		}
+	}
+	return out
+}
