@@ -43,6 +43,7 @@ type entry struct {
 	twin  *entry   // next entry with the same id
 
 	known                // set by resolve
+	timing               // of what is next: an attempt, an alarm, its death
 	route     *route     // who is asked, in order; nil or empty: nobody
 	best      *responder // the one that answered last
 	at        *attempt   // nil between attempts
@@ -52,13 +53,15 @@ type entry struct {
 	failures  int        // attempts failed since the last success
 	backoff   uint8      // exponent of the next retry; starts anew when validity is lost
 	flags     flags
-	pos       int   // in Stapler.timers, -1 outside
-	alarm     int64 // when EventExpiring or EventExpired is due
-	die       int64 // when to look whether the entry should be dropped
-	learned   int64 // Unix ns
-	success   int64 // Unix ns of the last answer that was one
-	otherAt   int64 // Unix ns: when the other CertID hash was tried
-	warned    int64 // Unix ns of the last warning
+	queue     *urgency // of a responder
+	slot      int      // in queue
+	deadline  int64    // Unix ns: the order in queue
+	alarm     int64    // when EventExpiring or EventExpired is due
+	die       int64    // when to look whether the entry should be dropped
+	learned   int64    // Unix ns
+	success   int64    // Unix ns of the last answer that was one
+	otherAt   int64    // Unix ns: when the other CertID hash was tried
+	warned    int64    // Unix ns of the last warning
 	never     *neverList
 	prev, nxt *entry // in never
 }

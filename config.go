@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 NameToCertificate is deprecated, and crypto/tls honours it.
+
 package staple
 
 import (
@@ -143,7 +145,11 @@ func (src *source) buildIndex() {
 	seen := make(map[string]bool)
 	for i := range src.certs {
 		c := &src.certs[i]
-		if kind := kindOf(c); !seen[kind] {
+		kind := kindOf(c)
+		if kind == "" {
+			continue // its key panics, as it would in a handshake
+		}
+		if !seen[kind] {
 			seen[kind] = true
 			src.kinds = append(src.kinds, i)
 		}
@@ -155,7 +161,11 @@ func (src *source) buildIndex() {
 			continue // no name that crypto/tls would find
 		}
 		for _, name := range leaf.DNSNames {
-			src.add(strings.TrimPrefix(normal(name), "*"), i)
+			name = normal(name)
+			src.add(name, i)
+			if strings.HasPrefix(name, "*.") {
+				src.add(name[1:], i)
+			}
 		}
 		for _, ip := range leaf.IPAddresses {
 			src.add(ip.String(), i)
@@ -172,13 +182,18 @@ func (src *source) add(name string, i int) {
 func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
 // kindOf describes what SupportsCertificate looks at besides names.
-func kindOf(c *tls.Certificate) string {
+func kindOf(c *tls.Certificate) (kind string) {
+	defer func() {
+		if recover() != nil { // a nil *rsa.PrivateKey, say
+			kind = ""
+		}
+	}()
 	signer, ok := c.PrivateKey.(crypto.Signer)
 	_, decrypts := c.PrivateKey.(crypto.Decrypter)
 	if !ok {
 		return fmt.Sprint("no signer ", decrypts)
 	}
-	kind := "other"
+	kind = "other"
 	switch pub := signer.Public().(type) {
 	case *rsa.PublicKey:
 		kind = fmt.Sprint("RSA ", pub.Size())
@@ -229,10 +244,11 @@ func (src *source) named(name string) *tls.Certificate {
 	if c, ok := src.byName[name]; ok {
 		return c
 	}
-	if _, rest, ok := strings.Cut(name, "."); ok {
-		return src.byName["*."+rest]
+	if name == "" {
+		return nil
 	}
-	return nil
+	rest := strings.TrimLeftFunc(name, func(c rune) bool { return c != '.' })
+	return src.byName["*"+rest] // "*" for a name of one label, as there
 }
 
 // indexed returns the first certificate, in the order of the list, that the
@@ -241,12 +257,16 @@ func (src *source) indexed(hello *tls.ClientHelloInfo) *tls.Certificate {
 	if hello.ServerName == "" {
 		return src.first(hello, src.kinds, nil)
 	}
-	name := normal(hello.ServerName)
-	if mayBeIP(name) {
-		if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
+	address := hello.ServerName // as x509.Certificate.VerifyHostname reads it
+	if n := len(address); n > 2 && address[0] == '[' && address[n-1] == ']' {
+		address = address[1 : n-1]
+	}
+	if mayBeIP(address) {
+		if ip := net.ParseIP(address); ip != nil {
 			return src.first(hello, src.index[ip.String()], nil)
 		}
 	}
+	name := normal(hello.ServerName)
 	var wild []int
 	if dot := strings.IndexByte(name, '.'); dot > 0 {
 		wild = src.index[name[dot:]]
@@ -257,7 +277,7 @@ func (src *source) indexed(hello *tls.ClientHelloInfo) *tls.Certificate {
 // mayBeIP spares host names the parser, which allocates to say no.
 func mayBeIP(name string) bool {
 	last := name[max(len(name), 1)-1:]
-	return last != "" && (last <= "9" || last == "]" || strings.ContainsRune(name, ':'))
+	return last != "" && (last <= "9" || strings.ContainsRune(name, ':'))
 }
 
 // first merges two ascending lists.
@@ -283,6 +303,9 @@ func (src *source) first(hello *tls.ClientHelloInfo, a, b []int) *tls.Certificat
 func (src *source) chooseClient(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	if src.getClient != nil {
 		return src.getClient(cri)
+	}
+	if cri == nil { // a hook called by hand
+		return new(tls.Certificate), nil
 	}
 	for i := range src.certs {
 		if cri.SupportsCertificate(&src.certs[i]) == nil {

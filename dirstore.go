@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -31,7 +33,22 @@ func (d DirStore) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(d.path(key))
+	name := d.path(key)
+	if fi, err := os.Stat(name); err != nil {
+		return nil, err
+	} else if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("staple: %s is not a file", name) // a pipe would never end
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 2*maxBody+1))
+	if err == nil && len(data) > 2*maxBody {
+		err = fmt.Errorf("staple: %s is larger than any record", name)
+	}
+	return data, err
 }
 
 // Put writes data under key. The old record stays if it fails.

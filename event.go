@@ -24,7 +24,8 @@ const (
 type EventKind uint8
 
 const (
-	// EventFetched: a new response, with status good, was fetched.
+	// EventFetched: a new response, with status good, came: from a responder,
+	// or from the store, and then Duration is 0.
 	EventFetched EventKind = iota + 1
 	// EventUnchanged: the responder was asked and had nothing new: a 304, or
 	// the same bytes.
@@ -73,7 +74,8 @@ type Event struct {
 	// Response is the response that came, for EventFetched and EventRevoked.
 	// It is filled from our own verification.
 	Response *ocsp.Response
-	// Err is why, for what failed; errors.As finds a [*ResponseError] in it.
+	// Err is why, for what failed, and how the certificate was revoked;
+	// errors.As finds a [*ResponseError] in it.
 	Err error
 }
 
@@ -111,13 +113,9 @@ func (s *Stapler) notifyLocked(n *notice) {
 		return
 	}
 	n.held = n.e.held.Load()
-	switch {
-	case n.answer != nil:
+	n.asked = n.e.urlLocked()
+	if n.answer != nil && n.answer.responder != "" {
 		n.asked = n.answer.responder
-	case n.e.best != nil:
-		n.asked = n.e.best.url
-	case n.e.route != nil && len(n.e.route.responders) > 0:
-		n.asked = n.e.route.responders[0].url
 	}
 	var re *ResponseError
 	if errors.As(n.err, &re) && re.Responder != "" {
@@ -151,10 +149,8 @@ func (s *Stapler) wordLocked(n *notice) {
 	case EventStored:
 		n.msg = "OCSP response stored"
 	case EventStoreFailed:
-		n.msg = "OCSP response could not be stored; it is served from memory"
-		if now-s.storeWarned >= int64(time.Hour) || s.storeWarned == 0 {
-			n.level, s.storeWarned = slogWarn, now
-		}
+		n.msg = "OCSP response could not be stored, it is served from memory; check the store"
+		n.level = s.storeLevelLocked(now)
 	case EventRevoked:
 		loud(slogError, "certificate is revoked; replace it")
 	case EventExpiring:
@@ -169,17 +165,19 @@ func (s *Stapler) wordLocked(n *notice) {
 func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
 	switch {
 	case errors.Is(n.err, ErrNoResponder):
-		loud(slogError, "Must-Staple certificate has no OCSP responder; clients will refuse it")
+		loud(slogError, "Must-Staple certificate has no OCSP responder, clients will refuse it; replace it, or name one with WithResponders")
 	case errors.Is(n.err, ErrNoIssuer):
 		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
 	case valid:
 		n.msg = "OCSP refresh failed; the response that is held is served until it expires"
+	case n.held.state == StateRevoked:
+		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:
-		loud(slogError, "Must-Staple certificate has no valid OCSP response; clients will refuse it")
+		loud(slogError, "Must-Staple certificate has no valid OCSP response, clients will refuse it; retries go on, check the responder and the way to it")
 	case now-n.e.learned < int64(grace) && !blames(n.err):
 		n.msg = "OCSP responder does not know the certificate yet"
 	default:
-		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on")
+		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on, check the responder and the way to it")
 	}
 }
 
@@ -229,7 +227,7 @@ func (s *Stapler) deliverOne(n *notice) {
 		for _, f := range s.opts.events {
 			_, err := guard(s, "event function", func() (any, error) { f(ev); return nil, nil })
 			if err != nil {
-				s.log(slogError, "event function panicked", "event", n.kind.String(), "error", err)
+				s.complain("event function", "event function panicked; the next event is delivered", err)
 			}
 		}
 	}
@@ -252,7 +250,7 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 		}
 		attrs = append(attrs, slog.Bool("stapled", n.held.stapleAt(s.nanos()) != nil))
 		if a := n.answer; a != nil && a.proof != nil && n.kind == EventRevoked {
-			attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.Int("reason", a.reason), slog.Bool("never_issued", a.neverIssued()))
+			attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.Int("reason", a.reason), slog.Bool("never_issued", a.notIssued()))
 		}
 		if n.err != nil {
 			attrs = append(attrs, slog.Any("error", n.err))
@@ -267,12 +265,6 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 		attrs = append(attrs, slog.Any(key, n.args[i+1]))
 	}
 	s.opts.logger.LogAttrs(ctx, n.level, n.msg, attrs...)
-}
-
-// neverIssued reports whether a responder says revoked of a certificate that
-// it never issued (RFC 6960 §2.2).
-func (a *answer) neverIssued() bool {
-	return a.status == ocsp.Revoked && a.reason == ocsp.CertificateHold && a.revokedAt.Unix() == 0
 }
 
 func certAttr(e *entry, leaf *x509.Certificate) slog.Attr {

@@ -32,12 +32,12 @@ const (
 // attempt is one pass over the responders of a certificate.
 type attempt struct {
 	prepared bool         // a worker has it, or had
-	asking   bool         // a request is in flight
-	waits    bool         // who waited for it was told that its responder is not asked
+	probe    *responder   // whose breaker lets this attempt through
 	rest     []*responder // to be asked still
 	errs     []error      // of those that were
 	left     time.Duration
-	due      int64 // when it was due: what the store has checked since then counts
+	deferred int64 // Unix ns: when another process was first found to have the lease
+	polls    uint8 // how often it was
 }
 
 // answer is a verified response on its way into an entry.
@@ -90,7 +90,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed, urgent bool) *entry {
 		return nil
 	}
 	now := s.nanos()
-	e := &entry{id: id, der: der, chain: cert.Certificate[1:], pos: -1, alarm: never, learned: now}
+	e := &entry{id: id, der: der, chain: cert.Certificate[1:], alarm: never, learned: now}
 	e.held.Store(&held{state: StatePending})
 	e.cold.Store(true)
 	e.seen.Store(now / int64(time.Hour))
@@ -100,7 +100,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed, urgent bool) *entry {
 	}
 	s.cache.addLocked(e)
 	s.cache.queueLocked(e)
-	s.startLocked(e, now, urgent)
+	s.startLocked(e, urgent)
 	s.moveLocked(e)
 	return e
 }
@@ -114,10 +114,11 @@ func (s *Stapler) makeRoomLocked() bool {
 }
 
 // startLocked queues e for a new attempt.
-func (s *Stapler) startLocked(e *entry, due int64, urgent bool) {
+func (s *Stapler) startLocked(e *entry, urgent bool) {
 	e.dueAt(never)
+	e.unqueue()
 	if e.at == nil {
-		e.at = &attempt{left: maxAttempt, due: due}
+		e.at = &attempt{left: maxAttempt}
 	}
 	s.workLocked(e, urgent)
 }
@@ -192,7 +193,7 @@ func (s *Stapler) ready(e *entry) bool {
 		return false
 	}
 	now := s.nanos()
-	if e.notAfter != 0 && now > e.notAfter*int64(time.Second) { // RFC 9919 §4.2
+	if e.notAfter != 0 && now > wall(e.notAfter) { // RFC 9919 §4.2
 		e.flags.expired, e.flags.none = true, true
 		e.err = errLeafExpired
 	}
@@ -220,15 +221,9 @@ func (s *Stapler) setLocked(e *entry, state State) {
 }
 
 // ask makes one exchange with r about e.
-func (s *Stapler) ask(e *entry, r *responder) {
+func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	s.mu.Lock()
 	at := e.at
-	if at == nil {
-		r.inflight--
-		s.dispatchLocked(r, s.nanos())
-		s.mu.Unlock()
-		return
-	}
 	timeout := at.left / time.Duration(1+len(at.rest))
 	s.mu.Unlock()
 
@@ -245,7 +240,6 @@ func (s *Stapler) ask(e *entry, r *responder) {
 	defer s.mu.Unlock()
 	now := s.nanos()
 	at.left -= took
-	at.asking = false
 	release := func() {
 		r.inflight--
 		s.dispatchLocked(r, now)
@@ -260,13 +254,16 @@ func (s *Stapler) ask(e *entry, r *responder) {
 	} else {
 		defer release()
 	}
-	if s.closed || e.flags.gone || e.at != at {
-		return
-	}
-	if err == nil {
+	if err == nil && !e.flags.gone {
 		err = s.installLocked(e, a, now)
 	}
-	s.verdictLocked(r, e, err, now)
+	if s.closed {
+		return
+	}
+	s.verdictLocked(r, e, err, probe, now)
+	if e.flags.gone {
+		return
+	}
 	if err == nil {
 		e.best = r
 		s.finishLocked(e, now)
@@ -274,6 +271,10 @@ func (s *Stapler) ask(e *entry, r *responder) {
 	}
 	at.errs = append(at.errs, err)
 	s.routeLocked(e, now)
+	if e.at == nil && e.queue == nil && r.open { // it stands by, too
+		r.pushLocked(e, true, now)
+		s.moveLocked(r)
+	}
 }
 
 // installLocked takes a for the response of e, unless what e holds is newer.
@@ -281,22 +282,23 @@ func (s *Stapler) ask(e *entry, r *responder) {
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
 	if a.proof == nil || bytes.Equal(a.raw, h.raw) {
-		s.renewLocked(e, h, a)
+		s.renewLocked(e, h, a, now)
 		return nil
 	}
 	if h.raw != nil && older(a, h) {
 		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
 			Err: errors.New("thisUpdate " + a.thisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
 	}
-	n := &held{state: StateGood, raw: a.raw, staple: true, limit: a.limit.UnixNano(), thisUpdate: a.thisUpdate.Unix(),
+	n := &held{state: StateGood, raw: a.raw, staple: true, limit: wall(a.limit.Unix()), thisUpdate: a.thisUpdate.Unix(),
 		producedAt: a.producedAt.Unix(), received: a.received, checked: a.checked, maxAge: int64(a.maxAge), cond: a.cond}
 	if !a.nextUpdate.IsZero() {
 		n.nextUpdate = a.nextUpdate.Unix()
 	}
 	n.bound(s.opts.ttl)
-	kind := EventFetched
+	kind, says := EventFetched, error(nil)
 	if a.status == ocsp.Revoked {
 		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked, EventRevoked
+		says = at(a.responder, a.err())
 	}
 	e.held.Store(n)
 	e.flags.tried, e.flags.announced = false, false
@@ -304,7 +306,7 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	if n.state == StateGood {
 		e.alarm = n.until
 	}
-	s.notifyLocked(&notice{kind: kind, e: e, answer: a})
+	s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
 	if !a.stored {
 		s.storeLocked(e)
 	}
@@ -322,8 +324,8 @@ func (h *held) bound(ttl time.Duration) {
 }
 
 // renewLocked notes that what e holds was confirmed.
-func (s *Stapler) renewLocked(e *entry, h *held, a *answer) {
-	if a.checked <= h.checked {
+func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
+	if a.checked <= h.checked && h.checked <= now { // else the clock was set back
 		return
 	}
 	n := h.with(h.state)
@@ -423,7 +425,7 @@ func (s *Stapler) judge(e *entry) {
 	defer s.mu.Unlock()
 	if err == nil && !e.flags.gone {
 		n := now.UnixNano()
-		err = s.installLocked(e, &answer{proof: p, raw: raw, received: n, checked: min(n, p.thisUpdate.UnixNano())}, n)
+		err = s.installLocked(e, &answer{proof: p, raw: raw, received: n, checked: min(n, wall(p.thisUpdate.Unix()))}, n)
 		s.settleLocked(e)
 		s.cache.queueLocked(e)
 		s.moveLocked(e)

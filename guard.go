@@ -3,6 +3,7 @@ package staple
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -21,8 +22,9 @@ const (
 type tracker struct {
 	mu   sync.Mutex // guards the rest
 	n    int
-	by   map[string]int // foreign code alone
-	idle chan struct{}  // closed when n reaches 0; nil unless someone waits
+	by   map[string]int   // foreign code alone
+	told map[string]int64 // Unix ns: when its failure was last logged as an error
+	idle chan struct{}    // closed when n reaches 0; nil unless someone waits
 }
 
 // enter counts something in. what is empty for our own goroutines.
@@ -101,15 +103,24 @@ func (s *Stapler) goLocked(f func()) {
 // guard calls code that is not ours: counted, so that Close can say what
 // hangs, and under recover, so that a panic of it is an error like others.
 // Inside a singleflight call it must be: that re-panics where nobody recovers.
+// The goroutine is for runtime.Goexit (t.Fatal in a callback, say), which would
+// take ours along, its locks and whoever waits for it.
 func guard[T any](s *Stapler, what string, f func() (T, error)) (v T, err error) {
 	s.track.enter(what)
-	defer s.track.leave(what)
-	defer func() {
-		if r := recover(); r != nil {
-			err = &ResponseError{Reason: ReasonPanic, Err: fmt.Errorf("%s panicked: %v", what, r)}
-		}
+	done := make(chan struct{})
+	err = &ResponseError{Reason: ReasonPanic, Err: errors.New(what + " called runtime.Goexit")}
+	go func() {
+		defer close(done)
+		defer s.track.leave(what)
+		defer func() {
+			if r := recover(); r != nil {
+				err = &ResponseError{Reason: ReasonPanic, Err: fmt.Errorf("%s panicked: %v", what, r)}
+			}
+		}()
+		v, err = f()
 	}()
-	return f()
+	<-done
+	return v, err
 }
 
 // shared calls f for all who ask for the same key at the same time, and
@@ -146,7 +157,7 @@ func (s *Stapler) askSwitch(leaf *x509.Certificate) (urls []string, on, known bo
 			return a, nil
 		})
 		if err != nil {
-			s.log(slogError, "WithResponders function panicked", "error", err)
+			s.complain(what, switchFailed, err)
 			close(ch)
 			return
 		}
@@ -158,7 +169,28 @@ func (s *Stapler) askSwitch(leaf *x509.Certificate) (urls []string, on, known bo
 	case a, ok := <-ch:
 		return a.urls, a.on, ok
 	case <-timer.C:
+		s.complain(what, switchFailed, context.DeadlineExceeded)
 	case <-s.ctx.Done():
 	}
 	return nil, false, false
+}
+
+const switchFailed = "WithResponders function panicked or is slow; what it said last stays, and before that nothing is fetched"
+
+// complain logs that code of the user's failed: once a day for each kind, or
+// what fails each time would fill the log.
+func (s *Stapler) complain(what, msg string, err error) {
+	now, level := s.nanos(), slogError
+	t := &s.track
+	t.mu.Lock()
+	if last, ok := t.told[what]; ok && now >= last && now-last < int64(24*time.Hour) {
+		level = slogDebug
+	} else {
+		if t.told == nil {
+			t.told = make(map[string]int64)
+		}
+		t.told[what] = now
+	}
+	t.mu.Unlock()
+	s.log(level, msg, "error", err)
 }

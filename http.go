@@ -82,13 +82,15 @@ type inquiry struct {
 // time shares the exchange: an entry that was dropped and learned anew while
 // it was in flight. If ctx ends first, left ends with the exchange.
 func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
-	ch := s.flight.DoChan(string(e.der)+r.url, func() (any, error) {
+	key := string(e.der) + r.url
+	ch := s.flight.DoChan(key, func() (any, error) {
 		return guard(s, "HTTP client", func() (*answer, error) { return s.inquire(ctx, e, r) })
 	})
 	select {
 	case res := <-ch:
 		return res.Val.(*answer), nil, res.Err
 	case <-ctx.Done():
+		s.flight.Forget(key) // the next attempt must not wait for a call that was lost
 		done := make(chan struct{})
 		go func() { <-ch; close(done) }()
 		return nil, done, &ResponseError{Responder: r.url, Reason: ReasonTimeout, Err: ctx.Err()}

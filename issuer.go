@@ -83,7 +83,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	if !e.flags.resolved {
 		e.known = knownOf(leaf, none)
 		e.flags.resolved, e.flags.none = true, none
-		if now, end := s.nanos(), wall(e.notAfter+1); now < end && end < e.die {
+		if now, end := s.nanos(), wall(e.notAfter+1); !e.flags.gone && now < end && end < e.die {
 			e.die = end
 			s.moveLocked(e)
 		}
@@ -187,7 +187,7 @@ func (s *Stapler) routeOfLocked(urls []string) *route {
 	}
 	rt := &route{}
 	for _, u := range urls {
-		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u, pos: -1}))
+		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u}))
 	}
 	return s.routes.put(key, rt)
 }

@@ -3,14 +3,16 @@ package staple
 import (
 	"container/heap"
 	"errors"
+	"slices"
 	"time"
 )
 
 const (
 	// maxInFlight is how many requests a responder gets at once.
 	maxInFlight = 32
-	// breakAfter is how many failures in a row, for two certificates or more,
-	// open a responder's breaker.
+	// breakAfter is for how many certificates a responder must fail in a row for
+	// its breaker to open: a few that nobody can get a response for, in the
+	// midst of others, say nothing about it.
 	breakAfter = 5
 )
 
@@ -18,19 +20,25 @@ const (
 // guarded by Stapler.mu. It has a queue and a breaker of its own, so that none
 // delays another's certificates, and a dead one costs a bounded number of
 // requests whatever the number of certificates.
+//
+// While the breaker is closed, the queue is of attempts that wait for one of
+// the places. While it is open these are failed attempts, whose certificates
+// stand by: one of them is tried from time to time, all when that succeeds, and
+// each goes its own way when its own retry is due.
 type responder struct {
+	timing   // of the next probe
 	url      string
 	inflight int
 	held     urgency // certificates that have something to lose, soonest first
 	cold     urgency // the others, longest waiting first
 
-	fails   int    // in a row
-	firstID uint64 // the certificate of the first of them
-	err     error  // the last of them
-	open    bool   // breaker: failures until a probe succeeds
-	probeAt int64  // Unix ns; when open
-	gap     int64  // between probes
-	pos     int    // in Stapler.timers
+	failed  []uint64 // distinct certificates that failed since the last success, up to breakAfter
+	err     error    // the last failure
+	open    bool     // breaker: failures until a probe succeeds
+	probing bool     // a probe is in flight
+	probeAt int64    // Unix ns; when open
+	gap     int64    // between probes
+	warned  int64    // Unix ns
 
 	postUntil  int64 // Unix ns: GET was refused and POST answered
 	postTried  int64 // Unix ns: GET was refused, and POST too
@@ -40,174 +48,243 @@ type responder struct {
 // route is an ordered set of responders, shared by certificates.
 type route struct{ responders []*responder }
 
-// urgency is a heap of waiting entries by deadline.
-type urgency []waiting
-
-type waiting struct {
-	e        *entry
-	deadline int64
-}
+// urgency is a heap of entries by deadline. An entry is in one at most.
+type urgency []*entry
 
 func (u urgency) Len() int           { return len(u) }
 func (u urgency) Less(i, j int) bool { return u[i].deadline < u[j].deadline }
-func (u urgency) Swap(i, j int)      { u[i], u[j] = u[j], u[i] }
-func (u *urgency) Push(x any)        { *u = append(*u, x.(waiting)) }
+func (u urgency) Swap(i, j int)      { u[i], u[j] = u[j], u[i]; u[i].slot, u[j].slot = i, j }
+func (u *urgency) Push(x any) {
+	e := x.(*entry)
+	e.queue, e.slot = u, len(*u)
+	*u = append(*u, e)
+}
 func (u *urgency) Pop() any {
 	last := len(*u) - 1
-	x := (*u)[last]
-	(*u)[last], *u = waiting{}, (*u)[:last]
-	return x
+	e := (*u)[last]
+	(*u)[last], *u = nil, (*u)[:last]
+	e.queue = nil
+	return e
+}
+
+// unqueue takes e out of the queue that it is in.
+func (e *entry) unqueue() {
+	if e.queue != nil {
+		heap.Remove(e.queue, e.slot)
+	}
 }
 
 func (r *responder) queued() int { return len(r.held) + len(r.cold) }
 
-// probing reports whether the breaker lets one request through now.
-func (r *responder) probing(now int64) bool { return r.inflight == 0 && now >= r.probeAt }
+// probeDue reports whether the breaker lets one request through now.
+func (r *responder) probeDue(now int64) bool { return r.open && !r.probing && now >= r.probeAt }
 
 func (r *responder) when() int64 {
-	if r.open && r.inflight == 0 && r.queued() > 0 {
+	if r.open && !r.probing && r.queued() > 0 {
 		return r.probeAt
 	}
 	return never
 }
-func (r *responder) place() *int   { return &r.pos }
-func (r *responder) shift(d int64) { r.probeAt += d }
-func (r *responder) fireLocked(s *Stapler, now int64) {
-	s.dispatchLocked(r, now)
-	s.moveLocked(r) // off the heap: a probe is in flight, or nothing is queued
-}
 
-// popLocked returns the most urgent entry. Earliest deadline first: what is
-// held lasts until it expires, and who has nothing has waited long enough
-// after the time that a client waits. A probe is for who has most to lose.
-func (r *responder) popLocked(now int64) *entry {
-	for r.queued() > 0 {
-		from := &r.held
-		switch {
-		case len(r.held) == 0, len(r.cold) > 0 && r.held[0].deadline <= now:
-			from = &r.cold
-		case len(r.cold) > 0 && !r.open && r.cold[0].deadline < r.held[0].deadline:
-			from = &r.cold
-		}
-		if e := heap.Pop(from).(waiting).e; !e.flags.gone {
-			return e
+// fireLocked has the certificate that has most to lose tried.
+func (r *responder) fireLocked(s *Stapler, now int64) {
+	if r.probeDue(now) {
+		if e := r.popLocked(); e != nil {
+			r.probeLocked(e, 0, now) // in case that nothing comes of it
+			s.startLocked(e, true)
+			e.at.probe = r
+			s.moveLocked(e)
 		}
 	}
-	return nil
+	s.moveLocked(r)
+}
+
+// pushLocked queues e. Earliest deadline first: what is held lasts until it
+// expires, and who has nothing has waited long enough after the time that a
+// client waits. Who has just been tried in vain comes after all others.
+func (r *responder) pushLocked(e *entry, tried bool, now int64) {
+	e.unqueue()
+	switch h := e.held.Load(); {
+	case !h.current(now):
+		e.deadline = now + int64(defaultColdWait)
+		heap.Push(&r.cold, e)
+	case tried:
+		e.deadline = never/2 + now/2
+		heap.Push(&r.held, e)
+	default:
+		e.deadline = h.until
+		heap.Push(&r.held, e)
+	}
+}
+
+// expireLocked moves e to those that have nothing to lose.
+func (r *responder) expireLocked(e *entry) {
+	if e.queue == &r.held {
+		heap.Remove(&r.held, e.slot)
+		heap.Push(&r.cold, e)
+	}
+}
+
+// popLocked returns the most urgent entry. A probe is for who has most to lose.
+func (r *responder) popLocked() *entry {
+	from := &r.held
+	if len(r.held) == 0 || !r.open && len(r.cold) > 0 && r.cold[0].deadline < r.held[0].deadline {
+		from = &r.cold
+	}
+	if len(*from) == 0 {
+		return nil
+	}
+	return heap.Pop(from).(*entry)
 }
 
 // routeLocked sends the attempt for e on to the next responder, or ends it.
 func (s *Stapler) routeLocked(e *entry, now int64) {
 	at := e.at
-	next := -1
-	for i, r := range at.rest {
-		if !r.open || r.probing(now) && r.queued() == 0 {
-			next = i
-			break
-		}
-	}
-	if next < 0 && (len(at.rest) == 0 || len(at.errs) > 0) || at.left <= 0 {
+	if len(at.rest) == 0 || at.left <= 0 {
 		s.failLocked(e, errors.Join(at.errs...), now)
 		return
 	}
-	next = max(next, 0)
-	r := at.rest[next]
-	at.rest = append(append([]*responder(nil), at.rest[:next]...), at.rest[next+1:]...)
-	s.enqueueLocked(e, r, now)
+	i := slices.IndexFunc(at.rest, func(r *responder) bool { return !r.open })
+	if i < 0 { // else nobody has to wait for a probe
+		i = slices.IndexFunc(at.rest, func(r *responder) bool {
+			return !r.probing && (at.probe == r || r.probeDue(now) && r.queued() == 0)
+		})
+	}
+	if i < 0 {
+		s.standByLocked(e, at.rest[0], now)
+		return
+	}
+	r := at.rest[i]
+	at.rest = append(append([]*responder(nil), at.rest[:i]...), at.rest[i+1:]...)
+	if r.open {
+		r.probing = true
+		s.sendLocked(e, r, true)
+		s.moveLocked(r)
+		return
+	}
+	r.pushLocked(e, false, now)
+	s.dispatchLocked(r, now)
 }
 
-func (s *Stapler) enqueueLocked(e *entry, r *responder, now int64) {
-	if h := e.held.Load(); h.current(now) {
-		heap.Push(&r.held, waiting{e, h.until})
-	} else {
-		heap.Push(&r.cold, waiting{e, now + int64(defaultColdWait)})
+// standByLocked ends the attempt for e, as r is not asked for the time being.
+// If r recovers before the next one is due, e is next.
+func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
+	err := error(&ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
+	r.pushLocked(e, false, now)
+	h := e.held.Load()
+	// Probes may have become rare, as there was nothing to lose.
+	if soon := probeGap(h, now); soon < r.gap && (h.current(now) || e.failures == 0) {
+		r.gap, r.probeAt = soon, min(r.probeAt, now+soon)
 	}
-	s.dispatchLocked(r, now)
-	if r.open && !e.at.asking && !e.at.waits {
-		s.unavailableLocked(e, r, now)
-	}
+	s.moveLocked(r)
+	s.failLocked(e, errors.Join(append(e.at.errs, err)...), now)
 }
 
 // dispatchLocked starts as many requests as r may have.
 func (s *Stapler) dispatchLocked(r *responder, now int64) {
-	for !s.closed && r.inflight < maxInFlight && (!r.open || r.probing(now)) {
-		e := r.popLocked(now)
+	for !s.closed && !r.open && r.inflight < maxInFlight {
+		e := r.popLocked()
 		if e == nil {
-			break
+			return
 		}
-		if e.at != nil {
-			e.at.asking = true
+		s.sendLocked(e, r, false)
+	}
+}
+
+func (s *Stapler) sendLocked(e *entry, r *responder, probe bool) {
+	r.inflight++
+	s.goLocked(func() { s.ask(e, r, probe) })
+}
+
+// verdictLocked counts what r did for e.
+func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, now int64) {
+	if probe {
+		r.probing = false
+	}
+	switch {
+	case !blames(err):
+		r.failed, r.err = r.failed[:0], nil
+		s.reopenLocked(r, now)
+		return
+	case len(r.failed) < breakAfter && !slices.Contains(r.failed, e.id):
+		r.failed = append(r.failed, e.id)
+	}
+	r.err = err
+	switch {
+	case !r.open && len(r.failed) == breakAfter:
+		s.openLocked(r, e, now)
+	case probe:
+		r.probeLocked(e, retryHint(err), now)
+		s.moveLocked(r)
+	}
+}
+
+// probeGap returns when a responder is to be tried again for the sake of h.
+func probeGap(h *held, now int64) int64 {
+	if !h.current(now) {
+		return int64(time.Minute)
+	}
+	return clamp(time.Duration(h.until-now)/16, 250*time.Millisecond, time.Minute)
+}
+
+// probeLocked sets when r is asked next after a failure for e: in proportion to
+// what can still be lost, and more and more rarely when that is nothing. hint
+// is a Retry-After.
+func (r *responder) probeLocked(e *entry, hint time.Duration, now int64) {
+	most := int64(maxRetry)
+	h := e.held.Load()
+	if len(r.held) > 0 {
+		if first := r.held[0].held.Load(); !h.current(now) || first.until < h.until {
+			h = first
 		}
-		r.inflight++
-		s.goLocked(func() { s.ask(e, r) })
+	}
+	if h.current(now) {
+		r.gap = probeGap(h, now)
+		most = max((h.until-now)/8, r.gap)
+	} else {
+		r.gap = clamp(2*time.Duration(r.gap), time.Second, maxRetry)
+	}
+	r.probeAt = now + jitter(max(r.gap, min(int64(hint), most, int64(time.Hour))), 0.1)
+}
+
+// openLocked opens the breaker after r failed for e. Entries that can be asked
+// about elsewhere go there.
+func (s *Stapler) openLocked(r *responder, e *entry, now int64) {
+	r.open, r.gap = true, 0
+	r.probeLocked(e, retryHint(r.err), now)
+	level := slogDebug
+	if r.warned == 0 || now < r.warned || now-r.warned >= int64(24*time.Hour) {
+		level, r.warned = slogWarn, now
+	}
+	s.log(level, "OCSP responder fails, it is asked rarely until it recovers", "responder", r.url,
+		"failures", len(r.failed), "certificates_waiting", r.queued(), "error", r.err)
+	for _, e := range r.takeLocked() {
+		e.at.rest = append([]*responder{r}, e.at.rest...)
+		s.routeLocked(e, now)
 	}
 	s.moveLocked(r)
 }
 
-// unavailableLocked tells those who wait for e that its responder is not asked
-// for the time being. e stays in the queue.
-func (s *Stapler) unavailableLocked(e *entry, r *responder, now int64) {
-	e.at.waits = true
-	e.err = &ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err}
-	s.endLocked(e, now)
-	s.moveLocked(e)
-}
-
-// verdictLocked counts what r did for e.
-func (s *Stapler) verdictLocked(r *responder, e *entry, err error, now int64) {
-	if !blames(err) {
-		r.fails, r.open, r.gap, r.err = 0, false, 0, nil
+// reopenLocked closes the breaker, in full: all who stand by are tried again.
+func (s *Stapler) reopenLocked(r *responder, now int64) {
+	if !r.open {
 		return
 	}
-	if r.fails == 0 {
-		r.firstID = e.id
+	r.open, r.gap = false, 0
+	for _, e := range r.takeLocked() {
+		s.startLocked(e, false)
+		s.moveLocked(e)
 	}
-	r.fails++
-	r.err = err
-	if !r.open {
-		if r.fails < breakAfter || r.firstID == e.id {
-			return
-		}
-		s.openLocked(r, now)
-	}
-	r.probeLocked(now)
+	s.moveLocked(r)
 }
 
-// probeLocked sets when r is asked next: in proportion to what can still be
-// lost, and more and more rarely when that is nothing.
-func (r *responder) probeLocked(now int64) {
-	if len(r.held) > 0 && r.held[0].deadline > now {
-		r.gap = clamp(time.Duration(r.held[0].deadline-now)/16, 250*time.Millisecond, time.Minute)
-	} else {
-		r.gap = clamp(2*time.Duration(r.gap), time.Second, maxRetry)
+// takeLocked empties the queue of r, most urgent first.
+func (r *responder) takeLocked() []*entry {
+	var all []*entry
+	for e := r.popLocked(); e != nil; e = r.popLocked() {
+		all = append(all, e)
 	}
-	r.probeAt = now + jitter(r.gap, 0.1)
-}
-
-// openLocked opens the breaker. Entries that can be asked about elsewhere go there.
-func (s *Stapler) openLocked(r *responder, now int64) {
-	r.open = true
-	s.log(slogWarn, "OCSP responder fails, it is asked rarely until it recovers", "responder", r.url,
-		"failures", r.fails, "certificates_waiting", r.queued(), "error", r.err)
-	queues := []urgency{r.held, r.cold}
-	r.held, r.cold = nil, nil
-	r.probeAt = now + 1 // nothing is sent while the queue is sorted out
-	var stay []*entry
-	for _, q := range queues {
-		for _, w := range q {
-			switch {
-			case w.e.flags.gone || w.e.at == nil:
-			case len(w.e.at.rest) > 0:
-				w.e.at.errs = append(w.e.at.errs, &ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
-				s.routeLocked(w.e, now)
-			default:
-				stay = append(stay, w.e)
-			}
-		}
-	}
-	for _, e := range stay {
-		s.enqueueLocked(e, r, now)
-	}
+	return all
 }
 
 // blames reports whether err speaks against the responder, not the certificate:

@@ -22,36 +22,59 @@ const (
 // breaker is open.
 type timed interface {
 	when() int64 // Unix ns, wall clock
-	place() *int // index in the heap, -1 outside
-	shift(d int64)
+	mark() *timing
 	fireLocked(s *Stapler, now int64) // afterwards when is past now
 }
+
+// timing is what the heap keeps in its elements. The order is by what when said
+// when it was last asked, or a change of it would break the heap before
+// moveLocked hears of it.
+type timing struct {
+	key   int64
+	index int // in the heap, plus one: 0 outside
+}
+
+func (t *timing) mark() *timing { return t }
 
 type timers []timed
 
 func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].when() < t[j].when() }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i]; *t[i].place(), *t[j].place() = i, j }
-func (t *timers) Push(x any)        { *x.(timed).place() = len(*t); *t = append(*t, x.(timed)) }
+func (t timers) Less(i, j int) bool { return t[i].mark().key < t[j].mark().key }
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].mark().index, t[j].mark().index = i+1, j+1
+}
+func (t *timers) Push(x any) { *t = append(*t, x.(timed)); x.(timed).mark().index = len(*t) }
 func (t *timers) Pop() any {
 	last := len(*t) - 1
 	x := (*t)[last]
 	(*t)[last], *t = nil, (*t)[:last]
-	*x.place() = -1
+	x.mark().index = 0
 	return x
 }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
 
+// wall returns a time in Unix seconds as one in ns, where that has an end:
+// private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
+func wall(sec int64) int64 {
+	return min(max(sec, 0), never/int64(time.Second)-1) * int64(time.Second)
+}
+
 // moveLocked puts t where its due time says.
 func (s *Stapler) moveLocked(t timed) {
-	switch at, in := t.when(), *t.place() >= 0; {
-	case at == never && in:
-		heap.Remove(&s.timers, *t.place())
-	case at == never:
+	if s.closed {
+		return
+	}
+	m := t.mark()
+	m.key = t.when()
+	switch in := m.index > 0; {
+	case m.key == never && in:
+		heap.Remove(&s.timers, m.index-1)
+	case m.key == never:
 	case in:
-		heap.Fix(&s.timers, *t.place())
+		heap.Fix(&s.timers, m.index-1)
 	default:
 		heap.Push(&s.timers, t)
 	}
@@ -63,7 +86,7 @@ func (s *Stapler) armLocked(now int64) {
 	if s.closed || s.ticking || len(s.timers) == 0 {
 		return
 	}
-	next := min(s.timers[0].when(), now+int64(maxSleep))
+	next := min(s.timers[0].mark().key, now+int64(maxSleep))
 	if s.armed <= next && s.armed > now {
 		return
 	}
@@ -87,20 +110,34 @@ func (s *Stapler) tick() {
 	}
 	now := s.nanos()
 	if back := s.lastTick - now; back > int64(time.Second) {
-		// The clock was set back: without this, what was due in an hour would
-		// be due in an hour and the step.
-		for _, t := range s.timers {
-			t.shift(-back)
-		}
-		heap.Init(&s.timers)
+		s.shiftLocked(back)
 	}
 	s.lastTick = now
 	s.ticking = true // one arming at the end, not one per entry
-	for len(s.timers) > 0 && s.timers[0].when() <= now {
+	for len(s.timers) > 0 && s.timers[0].mark().key <= now {
 		s.timers[0].fireLocked(s, now)
 	}
 	s.ticking, s.armed = false, never
 	s.armLocked(now)
+}
+
+// shiftLocked follows a clock that was set back: without this, what was due in
+// an hour would be due in an hour and the step.
+func (s *Stapler) shiftLocked(back int64) {
+	for _, t := range s.timers {
+		if e, ok := t.(*entry); ok && e.due.Load() != never {
+			e.due.Add(-back)
+			e.key = e.when()
+		}
+	}
+	for _, p := range s.responders.m {
+		if r := p.Value(); r != nil {
+			r.probeAt -= back
+			r.key = r.when()
+		}
+	}
+	s.storeUntil -= back
+	heap.Init(&s.timers)
 }
 
 // kick has the scheduler look at the clock, from a handshake that found an
@@ -115,20 +152,10 @@ func (s *Stapler) kick() {
 	}
 }
 
-func (e *entry) when() int64   { return min(e.due.Load(), e.alarm, e.die) }
-func (e *entry) place() *int   { return &e.pos }
-func (e *entry) shift(d int64) { e.dueAt(later(e.due.Load(), d)) }
+func (e *entry) when() int64 { return min(e.due.Load(), e.alarm, e.die) }
 
 // dueAt sets when the next attempt is due.
 func (e *entry) dueAt(at int64) { e.due.Store(at) }
-
-// later adds d to a due time.
-func later(at, d int64) int64 {
-	if at == never {
-		return never
-	}
-	return at + d
-}
 
 func (e *entry) fireLocked(s *Stapler, now int64) {
 	if e.die <= now && s.dieLocked(e, now) {
@@ -141,7 +168,7 @@ func (e *entry) fireLocked(s *Stapler, now int64) {
 		if wait := smear(e.held.Load(), due, now); wait > 0 {
 			e.dueAt(now + wait)
 		} else {
-			s.startLocked(e, due, false)
+			s.startLocked(e, false)
 		}
 	}
 	s.moveLocked(e)
@@ -167,7 +194,7 @@ func clamp(d, lo, hi time.Duration) int64 { return int64(min(max(d, lo), hi)) }
 
 // span returns the time in which h is proof, and its length.
 func (h *held) span() (start, length int64) {
-	start = h.thisUpdate * int64(time.Second)
+	start = wall(h.thisUpdate)
 	if h.nextUpdate == 0 { // counted from its receipt: WithTTL
 		start = h.checked
 	}
@@ -176,21 +203,30 @@ func (h *held) span() (start, length int64) {
 
 // refreshAt returns when to ask again for h after a success: after the TTL, or
 // the responder's max-age where that is longer, but at half of the validity at
-// the latest. Past that the responder still hands out what we hold, and is
-// asked more often as the end comes nearer. Jitter makes it earlier, never
-// than max-age, so that certificates loaded together drift apart.
+// the latest. A random part less lets certificates drift apart that were loaded
+// together: a quarter, or a half of what half-life leaves. That may cut max-age
+// short where it is as long as half of the validity, as it is where responses
+// are signed in advance.
+//
+// Who asked in the half before half-life has made that refresh. What comes next
+// should bring the successor, which is signed about now: at the end of max-age,
+// or soon after, not for all at once. Past half-life the responder still hands
+// out what we hold, and is asked more often as the end comes nearer.
 func (h *held) refreshAt(ttl time.Duration) int64 {
 	start, length := h.span()
-	half := start + length/2
-	gap, hint := int64(ttl), int64(0)
-	if h.checked < half {
-		hint = min(h.maxAge, half-h.checked)
-		gap = min(max(gap, hint), half-h.checked)
-	} else {
-		gap = min(gap, (h.until-h.checked)/8)
+	half := start + length/2 - h.checked // from then on, as is all that follows
+	least := clamp(time.Duration(length/64), minGap, time.Minute)
+	hint := min(h.maxAge, half)
+	gap := max(int64(ttl), h.maxAge+h.maxAge/3)
+	switch {
+	case hint > 0 && half <= length/4:
+		return h.checked + max(hint+jitter(length/12, 1), least)
+	case half <= length/8:
+		return h.checked + max(jitter(min((h.until-h.checked)/8, int64(ttl)), 0.25), least)
+	case gap > half && hint > half/2:
+		return h.checked + max(jitter(half, 0.5), least)
 	}
-	gap = max(gap, clamp(time.Duration(length/64), minGap, time.Minute))
-	return h.checked + max(jitter(gap, 0.25), hint)
+	return h.checked + max(jitter(min(gap, half), 0.25), least)
 }
 
 // retryAfter returns how long to wait after a failure: exponential in the
@@ -210,8 +246,7 @@ func (h *held) retryAfter(now int64, backoff uint8, hint time.Duration) int64 {
 		d = min(base<<backoff, most)
 	}
 	// A responder may ask for patience, but not for more than we can afford.
-	d = max(d, min(int64(hint), 2*most, int64(time.Hour)))
-	return jitter(d+d/8, 0.25)
+	return max(jitter(d+d/8, 0.25), min(int64(hint), 2*most, int64(time.Hour)))
 }
 
 // alarmLocked announces that a response is about to expire, or has.
@@ -227,6 +262,11 @@ func (s *Stapler) alarmLocked(e *entry, now int64) {
 		s.setLocked(e, StateNone) // it was the source's own staple
 		return
 	}
+	if e.route != nil {
+		for _, r := range e.route.responders {
+			r.expireLocked(e)
+		}
+	}
 	e.backoff = 0 // what is lost is wanted back soon, however long the outage
 	e.flags.tried = false
 	e.cold.Store(true)
@@ -241,7 +281,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	if e.flags.expired {
 		life = int64(time.Hour) // it is served all the same: do not learn it anew each time
 	} else if e.notAfter != 0 {
-		end = e.notAfter*int64(time.Second) + int64(time.Second)
+		end = wall(e.notAfter + 1)
 	}
 	idle := max(e.learned, e.seen.Load()*int64(time.Hour)+int64(time.Hour)) + life
 	if e.lists.Load() > 0 {
@@ -252,7 +292,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 		return false
 	}
 	s.dropLocked(e)
-	if end <= now && s.opts.store != nil {
+	if (end <= now || e.flags.expired) && s.opts.store != nil {
 		s.discardLocked(e)
 	}
 	return true
@@ -263,8 +303,7 @@ func (s *Stapler) dropLocked(e *entry) {
 	s.cache.removeLocked(e)
 	e.dueAt(never)
 	e.alarm, e.die = never, never
-	if e.pos >= 0 {
-		heap.Remove(&s.timers, e.pos)
-	}
+	e.unqueue()
+	s.moveLocked(e)
 	s.settleLocked(e)
 }

@@ -23,6 +23,12 @@
 // hour ([WithTTL]) or half of their validity. In an outage what is held is
 // served until it expires, and retries go on.
 //
+// An attempt puts one question to a responder, and to the next where that
+// fails: at most four, where the answer says how to do better (POST where GET
+// is refused, the other CertID hash where the first is not known, past all
+// caches where the answer has expired), each redirected three times at most,
+// and all of it within 10 s.
+//
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.
 //
@@ -44,6 +50,7 @@ package staple
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -281,7 +288,7 @@ func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
 	if e.flags.lost && e.at == nil && !sameChain(e.chain, cert.Certificate[1:]) {
 		e.chain = cert.Certificate[1:]
 		e.flags.final, e.flags.lost = false, false
-		s.startLocked(e, s.nanos(), true)
+		s.startLocked(e, true)
 	}
 }
 
@@ -289,13 +296,13 @@ func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
 // anything is known of the entry that was not before.
 type gate struct {
 	open  chan struct{}
-	since time.Time
+	since time.Time // when the first handshake came
 }
 
 // gateLocked returns the gate of e, closed by the first who waits.
 func (e *entry) gateLocked() *gate {
 	if e.gate == nil {
-		e.gate = &gate{open: make(chan struct{}), since: time.Now()}
+		e.gate = &gate{open: make(chan struct{})}
 	}
 	return e.gate
 }
@@ -339,7 +346,7 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || e.at == nil || e.at.waits || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
+	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
 		return nil, 0
 	}
 	d := s.opts.mustWait(e.must || !e.flags.resolved && mayMustStaple(e.der))
@@ -350,6 +357,9 @@ func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
 		return nil, 0
 	}
 	g := e.gateLocked()
+	if g.since.IsZero() {
+		g.since = time.Now()
+	}
 	return g, d - time.Since(g.since)
 }
 
@@ -376,7 +386,8 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 		}
 		e := s.learn(cert, true, false)
 		if e == nil {
-			errs = append(errs, ErrClosed)
+			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
+			errs = append(errs, fmt.Errorf("staple: %s: %w", nameOf(cert.Certificate[0], leaf), ErrClosed))
 			continue
 		}
 		s.nominate(e, cert)
@@ -415,7 +426,9 @@ func (s *Stapler) settled(ctx context.Context, e *entry) error {
 		select {
 		case <-open:
 		case <-ctx.Done():
-			return fmt.Errorf("%w before the first response came", context.Cause(ctx))
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return fmt.Errorf("%w before the first response came from %q", context.Cause(ctx), e.urlLocked())
 		}
 	}
 }

@@ -147,13 +147,19 @@ func (e *entry) statusLocked(now int64) Status {
 	if due := e.due.Load(); due != never {
 		st.NextRefresh = unixNano(due)
 	}
+	st.Responder = e.urlLocked()
+	return st
+}
+
+// urlLocked returns the responder that answered last, or is asked first.
+func (e *entry) urlLocked() string {
 	switch {
 	case e.best != nil:
-		st.Responder = e.best.url
+		return e.best.url
 	case e.route != nil && len(e.route.responders) > 0:
-		st.Responder = e.route.responders[0].url
+		return e.route.responders[0].url
 	}
-	return st
+	return ""
 }
 
 func unix(sec int64) time.Time {
@@ -211,7 +217,7 @@ func (e *entry) settledLocked(now int64, ready bool) error {
 	h := e.held.Load()
 	switch {
 	case h.state == StateRevoked:
-		return ErrRevoked
+		return at(e.urlLocked(), refuse(ReasonRevoked, "", ErrRevoked))
 	case h.current(now):
 		return nil
 	case e.flags.none || e.flags.off || h.state == StateNone:

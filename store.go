@@ -6,7 +6,11 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +24,8 @@ const (
 	storePut = 5 * time.Second
 	// maxWriters is how many writes are under way at once.
 	maxWriters = 16
+	// leaseWait is how long to wait for a lease.
+	leaseWait = time.Second
 	// leaseTTL is longer than an attempt and the write of what it brought.
 	leaseTTL = 15 * time.Second
 	// recordType is the PEM type of a stored response.
@@ -45,7 +51,8 @@ type Store interface {
 // responder at a time. Lease reports whether the caller holds the lease on key
 // for ttl from now: it was free, had ended, or was held by this same Leaser,
 // which renews it. The others read what the holder stores. An error counts as
-// held: a store that fails must not keep anyone from asking.
+// held: a store that fails must not keep anyone from asking. key is that of the
+// record; the lease must not get in its way. ctx ends after 1 s.
 type Leaser interface {
 	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
 }
@@ -63,6 +70,7 @@ type record struct {
 	responder         string
 	etag, modified    string
 	received, checked int64 // Unix ns
+	maxAge            time.Duration
 }
 
 func (r *record) encode() []byte {
@@ -70,6 +78,9 @@ func (r *record) encode() []byte {
 		"Received": time.Unix(0, r.received).UTC().Format(time.RFC3339Nano),
 		"Checked":  time.Unix(0, r.checked).UTC().Format(time.RFC3339Nano),
 	}}
+	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
+		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
+	}
 	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.etag, "Last-Modified": r.modified} {
 		if v != "" && !strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			block.Headers[name] = v
@@ -89,7 +100,7 @@ func parseRecord(data []byte) (*record, error) {
 		return nil, errRecord
 	}
 	r := &record{raw: block.Bytes, responder: block.Headers["Responder"],
-		etag: block.Headers["ETag"], modified: block.Headers["Last-Modified"]}
+		etag: block.Headers["ETag"], modified: block.Headers["Last-Modified"], maxAge: seconds(block.Headers["Max-Age"])}
 	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
 		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
 			*at = t.UnixNano()
@@ -107,30 +118,37 @@ func (s *Stapler) load(e *entry) (done bool) {
 	a, err := s.read(e)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	first := !e.flags.loaded
 	e.flags.loaded = true
 	if e.at == nil || e.flags.gone {
 		return true
 	}
-	now := s.nanos()
+	now, had := s.nanos(), e.held.Load()
 	if a != nil && err == nil {
 		err = s.installLocked(e, a, now)
 	}
 	if err != nil {
 		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
 	}
+	// Nothing newer than what is held spares nothing: it is what is held that is due.
 	h := e.held.Load()
-	if a == nil || err != nil || h.refreshAt(s.opts.ttl) <= now {
-		s.settleLocked(e) // the handshake that waited for the store goes on
-		return false
+	if done = h != had && h.refreshAt(s.opts.ttl) > now; done {
+		s.finishLocked(e, now)
+	} else if first {
+		// The handshake that waited for the store goes on. Later reads leave the
+		// gate alone: whoever waits there waits for a responder, and not anew.
+		s.settleLocked(e)
 	}
-	s.finishLocked(e, now)
-	return true
+	if h != had {
+		e.success = h.checked // not now: that is when a responder was asked
+	}
+	return done
 }
 
 // read returns the verified response that the store holds for e, if any.
 func (s *Stapler) read(e *entry) (*answer, error) {
 	s.mu.Lock()
-	sub, resting := e.subject, s.nanos() < s.storeUntil
+	sub, rt, resting := e.subject, e.route, s.nanos() < s.storeUntil
 	s.mu.Unlock()
 	if sub.issuer == nil || resting {
 		return nil, nil // resting: it was slow, and delays nothing
@@ -152,12 +170,30 @@ func (s *Stapler) read(e *entry) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{proof: p, raw: rec.raw, responder: rec.responder, stored: true,
-		received: min(rec.received, now.UnixNano()), checked: min(rec.checked, now.UnixNano())}
-	if rec.etag+rec.modified != "" {
+	a := &answer{proof: p, raw: rec.raw, stored: true, maxAge: rec.maxAge,
+		received: believed(rec.received, now.UnixNano()), checked: believed(rec.checked, now.UnixNano())}
+	if !rt.has(rec.responder) {
+		return a, nil // not one of ours: a name that anybody may have written
+	}
+	a.responder = rec.responder
+	if rec.etag+rec.modified != "" && rec.etag != "*" { // any response at all matches "*"
 		a.cond = &conditionalHeaders{url: rec.responder, etag: rec.etag, modified: rec.modified}
 	}
 	return a, nil
+}
+
+// believed returns a time that a record says something was at. Clocks differ;
+// but what was checked next year would count as checked just now for ever.
+func believed(at, now int64) int64 {
+	if at > now+int64(clockSkew) {
+		return 0
+	}
+	return min(at, now)
+}
+
+// has reports whether url is one of those that are asked.
+func (rt *route) has(url string) bool {
+	return rt != nil && slices.ContainsFunc(rt.responders, func(r *responder) bool { return r.url == url })
 }
 
 // storeFailed leaves a store alone for a while after it was too slow. Other
@@ -171,9 +207,24 @@ func (s *Stapler) storeFailed(op string, ctx context.Context, err error) {
 	defer s.mu.Unlock()
 	if now := s.nanos(); now >= s.storeUntil {
 		s.storeUntil = now + int64(storeRest)
-		s.log(slogWarn, "store is slow or fails; responders are asked without it", "operation", op, "error", err)
+		s.log(s.storeLevelLocked(now), "store is slow or fails; responders are asked without it; check the store",
+			"operation", op, "error", err)
 	}
 }
+
+// storeLevelLocked returns how loudly to say that the store fails: once a day,
+// whatever fails in it and for however many certificates.
+func (s *Stapler) storeLevelLocked(now int64) slog.Level {
+	if s.storeWarned != 0 && now >= s.storeWarned && now-s.storeWarned < int64(24*time.Hour) {
+		return slogDebug
+	}
+	s.storeWarned = now
+	return slogWarn
+}
+
+// errDeferred ends an attempt: in an outage the holders of the lease have
+// nothing to store, and whoever waits here must not wait for ever.
+var errDeferred = errors.New("other processes have the lease, and stored nothing")
 
 // lease reports whether this process may ask about e now, and else has e wait
 // for what the holder of the lease will store.
@@ -186,7 +237,7 @@ func (s *Stapler) lease(e *entry) bool {
 		return true
 	}
 	key := storeKey(e.der)
-	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, leaseWait)
 	defer cancel()
 	got, err := s.shared(ctx, "store Lease", key, func() ([]byte, error) {
 		held, err := l.Lease(ctx, key, leaseTTL)
@@ -204,13 +255,20 @@ func (s *Stapler) lease(e *entry) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.at != nil && !e.flags.gone {
-		e.at.prepared = false
-		pause := 2 * time.Second
-		if !e.held.Load().current(s.nanos()) {
-			pause = 400 * time.Millisecond
+	if at, now := e.at, s.nanos(); at != nil && !e.flags.gone {
+		if at.deferred == 0 || now < at.deferred {
+			at.deferred = now
 		}
-		e.dueAt(s.nanos() + jitter(int64(pause), 0.5))
+		if now-at.deferred >= 2*int64(leaseTTL) {
+			s.failLocked(e, &ResponseError{Responder: e.urlLocked(), Reason: ReasonUnavailable, Err: errDeferred}, now)
+			return false
+		}
+		at.prepared = false
+		// Soon at first, for a handshake may be waiting; then a holder that
+		// gets no answer is no reason to keep the store busy.
+		pause := clamp(time.Duration(e.held.Load().until-now)/8, 400*time.Millisecond, 2*time.Second)
+		e.dueAt(now + jitter(pause<<min(at.polls, 3), 0.5))
+		at.polls++
 		s.moveLocked(e)
 	}
 	return false
@@ -249,10 +307,13 @@ func (s *Stapler) write() {
 		err := s.put(e, h, discard)
 		s.mu.Lock()
 		e.flags.dirty = false
-		if n := e.held.Load(); err == nil && n.raw != nil && n.checked != h.checked {
+		n := e.held.Load()
+		if n.raw != nil && n.checked != h.checked || e.flags.discard && !discard {
 			s.storeLocked(e)
 		}
-		s.storedLocked(e, err, discard)
+		if discard || h.raw != nil {
+			s.storedLocked(e, err, discard)
+		}
 	}
 	s.writers--
 	s.writes = nil
@@ -275,7 +336,7 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 	if h.raw == nil && !discard {
 		return nil
 	}
-	rec := &record{raw: h.raw, received: h.received, checked: h.checked}
+	rec := &record{raw: h.raw, received: h.received, checked: h.checked, maxAge: time.Duration(h.maxAge)}
 	if c := h.cond; c != nil {
 		rec.responder, rec.etag, rec.modified = c.url, c.etag, c.modified
 	} else if r := s.bestOf(e); r != nil {
@@ -285,13 +346,24 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 	if discard {
 		what = "store Delete"
 	}
-	_, err := s.shared(ctx, what, key, func() ([]byte, error) {
-		if discard {
-			return nil, s.opts.store.Delete(ctx, key)
+	// An earlier write that did not return in its time may still be under way.
+	// Its success is not ours: it has older data, and ours goes after it.
+	var ran atomic.Bool
+	for {
+		_, err := s.shared(ctx, what, key, func() ([]byte, error) {
+			ran.Store(true)
+			if discard {
+				return nil, s.opts.store.Delete(ctx, key)
+			}
+			return nil, s.opts.store.Put(ctx, key, rec.encode())
+		})
+		if err == nil && ctx.Err() != nil && !ran.Load() {
+			err = ctx.Err()
 		}
-		return nil, s.opts.store.Put(ctx, key, rec.encode())
-	})
-	return err
+		if ran.Load() || ctx.Err() != nil || s.track.count(what) >= maxHung {
+			return err
+		}
+	}
 }
 
 func (s *Stapler) bestOf(e *entry) *responder {
