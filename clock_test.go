@@ -1,0 +1,192 @@
+package staple_test
+
+import (
+	"crypto/tls"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"golang.org/x/crypto/ocsp"
+)
+
+// A clock is the bubble's, set apart. Its steps move no timer: so do those of
+// a real one, and suspend too.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time       { return time.Now().Round(0).Add(time.Duration(c.offset.Load())) }
+func (c *clock) step(d time.Duration) { c.offset.Add(int64(d)) }
+
+// follow has a responder keep the same time.
+func (c *clock) follow(r *ocsptest.Responder) {
+	r.SetEdit(func(spec *ocsptest.Spec) {
+		d := time.Duration(c.offset.Load())
+		spec.ProducedAt = spec.ProducedAt.Add(d)
+		for i := range spec.Singles {
+			spec.Singles[i].ThisUpdate = spec.Singles[i].ThisUpdate.Add(d)
+			spec.Singles[i].NextUpdate = spec.Singles[i].NextUpdate.Add(d)
+		}
+	})
+}
+
+// carry returns how many of certs carry a staple; none may have expired by c.
+func (c *clock) carry(t *testing.T, s *staple.Stapler, ca *ocsptest.CA, certs []*tls.Certificate) (n int) {
+	t.Helper()
+	for _, cert := range certs {
+		raw := s.Staple(cert).OCSPStaple
+		if raw == nil {
+			continue
+		}
+		r, err := ocsp.ParseResponseForCert(raw, cert.Leaf, ca.Cert)
+		if err != nil || !c.now().Before(r.NextUpdate) {
+			t.Fatalf("a bad staple: %v, nextUpdate %v at %v", err, r.NextUpdate, c.now())
+		}
+		n++
+	}
+	return n
+}
+
+// stepped is 300 certificates that live with a clock for 6 hours, and then with
+// its step. It returns the requests in each minute after that.
+func stepped(t *testing.T, validity, before, step time.Duration, follow bool, check func(minute, carrying, of int)) (perMinute []int) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		c.step(before)
+		ca.Responder.SetValidity(validity)
+		if follow {
+			c.follow(ca.Responder)
+		}
+		certs := leaves(ca, 300)
+		s := stapler(t, ca, staple.WithNow(c.now))
+		mustFetch(t, s, certs...)
+		time.Sleep(6 * time.Hour)
+		c.step(step)
+		for minute := range 180 {
+			check(minute, c.carry(t, s, ca, certs[:50]), 50)
+			n := ca.Responder.Requests()
+			time.Sleep(time.Minute)
+			perMinute = append(perMinute, ca.Responder.Requests()-n)
+		}
+		check(180, c.carry(t, s, ca, certs[:50]), 50)
+	})
+	return perMinute
+}
+
+func sum(n []int) (total int) {
+	for _, n := range n {
+		total += n
+	}
+	return total
+}
+
+// REQ E9: a clock that is set, or that was frozen in suspend: what is due is
+// recomputed, nothing expired is served, and there is no burst of requests for
+// what can wait.
+func TestClockSteps(t *testing.T) {
+	all := func(minute, carrying, of int) {
+		if carrying != of {
+			t.Errorf("minute %d: %d of %d carry a staple", minute, carrying, of)
+		}
+	}
+	for _, tc := range []struct {
+		name                   string
+		validity, before, step time.Duration
+		follow                 bool
+		check                  func(minute, carrying, of int)
+		burst                  int // requests in one minute, at most
+	}{
+		{"a day forward, valid", 4 * day, 0, day, true, all, 60},
+		{"a day forward, the responder does not follow", 4 * day, 0, day, false, all, 60},
+		{"a day back", 4 * day, day, -day, false, all, 30},
+		{"a minute back", 4 * day, 0, -time.Minute, false, all, 30},
+		{"suspended beyond the validity", 8 * time.Hour, 0, 8 * day, true, func(minute, carrying, of int) {
+			if minute == 0 && carrying > 0 || minute > 1 && carrying != of {
+				t.Errorf("minute %d: %d of %d carry a staple", minute, carrying, of)
+			}
+		}, 310}, // once each: there is nothing to wait for
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := stepped(t, tc.validity, tc.before, tc.step, tc.follow, tc.check)
+			t.Logf("requests in each of the first minutes: %v", got[:20])
+			for minute, n := range got {
+				if n > tc.burst {
+					t.Errorf("minute %d: %d requests, want %d at most", minute, n, tc.burst)
+				}
+			}
+			// The pace stays that of an hour.
+			if n := sum(got[60:120]); n < 250 || n > 450 {
+				t.Errorf("%d requests in the second hour, want about 340", n)
+			}
+			if n := sum(got[:61]); n < 250 || n > 800 {
+				t.Errorf("%d requests in the first hour, want each asked about once or twice", n)
+			}
+		})
+	}
+}
+
+// REQ E9: after a suspend a handshake need not wait for the timer to notice.
+func TestHandshakeAfterSuspend(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		ca.Responder.SetValidity(8 * time.Hour)
+		c.follow(ca.Responder)
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca, staple.WithNow(c.now))
+		mustFetch(t, s, cert)
+		time.Sleep(time.Second)
+		c.step(day)
+		if s.Staple(cert).OCSPStaple != nil {
+			t.Error("an expired staple after a suspend")
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if s.Staple(cert).OCSPStaple == nil {
+			t.Errorf("nothing was fetched: %v", s.Ready())
+		}
+	})
+}
+
+// REQ E9: with no handshake, the timer notices within a minute.
+func TestTimerAfterSuspend(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		var led ledger
+		ca.Responder.SetValidity(8 * time.Hour)
+		c.follow(ca.Responder)
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca, staple.WithNow(c.now), staple.WithEventFunc(func(ev staple.Event) { led.add(ev.Kind) }))
+		mustFetch(t, s, cert)
+		c.step(day)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := strings.Join(led.all(), " "); got != "fetched expired fetched" {
+			t.Errorf("events %q", got)
+		}
+	})
+}
+
+// REQ E9: a breaker that was open when the clock was set back does not stay
+// open for the length of the step.
+func TestBreakerAfterStepBack(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		c.step(day)
+		certs := leaves(ca, 50)
+		s := stapler(t, ca, staple.WithNow(c.now))
+		mustFetch(t, s, certs...)
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		time.Sleep(4 * time.Hour)
+		c.step(-day)
+		time.Sleep(time.Minute)
+		ca.Responder.ClearFaults()
+		time.Sleep(75 * time.Second)
+		for _, st := range s.Status() {
+			if st.Failures > 0 {
+				t.Errorf("not refreshed after the outage: %v, next %v", st.Err, st.NextRefresh.Sub(c.now()))
+			}
+		}
+	})
+}

@@ -1,0 +1,461 @@
+package staple_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+)
+
+const day = 24 * time.Hour
+
+// leafFor issues a certificate with the CA's key, which is quick.
+func leafFor(ca *ocsptest.CA, name string) *tls.Certificate {
+	return ca.Issue(ocsptest.Leaf{Names: []string{name}, Key: ca.Key(), NotAfter: time.Now().AddDate(3, 0, 0)})
+}
+
+// leaves issues n of them.
+func leaves(ca *ocsptest.CA, n int) []*tls.Certificate {
+	certs := make([]*tls.Certificate, n)
+	for i := range certs {
+		certs[i] = leafFor(ca, fmt.Sprintf("host%d.example.com", i))
+	}
+	return certs
+}
+
+// list has certificates kept fresh until the end of the test.
+func list(t testing.TB, s *staple.Stapler, certs ...*tls.Certificate) *tls.Config {
+	base := new(tls.Config)
+	for _, cert := range certs {
+		base.Certificates = append(base.Certificates, *cert)
+	}
+	cfg := s.TLSConfig(base)
+	t.Cleanup(func() { runtime.KeepAlive(cfg) })
+	return cfg
+}
+
+// mustFetch lists certificates and has a response fetched for each.
+func mustFetch(t testing.TB, s *staple.Stapler, certs ...*tls.Certificate) {
+	t.Helper()
+	list(t, s, certs...)
+	if err := s.Prefetch(context.Background(), certs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// gaps returns the times between the requests in a responder's log.
+func gaps(r *ocsptest.Responder) (gaps []time.Duration) {
+	log := r.Log()
+	for i := 1; i < len(log); i++ {
+		gaps = append(gaps, log[i].Time.Sub(log[i-1].Time))
+	}
+	return gaps
+}
+
+// REQ E3, A10: the earlier of TTL and half of the validity, max-age in between,
+// up to a quarter earlier.
+func TestRefreshTimes(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		ttl, validity time.Duration
+		maxAge        string
+		min, max      time.Duration
+	}{
+		{"default TTL", 0, 4 * day, "", 45 * time.Minute, time.Hour},
+		{"negative TTL", -1, 4 * day, "", 45 * time.Minute, time.Hour},
+		{"TTL", 10 * time.Minute, 4 * day, "", 450 * time.Second, 10 * time.Minute},
+		{"half-life", 0, time.Hour, "", 22 * time.Minute, 30 * time.Minute},
+		{"max-age below TTL", 0, 4 * day, "max-age=600", 45 * time.Minute, time.Hour},
+		{"max-age", 0, 4 * day, "public, max-age=21600", 6 * time.Hour, 8 * time.Hour},
+		{"max-age past half-life", 0, 4 * day, "max-age=8640000", 24 * time.Hour, 48 * time.Hour},
+		{"max-age and short validity", 0, time.Hour, "max-age=3600", 15 * time.Minute, 30 * time.Minute},
+		{"no-cache", 0, 4 * day, "no-cache, max-age=86400", 45 * time.Minute, time.Hour},
+		{"absurd max-age", 0, 4 * day, "max-age=99999999999999999999", 45 * time.Minute, time.Hour},
+		{"TTL of a century", 100 * 365 * day, 4 * day, "", 36 * time.Hour, 48 * time.Hour},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				ca.Responder.SetValidity(tc.validity)
+				if tc.maxAge != "" {
+					ca.Responder.SetHeader("Cache-Control", tc.maxAge)
+				}
+				s := stapler(t, ca, staple.WithTTL(tc.ttl))
+				mustFetch(t, s, leafFor(ca, "a.example.com"))
+				time.Sleep(100 * tc.max)
+				got := gaps(ca.Responder)
+				if lo, hi := slices.Min(got), slices.Max(got); len(got) < 99 || lo < tc.min-time.Second || hi > tc.max || hi-lo < tc.max/10 {
+					t.Errorf("%d gaps of %v to %v, want 100 or more of %v to %v, spread", len(got), lo, hi, tc.min, tc.max)
+				}
+			})
+		})
+	}
+}
+
+// REQ E11, E3, E6: with a healthy responder nothing ever lapses, whatever the
+// validity, also where responses are signed in advance; and nobody is hammered.
+func TestAnyValidity(t *testing.T) {
+	for _, validity := range []time.Duration{4 * time.Second, 5 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 8 * time.Hour, day, 4 * day, 10 * day} {
+		for _, presign := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v presigned %v", validity, presign), func(t *testing.T) {
+				bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+					ca.Responder.SetValidity(validity)
+					ca.Responder.SetPresign(presign)
+					ca.Responder.SetDelay(50 * time.Millisecond)
+					cert := leafFor(ca, "a.example.com")
+					s := stapler(t, ca)
+					mustFetch(t, s, cert)
+					ca.Responder.ResetCounts()
+					const lives, samples = 20, 1000
+					for i := range samples {
+						time.Sleep(lives * validity / samples)
+						if !stapled(t, s, ca, cert) {
+							t.Fatalf("no staple after %d of %d samples", i, samples)
+						}
+					}
+					// One in 45 minutes, or 8 in a validity; 10 where signed in advance, and max-age
+					// in whole seconds says little about 4 of them.
+					most := lives * max(8, 2+int(validity/(45*time.Minute)))
+					if presign {
+						most = lives * 10
+					}
+					if got := ca.Responder.Requests(); got > most {
+						t.Errorf("%d requests in %d validities, want %d at most", got, lives, most)
+					}
+				})
+			})
+		}
+	}
+}
+
+// REQ E10: certificates that were loaded together drift apart, whatever sets
+// the pace.
+func TestSpread(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		presign bool
+		maxAge  string
+		from    time.Duration // when they have drifted apart
+	}{
+		{"TTL", false, "", 2 * day},
+		{"max-age", false, "max-age=21600", 10 * day},
+		{"signed in advance", true, "", 10 * day},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				ca.Responder.SetValidity(day)
+				ca.Responder.SetPresign(tc.presign)
+				if tc.maxAge != "" {
+					ca.Responder.SetHeader("Cache-Control", tc.maxAge)
+				}
+				s := stapler(t, ca)
+				mustFetch(t, s, leaves(ca, 200)...)
+				time.Sleep(tc.from)
+				const slots = 24 * 6
+				counts := make([]int, slots)
+				ca.Responder.ResetCounts()
+				for i := range counts {
+					before := ca.Responder.Requests()
+					time.Sleep(10 * time.Minute)
+					counts[i] = ca.Responder.Requests() - before
+				}
+				mean := float64(ca.Responder.Requests()) / slots
+				if most := slices.Max(counts); float64(most) > 3*mean+10 {
+					t.Errorf("%d requests in one slot of 10 minutes, %.1f in the mean", most, mean)
+				}
+			})
+		})
+	}
+}
+
+// REQ E4, E7: retries grow, then tighten as expiry nears, and are never a busy
+// loop; after that they grow to hours. The staple goes at nextUpdate, to the
+// moment, and comes back without a restart.
+func TestBackoff(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led ledger
+		ca.Responder.SetValidity(8 * time.Hour)
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) {
+			if ev.Kind != staple.EventFailed {
+				led.add(ev.Kind)
+			}
+		}))
+		mustFetch(t, s, cert)
+		end := s.Status()[0].NextUpdate
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		ca.Responder.ResetCounts()
+
+		time.Sleep(time.Until(end) - time.Nanosecond)
+		if !stapled(t, s, ca, cert) {
+			t.Error("no staple a nanosecond before nextUpdate")
+		}
+		time.Sleep(time.Nanosecond)
+		if s.Staple(cert).OCSPStaple != nil {
+			t.Error("a staple at nextUpdate")
+		}
+		synctest.Wait()
+		first := gaps(ca.Responder)
+		n := len(first)
+		if n < 15 || n > 60 {
+			t.Errorf("%d retries in the last 7 hours, want 15 to 60", n)
+		}
+		for i, g := range first {
+			if g < 50*time.Second || g > 69*time.Minute {
+				t.Errorf("retry %d after %v, want a minute to an hour", i, g)
+			}
+		}
+		if slices.Max(first) < 25*time.Minute || first[0] > 2*time.Minute || first[n-1] > 2*time.Minute {
+			t.Errorf("retries do not grow and tighten: %v", first)
+		}
+
+		ca.Responder.ResetCounts()
+		time.Sleep(30 * day)
+		lost := gaps(ca.Responder)
+		if first, last := lost[0], lost[len(lost)-1]; first > 5*time.Minute || last < 90*time.Minute || len(lost) > 30*16 {
+			t.Errorf("%d retries in 30 days, the first after %v, the last after %v", len(lost), first, last)
+		}
+		if err := s.Ready(); err == nil || s.Status()[0].State != staple.StateExpired {
+			t.Errorf("Ready %v, status %+v; want expired", err, s.Status()[0])
+		}
+
+		ca.Responder.ClearFaults()
+		time.Sleep(2*time.Hour + 15*time.Minute)
+		if !stapled(t, s, ca, cert) || s.Ready() != nil {
+			t.Errorf("not recovered: %v", s.Ready())
+		}
+		if want, got := "fetched expiring expired fetched", strings.Join(led.all()[:4], " "); got != want {
+			t.Errorf("events %q, want %q", got, want)
+		}
+	})
+}
+
+// REQ E4: arithmetic that cannot overflow, whatever the number of failures.
+func TestBackoffArithmetic(t *testing.T) {
+	for _, validity := range []time.Duration{0, 1, time.Second, 4 * time.Second, time.Hour, 10 * day, 100 * 365 * day} {
+		for _, left := range []time.Duration{0, 1, validity / 2, validity} {
+			for backoff := range math.MaxUint8 + 1 {
+				for _, hint := range []time.Duration{0, time.Hour, math.MaxInt64} {
+					got := staple.RetryAfter(validity, left, uint8(backoff), hint)
+					if got < 200*time.Millisecond || got > 135*time.Minute {
+						t.Fatalf("validity %v, left %v, backoff %d, hint %v: %v", validity, left, backoff, hint, got)
+					}
+					if left > time.Second && got > max(left/4, time.Minute+8*time.Second) {
+						t.Fatalf("validity %v, left %v, backoff %d, hint %v: %v, too late", validity, left, backoff, hint, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+// REQ E4: Retry-After, but not beyond what can be afforded.
+func TestRetryAfterBounds(t *testing.T) {
+	for _, tc := range []struct {
+		fault    ocsptest.Fault
+		value    string
+		validity time.Duration
+		min, max time.Duration
+	}{
+		{ocsptest.FaultHTTP503, "1800", 4 * day, 30 * time.Minute, 30 * time.Minute},
+		{ocsptest.FaultHTTP429, "1800", 4 * day, 30 * time.Minute, 30 * time.Minute},
+		{ocsptest.FaultHTTP503, "", 4 * day, 50 * time.Second, 68 * time.Second},
+		{ocsptest.FaultHTTP503, "-5", 4 * day, 50 * time.Second, 68 * time.Second},
+		{ocsptest.FaultHTTP503, "99999999999", 4 * day, time.Hour, time.Hour},
+		{ocsptest.FaultHTTP503, "86400", time.Hour, 2 * time.Minute, 15 * time.Minute},
+	} {
+		t.Run(fmt.Sprintf("%v %q", tc.fault, tc.value), func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				ca.Responder.SetValidity(tc.validity)
+				ca.Responder.SetRetryAfter(tc.value)
+				s := stapler(t, ca)
+				mustFetch(t, s, leafFor(ca, "a.example.com"))
+				ca.Responder.SetFault(tc.fault)
+				ca.Responder.ResetCounts()
+				for ca.Responder.Requests() < 2 || gaps(ca.Responder)[len(gaps(ca.Responder))-1] < time.Second {
+					time.Sleep(time.Second)
+				}
+				got := gaps(ca.Responder)
+				if g := got[len(got)-1]; g < tc.min || g > tc.max {
+					t.Errorf("retried after %v, want %v to %v", g, tc.min, tc.max)
+				}
+			})
+		})
+	}
+}
+
+// REQ E3, A10: a responder that has nothing new is asked conditionally, and
+// that is a success: no failure, no warning, and the state stays good.
+func TestUnchanged(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led ledger
+		var book logbook
+		ca.Responder.SetPresign(true)
+		ca.Responder.SetHeader("Cache-Control") // or else nobody asks before there is news
+		ca.Responder.SetHeader("Expires")
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca, staple.WithLogger(book.logger()), staple.WithEventFunc(func(ev staple.Event) { led.add(ev.Kind) }))
+		mustFetch(t, s, cert)
+		time.Sleep(10 * time.Hour)
+		st := s.Status()[0]
+		if st.State != staple.StateGood || st.Failures != 0 || st.Err != nil || time.Since(st.LastSuccess) > time.Hour || time.Until(st.NextRefresh) > time.Hour {
+			t.Errorf("status %+v", st)
+		}
+		for i, kind := range led.all() {
+			if want := "unchanged"; i > 0 && kind != want {
+				t.Errorf("event %d is %q, want %q", i, kind, want)
+			}
+		}
+		if n := len(led.all()); n < 11 || n > 15 || len(book.loud()) > 0 {
+			t.Errorf("%d events, warnings %q", n, book.loud())
+		}
+		for _, req := range ca.Responder.Log()[1:] {
+			if req.Header.Get("If-None-Match") == "" || req.Method != http.MethodGet {
+				t.Errorf("request is not conditional: %v", req)
+			}
+		}
+	})
+}
+
+// REQ E8, G3: a certificate that its responder does not know yet is not worth
+// a warning for 15 minutes, then it is worth one.
+func TestGrace(t *testing.T) {
+	for _, tc := range []struct {
+		unknown time.Duration
+		want    int
+	}{{10 * time.Minute, 0}, {20 * day, 20}} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var book logbook
+			cert := leafFor(ca, "new.example.com")
+			ca.Responder.SetUnauthorized(cert)
+			s := stapler(t, ca, staple.WithLogger(book.logger()))
+			list(t, s, cert)
+			if err := s.Prefetch(context.Background(), cert); reason(err) != staple.ReasonUnauthorized {
+				t.Errorf("Prefetch: %v", err)
+			}
+			time.Sleep(tc.unknown)
+			ca.Responder.SetGood(cert)
+			if got := book.loud(); len(got) > tc.want || len(got) < tc.want-1 {
+				t.Errorf("%d warnings %q, want %d", len(got), got, tc.want)
+			}
+			time.Sleep(min(tc.unknown, 135*time.Minute))
+			if !stapled(t, s, ca, cert) {
+				t.Errorf("not stapled after it became known: %v", s.Ready())
+			}
+		})
+	}
+}
+
+// REQ E8: a responder that is gone for good is asked every few hours, and its
+// owner told once a day at most.
+func TestGone(t *testing.T) {
+	for _, fault := range []ocsptest.Fault{ocsptest.FaultNoHost, ocsptest.FaultHTTP403, ocsptest.FaultHTML} {
+		for _, n := range []int{1, 100} {
+			t.Run(fmt.Sprintf("%v %d", fault, n), func(t *testing.T) {
+				bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+					var book logbook
+					certs := leaves(ca, n)
+					s := stapler(t, ca, staple.WithLogger(book.logger()))
+					mustFetch(t, s, certs...)
+					ca.Responder.SetFault(fault)
+					time.Sleep(10 * day)
+					const days = 10
+					ca.Responder.ResetCounts()
+					before := len(book.loud())
+					time.Sleep(days * day)
+					perDay := float64(ca.Responder.Requests()) / days
+					if perDay < 8 || perDay > 60 { // 12 attempts and more, of 1 request or 2, for one, or 4 that failed before the breaker opened
+						t.Errorf("%.1f requests a day, want 8 to 60", perDay)
+					}
+					if got := len(book.loud()) - before; got > days*(n+1) || got < days/2*n {
+						t.Errorf("%d warnings in %d days, want one for each certificate and day", got, days)
+					}
+				})
+			})
+		}
+	}
+}
+
+// REQ D2, E7: a Must-Staple certificate without a response: not ready, one
+// warning, and events all the way.
+func TestMustStapleGate(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led ledger
+		var book logbook
+		cert := ca.Issue(ocsptest.Leaf{MustStaple: true, Key: ca.Key()})
+		ca.Responder.SetFault(ocsptest.FaultTryLater)
+		s := stapler(t, ca, staple.WithLogger(book.logger()), staple.WithEventFunc(func(ev staple.Event) { led.add(ev.Kind) }))
+		cfg := s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*cert}})
+		if err := s.Ready(); err == nil {
+			t.Error("Ready before the first response")
+		}
+		time.Sleep(20 * time.Hour)
+		if err := s.Ready(); reason(err) != staple.ReasonTryLater || !strings.Contains(err.Error(), "example.com") {
+			t.Errorf("Ready: %v", err)
+		}
+		if got := book.loud(); len(got) != 1 || !strings.Contains(got[0], "Must-Staple") {
+			t.Errorf("warnings %q, want one", got)
+		}
+		if all := led.all(); len(all) < 5 || all[0] != "failed" {
+			t.Errorf("events %q", all)
+		}
+		ca.Responder.ClearFaults()
+		time.Sleep(135 * time.Minute)
+		if err := s.Ready(); err != nil {
+			t.Errorf("Ready after recovery: %v", err)
+		}
+		proven(t, mustTalk(t, cfg, clientFor(ca, "example.com")), ca)
+
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		time.Sleep(4 * day)
+		if err := s.Ready(); !errors.Is(err, staple.ErrExpired) && reason(err) != staple.ReasonHTTPStatus {
+			t.Errorf("Ready after expiry: %v", err)
+		}
+		all := strings.Join(led.all(), " ")
+		if strings.Count(all, "expiring") != 1 || strings.Count(all, "expired") != 1 || strings.Index(all, "expiring") > strings.Index(all, "expired") {
+			t.Errorf("events %q", all)
+		}
+	})
+}
+
+// REQ E4: no goroutine and no timer of its own for a certificate.
+func TestGoroutines(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca)
+		certs := leaves(ca, 10_000)
+		before := runtime.NumGoroutine()
+		mustFetch(t, s, certs...)
+		synctest.Wait()
+		if got := runtime.NumGoroutine(); got > before+3 {
+			t.Errorf("%d goroutines with 10,000 idle certificates, %d before", got, before)
+		}
+		if got := s.Sizes(); got.Timed != len(certs) || got.InFlight+got.Queued > 0 {
+			t.Errorf("sizes %+v", got)
+		}
+	})
+}
+
+// BenchmarkTick shows that a look at the clock costs the same for any number
+// of certificates.
+func BenchmarkTick(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			ca := ocsptest.NewCA()
+			s := stapler(b, ca)
+			mustFetch(b, s, leaves(ca, n)...)
+			for b.Loop() {
+				s.Tick()
+			}
+		})
+	}
+}
