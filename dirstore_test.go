@@ -1,0 +1,229 @@
+package staple_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+)
+
+var background = context.Background()
+
+func TestDirStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	d := staple.DirStore(dir)
+	if _, err := d.Get(background, "staple-ocsp-1"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Get from no directory: %v", err)
+	}
+	if err := d.Delete(background, "staple-ocsp-1"); err != nil {
+		t.Errorf("Delete of nothing: %v", err)
+	}
+	for _, data := range []string{"one", "", strings.Repeat("long", 20000), "two"} {
+		if err := d.Put(background, "staple-ocsp-1", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.Get(background, "staple-ocsp-1"); err != nil || string(got) != data {
+			t.Fatalf("Get: %.20q, %v, want %.20q", got, err, data)
+		}
+	}
+	if runtime.GOOS != "windows" {
+		for name, want := range map[string]fs.FileMode{dir: 0o700, filepath.Dir(dir): 0o700, filepath.Join(dir, "staple-ocsp-1.pem"): 0o600} {
+			if fi, err := os.Stat(name); err != nil || fi.Mode().Perm() != want {
+				t.Errorf("%s: %v, %v, want permissions %v", name, fi.Mode(), err, want)
+			}
+		}
+	}
+	if err := d.Delete(background, "staple-ocsp-1"); err != nil {
+		t.Error(err)
+	}
+	if names := ls(t, dir); len(names) != 0 {
+		t.Errorf("left in the directory: %v", names)
+	}
+	ended, cancel := context.WithCancel(background)
+	cancel()
+	_, getErr := d.Get(ended, "k")
+	for _, err := range []error{getErr, d.Put(ended, "k", nil), d.Delete(ended, "k")} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("with a context that has ended: %v", err)
+		}
+	}
+}
+
+func ls(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Any key makes a name that is legal on Windows too, inside of the directory,
+// and different keys make different names, whatever the file system's case.
+func TestDirStoreNames(t *testing.T) {
+	legal := regexp.MustCompile(`^[a-z0-9-]{8,100}\.pem$`)
+	root := t.TempDir()
+	dir := filepath.Join(root, "store")
+	d := staple.DirStore(dir)
+	keys := []string{"", ".", "..", "../up", "/etc/passwd", `c:\x`, "a/b", "a\x00b", "CON", "con", "nul", "aux.pem", "UPPER-CASE-KEY", "upper-case-key",
+		"trailing.", "trailing ", "example.com+rsa", "ünïcödé", strings.Repeat("x", 300), "staple-temp-1", "staple-ocsp-" + strings.Repeat("a", 64), "a:b", "*?\"<>|"}
+	for _, key := range keys {
+		if err := d.Put(background, key, []byte(key)); err != nil {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	for _, key := range keys {
+		if got, err := d.Get(background, key); err != nil || string(got) != key {
+			t.Errorf("%q: got %q, %v", key, got, err)
+		}
+	}
+	names := ls(t, dir)
+	for _, name := range names {
+		if !legal.MatchString(name) {
+			t.Errorf("name %q", name)
+		}
+	}
+	if len(names) != len(keys) || len(ls(t, root)) != 1 {
+		t.Errorf("%d names for %d keys; in the directory above: %v", len(names), len(keys), ls(t, root))
+	}
+}
+
+// Writers and readers at one time, over several DirStores: a reader finds one
+// whole record or another.
+func TestDirStoreIsAtomic(t *testing.T) {
+	dir := t.TempDir()
+	record := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i)}, 10_000*(i+1)) }
+	put := func(i int) error { return staple.DirStore(dir).Put(background, "staple-ocsp-1", record(i)) }
+	if err := put(0); err != nil {
+		t.Fatal(err)
+	}
+	var writers, readers sync.WaitGroup
+	done := make(chan struct{})
+	errs := make(chan error, 8)
+	for i := range 4 {
+		writers.Go(func() {
+			for range 50 {
+				if err := put(i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				got, err := staple.DirStore(dir).Get(background, "staple-ocsp-1")
+				if err != nil || len(got) == 0 || !bytes.Equal(got, record(int(got[0]-'a'))) {
+					errs <- fmt.Errorf("read %d bytes, %w", len(got), err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	readers.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	if names := ls(t, dir); len(names) != 1 {
+		t.Errorf("left in the directory: %v", names)
+	}
+}
+
+// What is no record's file does not fill the memory, and does not hang.
+func TestDirStoreStrangeFiles(t *testing.T) {
+	dir := t.TempDir()
+	d := staple.DirStore(dir)
+	name := filepath.Join(dir, "staple-ocsp-1.pem")
+	f, err := os.Create(name)
+	if err == nil {
+		err = errors.Join(f.Truncate(1<<40), f.Close()) // sparse
+	}
+	if err != nil {
+		t.Skip("no sparse files here:", err)
+	}
+	if _, err := d.Get(background, "staple-ocsp-1"); err == nil {
+		t.Error("Get of 1 TiB: no error")
+	}
+	if err := errors.Join(os.Remove(name), os.Mkdir(name, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Get(background, "staple-ocsp-1"); err == nil {
+		t.Error("Get of a directory: no error")
+	}
+	if err := d.Put(background, "staple-ocsp-1", nil); err == nil {
+		t.Error("Put over a directory: no error")
+	}
+	if names := ls(t, dir); len(names) != 1 {
+		t.Errorf("left in the directory: %v", names)
+	}
+}
+
+// Temporary files of processes that were killed go after an hour.
+func TestDirStoreSweeps(t *testing.T) {
+	dir := t.TempDir()
+	d := staple.DirStore(dir)
+	for name, age := range map[string]time.Duration{"staple-temp-old": 2 * time.Hour, "staple-temp-new": time.Minute, "other": 48 * time.Hour} {
+		name = filepath.Join(dir, name)
+		write(t, name, []byte("x"))
+		if err := os.Chtimes(name, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2000 { // one in 64 sweeps, so that none does is as likely as 2e-14
+		if err := d.Put(background, "staple-ocsp-1", nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(ls(t, dir)) < 4 {
+			break
+		}
+	}
+	if got := fmt.Sprint(ls(t, dir)); got != "[other staple-ocsp-1.pem staple-temp-new]" {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// A directory that can't be: staples go on, and it costs one warning.
+func TestDirStoreBelowAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, nil)
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var log logbook
+		s := stapler(t, ca, staple.WithStore(staple.DirStore(filepath.Join(file, "dir"))), staple.WithLogger(log.logger()))
+		certs := []*tls.Certificate{ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{})}
+		if err := s.Prefetch(background, certs...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Hour)
+		for _, c := range certs {
+			if !stapled(t, s, ca, c) {
+				t.Error("not stapled")
+			}
+		}
+		if loud := log.loud(); len(loud) != 1 || !strings.Contains(loud[0], "could not be stored") {
+			t.Errorf("logged %q, want one warning", loud)
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package staple_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+)
+
+// leases is what a fleet shares besides its records.
+type leases struct {
+	mu sync.Mutex // guards by
+	by map[string]lease
+}
+
+type lease struct {
+	holder *member
+	until  time.Time
+}
+
+// member is a Store and Leaser of one process, over what the fleet shares.
+type member struct {
+	*shelf
+	leases *leases
+	asked  int // calls of Lease; guarded by leases.mu
+}
+
+func (m *member) Lease(ctx context.Context, key string, ttl time.Duration) (bool, error) {
+	m.leases.mu.Lock()
+	m.asked++
+	m.leases.mu.Unlock()
+	if err := m.begin(ctx, "Lease"); err != nil {
+		return false, err
+	}
+	m.leases.mu.Lock()
+	defer m.leases.mu.Unlock()
+	if l := m.leases.by[key]; l.holder != m && time.Now().Before(l.until) {
+		return false, nil
+	}
+	if m.leases.by == nil {
+		m.leases.by = make(map[string]lease)
+	}
+	m.leases.by[key] = lease{m, time.Now().Add(ttl)}
+	return true, nil
+}
+
+// calls returns how often the lease was asked for.
+func (m *member) calls() int {
+	m.leases.mu.Lock()
+	defer m.leases.mu.Unlock()
+	return m.asked
+}
+
+// fleet returns n Staplers that share a store.
+func fleet(t *testing.T, ca *ocsptest.CA, n int, opts ...staple.Option) (fleet []*staple.Stapler, members []*member) {
+	st, ls := new(shelf), new(leases)
+	for range n {
+		m := &member{shelf: st, leases: ls}
+		fleet = append(fleet, stapler(t, ca, append([]staple.Option{staple.WithStore(m)}, opts...)...))
+		members = append(members, m)
+	}
+	return fleet, members
+}
+
+// REQ E5: a fleet asks once, the first time and at each refresh, whatever kind
+// of news there is; and none of its cold handshakes goes without a staple.
+func TestFleetAsksOnce(t *testing.T) {
+	for name, set := range map[string]func(*ocsptest.Responder){
+		"fresh responses":           func(*ocsptest.Responder) {},
+		"304":                       func(r *ocsptest.Responder) { r.SetPresign(true); r.SetHeader("Cache-Control", "max-age=600") },
+		"the same bytes":            func(r *ocsptest.Responder) { r.SetPresign(true); noCaching(r) },
+		"all due at the same time":  func(r *ocsptest.Responder) { r.SetHeader("Cache-Control", "max-age=7200") },
+		"validity of two hours":     func(r *ocsptest.Responder) { r.SetValidity(2 * time.Hour) },
+		"responses that do not end": func(r *ocsptest.Responder) { r.SetNoNextUpdate(true) },
+	} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			set(ca.Responder)
+			ca.Responder.SetDelay(200 * time.Millisecond)
+			staplers, _ := fleet(t, ca, 50)
+			cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}, MustStaple: true})
+			coldAtOnce(t, ca, staplers, cert)
+			refreshed := make([]int, len(staplers))
+			last := make([]time.Time, len(staplers))
+			for round := 0; least(refreshed) < 21; round++ { // the first fetch and 20 refreshes
+				for i, s := range staplers {
+					if at := s.Status()[0].LastSuccess; !at.Equal(last[i]) {
+						last[i] = at
+						refreshed[i]++
+					}
+					if i == round%len(staplers) && !stapled(t, s, ca, cert) {
+						t.Fatalf("%s: a member of the fleet has no staple", name)
+					}
+				}
+				if time.Sleep(5 * time.Minute); round > 12*100 {
+					t.Fatalf("%s: %v refreshes in 100 hours", name, refreshed)
+				}
+			}
+			t.Logf("%s: 50 Staplers, 20 refreshes each, %d exchanges in %v", name, ca.Responder.Requests(), time.Since(ca.Responder.Log()[0].Time))
+			if got := ca.Responder.Requests(); got > 21 {
+				t.Errorf("%s: %d exchanges for 50 Staplers and 20 refreshes each, want at most 21", name, got)
+			}
+		})
+	}
+}
+
+func noCaching(r *ocsptest.Responder) {
+	for _, h := range []string{"ETag", "Last-Modified", "Expires", "Cache-Control"} {
+		r.SetHeader(h)
+	}
+}
+
+func least(n []int) int {
+	low := n[0]
+	for _, v := range n {
+		low = min(low, v)
+	}
+	return low
+}
+
+// coldAtOnce makes the first handshake with every Stapler at one time.
+func coldAtOnce(t *testing.T, ca *ocsptest.CA, staplers []*staple.Stapler, cert *tls.Certificate) {
+	t.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, len(staplers))
+	for i, s := range staplers {
+		cfg := &tls.Config{GetCertificate: s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })}
+		wg.Go(func() {
+			cs, _, err := talk(cfg, clientFor(ca, "a.example"))
+			if err == nil {
+				err = judge(cs, ca)
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if got := ca.Responder.Requests(); got != 1 {
+		t.Errorf("%d requests for %d cold Staplers, want 1", got, len(staplers))
+	}
+}
+
+// The holder of the lease dies in the middle of its request: the others ask
+// when its lease ends, and not before.
+func TestLeaseHolderDies(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		staplers, members := fleet(t, ca, 10)
+		cert := ca.Issue(ocsptest.Leaf{})
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		staplers[0].Staple(cert)
+		time.Sleep(time.Second)
+		for _, s := range staplers[1:] {
+			s.Staple(cert)
+		}
+		time.Sleep(time.Second)
+		if err := staplers[0].Close(); err != nil {
+			t.Error(err)
+		}
+		ca.Responder.SetFault(ocsptest.FaultNone)
+		time.Sleep(20 * time.Second)
+		log := ca.Responder.Log()
+		if len(log) != 2 {
+			t.Fatalf("%d requests, want 2", len(log))
+		}
+		if gap := log[1].Time.Sub(log[0].Time); gap < 15*time.Second || gap > 18*time.Second {
+			t.Errorf("asked again after %v, want the 15 s of the lease", gap)
+		}
+		for i, s := range staplers[1:] {
+			if !stapled(t, s, ca, cert) {
+				t.Errorf("member %d has no staple: %v", i+1, s.Ready())
+			}
+			if m := members[i+1]; m.calls() > 12 {
+				t.Errorf("member %d asked %d times for the lease in 20 s", i+1, m.calls())
+			}
+		}
+	})
+}
+
+// REQ C5: who waits for what another process is to store waits no longer than
+// for a responder, however often the store is read meanwhile.
+func TestColdWaitWithoutTheLease(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		staplers, _ := fleet(t, ca, 2)
+		cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}, MustStaple: true})
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		staplers[0].Staple(cert)
+		synctest.Wait()
+		cfg := &tls.Config{GetCertificate: staplers[1].GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })}
+		cs, took := timedTalk(t, cfg, clientFor(ca, "a.example"))
+		unstapled(t, cs)
+		if took < 5*time.Second || took > 5100*time.Millisecond {
+			t.Errorf("the first handshake took %v, want 5 s", took)
+		}
+		for range 5 {
+			if _, took := timedTalk(t, cfg, clientFor(ca, "a.example")); took > 0 {
+				t.Errorf("a later handshake took %v", took)
+			}
+		}
+		ca.Responder.SetFault(ocsptest.FaultNone)
+		time.Sleep(20 * time.Second)
+		proven(t, mustTalk(t, cfg, clientFor(ca, "a.example")), ca)
+	})
+}
+
+// A Leaser that fails keeps nobody from asking.
+func TestLeaseErrorCountsAsHeld(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		staplers, members := fleet(t, ca, 5)
+		members[0].fail(func(_ context.Context, op string) error {
+			if op == "Lease" {
+				return errors.New("redis: connection refused")
+			}
+			return nil
+		})
+		ca.Responder.SetDelay(100 * time.Millisecond)
+		cert := ca.Issue(ocsptest.Leaf{})
+		for _, s := range staplers {
+			s.Staple(cert)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if got := ca.Responder.Requests(); got != 5 {
+			t.Errorf("%d requests of 5 Staplers whose Leaser fails, want 5", got)
+		}
+	})
+}
+
+// In an outage the fleet asks as one process does, its leases go round, and
+// Prefetch of a process without the lease comes to an end.
+func TestFleetInAnOutage(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		staplers, members := fleet(t, ca, 20)
+		cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
+		var wg sync.WaitGroup
+		errs := make([]error, len(staplers))
+		start := time.Now()
+		for i, s := range staplers {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+				defer cancel()
+				errs[i] = s.Prefetch(ctx, cert)
+			})
+		}
+		wg.Wait()
+		for i, err := range errs {
+			if r := reason(err); r != staple.ReasonHTTPStatus && r != staple.ReasonUnavailable || !strings.Contains(err.Error(), "a.example") {
+				t.Errorf("member %d: %v", i, err)
+			}
+		}
+		if took := time.Since(start); took > 40*time.Second {
+			t.Errorf("the last Prefetch took %v, want at most two leases", took)
+		}
+		begun := ca.Responder.Requests()
+		time.Sleep(10 * time.Minute)
+		asked := 0
+		for _, m := range members {
+			asked += m.calls()
+		}
+		rate := fmt.Sprintf("%d requests, then %d in 10 minutes; %d calls of Lease by 20 members", begun, ca.Responder.Requests()-begun, asked)
+		t.Log(rate)
+		if n := ca.Responder.Requests() - begun; n > 50 || asked > 5000 {
+			t.Errorf("%s: want one request per 15 s, and no polling", rate)
+		}
+		ca.Responder.SetFault(ocsptest.FaultNone)
+		time.Sleep(time.Hour)
+		for i, s := range staplers {
+			if !stapled(t, s, ca, cert) {
+				t.Errorf("member %d has no staple an hour after the outage: %v", i, s.Ready())
+			}
+		}
+	})
+}
+
+// What this process stored itself is no refresh: each time that one is due a
+// responder is asked, and LastSuccess says when that was.
+func TestOwnRecordIsNoRefresh(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca, staple.WithStore(new(shelf)))
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			due := s.Status()[0].NextRefresh
+			n := ca.Responder.Requests()
+			time.Sleep(time.Until(due) + time.Second)
+			if got := ca.Responder.Requests(); got != n+1 {
+				t.Fatalf("%d requests when a refresh was due, want 1", got-n)
+			}
+			if log := ca.Responder.Log(); !s.Status()[0].LastSuccess.Equal(log[len(log)-1].Time) {
+				t.Errorf("LastSuccess %v, the last request %v", s.Status()[0].LastSuccess, log[len(log)-1].Time)
+			}
+		}
+	})
+}
