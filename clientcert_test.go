@@ -89,7 +89,7 @@ func TestClientCertificates(t *testing.T) {
 
 // A Must-Staple client certificate waits for its first response.
 //
-// REQ C5, C7
+// REQ C5, REQ C7
 func TestClientColdWait(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{Client: true, MustStaple: true})

@@ -57,7 +57,7 @@ func onlyRSA(c *tls.Config) *tls.Config {
 // Every certificate that a wrapped config serves carries the staple that is
 // for exactly that one, whichever way the config comes by it.
 //
-// REQ C1, C2
+// REQ C1, REQ C2
 func TestSources(t *testing.T) {
 	type source func(t *testing.T, s *shop) *tls.Config
 	one := func(_ *testing.T, s *shop) *tls.Config { return &tls.Config{Certificates: []tls.Certificate{*s.www}} }
@@ -226,7 +226,7 @@ func TestServesWhatIsInHand(t *testing.T) {
 
 // What needs no staple passes through as it is, and nobody is told.
 //
-// REQ D3, D4
+// REQ D3, REQ D4
 func TestPassesThrough(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -39,7 +39,7 @@ fails if it is not what is written here; to write it anew:
 | --- | --- | --- | --- | --- |
 `
 
-// REQ C3, C4, C5, E1, E6, B12: what a handshake carries through each fault.
+// REQ C3, REQ C4, REQ C5, REQ E1, REQ E6, REQ B12: what a handshake carries through each fault.
 func TestFaultTable(t *testing.T) {
 	var out strings.Builder
 	out.WriteString(faultsIntro)

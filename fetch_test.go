@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// REQ A1, A2, A6, A7: one GET, its request with one CertID, as RFC 9919 has it.
+// REQ A1, REQ A2, REQ A6, REQ A7: one GET, its request with one CertID, as RFC 9919 has it.
 func TestRequestIsAGet(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		// Serials until the base64 has both characters that a path must escape.
@@ -70,7 +70,7 @@ func TestRequestIsAGet(t *testing.T) {
 	})
 }
 
-// REQ A6, A7, A8: what is too long for GET, or has a query, is a POST.
+// REQ A6, REQ A7, REQ A8: what is too long for GET, or has a query, is a POST.
 func TestRequestIsAPost(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		base := ca.Responder.URL()
@@ -263,7 +263,7 @@ func TestNotModifiedUnasked(t *testing.T) {
 	})
 }
 
-// REQ A11, A12, A13: what ends an attempt, how soon, and what is said of it.
+// REQ A11, REQ A12, REQ A13: what ends an attempt, how soon, and what is said of it.
 func TestAttemptEnds(t *testing.T) {
 	for _, tc := range []struct {
 		fault  ocsptest.Fault

@@ -22,7 +22,7 @@ type signedText struct {
 // saying the same. The keys are gone, so that every proof must have the
 // ResponseData of a vector.
 //
-// REQ B2 B4
+// REQ B2, REQ B4
 func FuzzVerify(f *testing.F) {
 	v := ownVectors(f)
 	signed := map[string]signedText{}

@@ -125,7 +125,7 @@ func stations() []station {
 // Close says within 5 s what hangs. Where it isn't the way to the responder,
 // certificates are stapled all the same.
 //
-// REQ C5, G2
+// REQ C5, REQ G2
 func TestUserCode(t *testing.T) {
 	for _, st := range stations() {
 		for _, c := range conducts() {

@@ -128,7 +128,7 @@ func killOne(t *testing.T, dir string) (said int) {
 	return n + len(rest)
 }
 
-// REQ E1, C4: whatever part of a record a crash leaves, in whatever file
+// REQ E1, REQ C4: whatever part of a record a crash leaves, in whatever file
 // system, nothing bad is stapled: the prefix of each length, and the rest
 // zeros, as a file has that was not synced.
 func TestTornRecords(t *testing.T) {

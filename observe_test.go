@@ -72,7 +72,7 @@ func fault(f ocsptest.Fault) func(*ocsptest.CA, *tls.Certificate) {
 	return func(ca *ocsptest.CA, _ *tls.Certificate) { ca.Responder.SetFault(f) }
 }
 
-// REQ D2, E8, G3: what the operator reads at 3 a.m. says what happened, to
+// REQ D2, REQ E8, REQ G3: what the operator reads at 3 a.m. says what happened, to
 // which certificate, at which responder, what is served meanwhile and what to
 // do; once a day, by a constant message, with everything else in attributes.
 func TestLogIsForTheOperator(t *testing.T) {
@@ -143,7 +143,7 @@ func checkRecord(t *testing.T, ca *ocsptest.CA, tc trouble, r slog.Record) {
 	}
 }
 
-// REQ E8, G3: a responder that is gone for good costs one warning per
+// REQ E8, REQ G3: a responder that is gone for good costs one warning per
 // certificate and day, and good news none.
 func TestLogIsQuiet(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
@@ -204,7 +204,7 @@ func TestSilentWithoutALogger(t *testing.T) {
 	}
 }
 
-// REQ B13, G2: events come in the order of what happened, and say it all.
+// REQ B13, REQ G2: events come in the order of what happened, and say it all.
 func TestEvents(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		var events []staple.Event // read after synctest.Wait
@@ -277,7 +277,7 @@ func checkEvent(t *testing.T, ca *ocsptest.CA, cert *tls.Certificate, e staple.E
 	}
 }
 
-// REQ G1, G2: while everything of the user's hangs, Status, Ready, Stats and
+// REQ G1, REQ G2: while everything of the user's hangs, Status, Ready, Stats and
 // handshakes do not; events that do not fit are counted.
 func TestNothingBlocks(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
@@ -324,7 +324,7 @@ func TestNothingBlocks(t *testing.T) {
 	})
 }
 
-// REQ D2, G1: Ready says of each certificate which it is, who was asked and
+// REQ D2, REQ G1: Ready says of each certificate which it is, who was asked and
 // what is wrong, and does not fill a page when all are.
 func TestReadySays(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {

@@ -67,7 +67,7 @@ func badRecords(ca *ocsptest.CA, cert *tls.Certificate, ok []byte) map[string][]
 	}
 }
 
-// REQ E2, C4: a record that proves nothing is not stapled, costs no handshake
+// REQ E2, REQ C4: a record that proves nothing is not stapled, costs no handshake
 // anything, and is replaced as soon as there is a response.
 func TestBadRecordsAreRefusedAndReplaced(t *testing.T) {
 	names := []string{}

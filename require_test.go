@@ -105,7 +105,7 @@ func tlsFeature() pkix.Extension {
 
 const week = 7 * 24 * time.Hour
 
-// REQ B3 B10 B12 D1
+// REQ B3, REQ B10, REQ B12, REQ D1
 func TestVerifyStaple(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, must, stranger := newPeer(t), newPeer(t, tlsFeature()), newPeer(t)

@@ -63,7 +63,7 @@ func gaps(r *ocsptest.Responder) (gaps []time.Duration) {
 	return gaps
 }
 
-// REQ E3, A10: the earlier of TTL and half of the validity, max-age in between,
+// REQ E3, REQ A10: the earlier of TTL and half of the validity, max-age in between,
 // up to a quarter earlier.
 func TestRefreshTimes(t *testing.T) {
 	for _, tc := range []struct {
@@ -102,7 +102,7 @@ func TestRefreshTimes(t *testing.T) {
 	}
 }
 
-// REQ E11, E3, E6: with a healthy responder nothing ever lapses, whatever the
+// REQ E11, REQ E3, REQ E6: with a healthy responder nothing ever lapses, whatever the
 // validity, also where responses are signed in advance; and nobody is hammered.
 func TestAnyValidity(t *testing.T) {
 	for _, validity := range []time.Duration{4 * time.Second, 5 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 8 * time.Hour, day, 4 * day, 10 * day} {
@@ -178,7 +178,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// REQ E4, E7: retries grow, then tighten as expiry nears, and are never a busy
+// REQ E4, REQ E7: retries grow, then tighten as expiry nears, and are never a busy
 // loop; after that they grow to hours. The staple goes at nextUpdate, to the
 // moment, and comes back without a restart.
 func TestBackoff(t *testing.T) {
@@ -294,7 +294,7 @@ func TestRetryAfterBounds(t *testing.T) {
 	}
 }
 
-// REQ E3, A10: a responder that has nothing new is asked conditionally, and
+// REQ E3, REQ A10: a responder that has nothing new is asked conditionally, and
 // that is a success: no failure, no warning, and the state stays good.
 func TestUnchanged(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
@@ -327,7 +327,7 @@ func TestUnchanged(t *testing.T) {
 	})
 }
 
-// REQ E8, G3: a certificate that its responder does not know yet is not worth
+// REQ E8, REQ G3: a certificate that its responder does not know yet is not worth
 // a warning for 15 minutes, then it is worth one.
 func TestGrace(t *testing.T) {
 	for _, tc := range []struct {
@@ -386,7 +386,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// REQ D2, E7: a Must-Staple certificate without a response: not ready, one
+// REQ D2, REQ E7: a Must-Staple certificate without a response: not ready, one
 // warning, and events all the way.
 func TestMustStapleGate(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {

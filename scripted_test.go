@@ -177,7 +177,7 @@ func overWire(t *testing.T, right []byte, script func(*wire)) (*http.Client, *at
 	return &http.Client{Transport: tr}, &n
 }
 
-// REQ A11, A12, A13, C4, C5: responders that say anything at all get no bad
+// REQ A11, REQ A12, REQ A13, REQ C4, REQ C5: responders that say anything at all get no bad
 // byte into a handshake, do not delay it beyond the cold wait, and see no more
 // requests than are documented.
 func TestScriptedResponders(t *testing.T) {

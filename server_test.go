@@ -115,7 +115,7 @@ func TestTLSListen(t *testing.T) {
 // The first handshakes with a Must-Staple certificate, however many, wait for
 // one request, and no longer than that takes.
 //
-// REQ C5, D2, E4
+// REQ C5, REQ D2, REQ E4
 func TestColdCrowd(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		ca.Responder.SetDelay(2 * time.Second)
@@ -150,7 +150,7 @@ func TestColdCrowd(t *testing.T) {
 
 // How long a first handshake waits.
 //
-// REQ C1, C5, D2
+// REQ C1, REQ C5, REQ D2
 func TestColdWait(t *testing.T) {
 	must, plain := ocsptest.Leaf{MustStaple: true}, ocsptest.Leaf{}
 	silent := &tls.ClientHelloInfo{ServerName: "example.com", Extensions: []uint16{0, 10, 13, 43}}

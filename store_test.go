@@ -137,7 +137,7 @@ func timedTalk(t testing.TB, server, client *tls.Config) (tls.ConnectionState, t
 	return cs, time.Since(begun)
 }
 
-// REQ E1, C5: a restart with the responder down staples from the first
+// REQ E1, REQ C5: a restart with the responder down staples from the first
 // handshake, listed certificate or source, if the store answers within 100 ms.
 func TestRestartStaplesFromTheStore(t *testing.T) {
 	for _, age := range []time.Duration{time.Minute, 40 * time.Hour, 95 * time.Hour} {
@@ -192,7 +192,7 @@ func TestRestartAfterExpiry(t *testing.T) {
 	})
 }
 
-// REQ G2, E1: revoked stays revoked over a restart, whoever is down.
+// REQ G2, REQ E1: revoked stays revoked over a restart, whoever is down.
 func TestRevokedStaysRevoked(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
@@ -314,7 +314,7 @@ func TestMissIsNoWarning(t *testing.T) {
 	})
 }
 
-// REQ E8, G3: a store that fails, in whatever way, delays nothing beyond the
+// REQ E8, REQ G3: a store that fails, in whatever way, delays nothing beyond the
 // one read of 100 ms, loses no staple, and costs one warning a day.
 func TestBadStoreDelaysNothing(t *testing.T) {
 	free := func() {}

@@ -138,7 +138,7 @@ func (c publicCase) wanted() []string {
 	return want
 }
 
-// REQ B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 B12 B14
+// REQ B1, REQ B2, REQ B3, REQ B4, REQ B5, REQ B6, REQ B7, REQ B8, REQ B9, REQ B10, REQ B11, REQ B12, REQ B14
 func TestPublicVectors(t *testing.T) {
 	policies := 0
 	for _, c := range publicCases(t) {

@@ -102,7 +102,7 @@ func outcome(p *staple.Proof, err error) (word, reason string) {
 	return "good", ""
 }
 
-// REQ B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 B12 B13 B14
+// REQ B1, REQ B2, REQ B3, REQ B4, REQ B5, REQ B6, REQ B7, REQ B8, REQ B9, REQ B10, REQ B11, REQ B12, REQ B13, REQ B14
 func TestVectors(t *testing.T) {
 	v := ownVectors(t)
 	for _, c := range v.Cases {
@@ -245,7 +245,7 @@ func TestVerifyEveryBit(t *testing.T) {
 
 // TestVerifyOverTime moves the clock over what a response rests on.
 //
-// REQ B6 B9 B10
+// REQ B6, REQ B9, REQ B10
 func TestVerifyOverTime(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
@@ -326,7 +326,7 @@ func TestNotIssued(t *testing.T) {
 
 // TestRequest compares with x/crypto, which the world's responders understand.
 //
-// REQ A1 A2 A8
+// REQ A1, REQ A2, REQ A8
 func TestRequest(t *testing.T) {
 	v := ownVectors(t)
 	for _, name := range []string{"direct", "rsa", "ed25519"} {

@@ -30,7 +30,7 @@ func (w *world) budget(validity time.Duration) float64 {
 	return 4*200/float64(len(w.sites)) + 5*float64(day)/float64(validity)
 }
 
-// REQ E1, E2, E3, E4, E6, E7, E9, E10, C2, C3: a year. Whatever responders,
+// REQ E1, REQ E2, REQ E3, REQ E4, REQ E6, REQ E7, REQ E9, REQ E10, REQ C2, REQ C3: a year. Whatever responders,
 // clocks and restarts do, within what a validity can bridge, each handshake
 // after a certificate's first successful fetch carries a valid staple.
 //
@@ -140,7 +140,7 @@ func (h *host) outIn(from, to time.Time) bool {
 	return false
 }
 
-// REQ C3, E7: outages longer than any validity. The staple stops exactly when
+// REQ C3, REQ E7: outages longer than any validity. The staple stops exactly when
 // it expires, and comes back without a restart.
 func TestLongOutages(t *testing.T) {
 	weeks, sites := 26, 60
