@@ -86,6 +86,7 @@ func sum(n []int) (total int) {
 // recomputed, nothing expired is served, and there is no burst of requests for
 // what can wait.
 func TestClockSteps(t *testing.T) {
+	t.Parallel()
 	all := func(minute, carrying, of int) {
 		if carrying != of {
 			t.Errorf("minute %d: %d of %d carry a staple", minute, carrying, of)

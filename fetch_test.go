@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -231,6 +232,7 @@ func TestConditionalRequests(t *testing.T) {
 			t.Errorf("%d requests before max-age was over, want 1", got)
 		}
 		time.Sleep(2 * time.Hour)
+		synctest.Wait()
 		log := ca.Responder.Log()
 		if len(log) != 2 || log[0].Header.Get("If-None-Match") != "" || log[1].Header.Get("If-None-Match") == "" {
 			t.Fatalf("requests %+v", log)

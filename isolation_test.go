@@ -75,6 +75,7 @@ func warmUp(t *testing.T, healthy, hanging int) (took time.Duration, peak int) {
 // REQ E4: one responder never delays another's certificates, and none gets
 // more than 32 requests at once.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	alone, _ := warmUp(t, 1000, 0)
 	beside, peak := warmUp(t, 1000, 1000)
 	t.Logf("1,000 certificates at 20 ms: %v alone, %v beside 1,000 at a responder that hangs; at most %d at once", alone, beside, peak)
@@ -97,6 +98,7 @@ const (
 // REQ E4: an outage costs the dead responder a bounded number of requests a
 // minute; a success reopens it in full.
 func TestOutageIsBounded(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []ocsptest.Fault{ocsptest.FaultHang, ocsptest.FaultRefused, ocsptest.FaultHTTP403, ocsptest.FaultExpired} {
 		for _, n := range []int{100, 1_000, 10_000} {
 			if n > 1_000 && (testing.Short() || fault != ocsptest.FaultRefused) {
@@ -163,6 +165,7 @@ func outage(t *testing.T, ca *ocsptest.CA, fault ocsptest.Fault, n int, cold boo
 // REQ E4: certificates that nobody can get a response for do not starve the
 // others of their responder.
 func TestJunkForSome(t *testing.T) {
+	t.Parallel()
 	for _, junk := range []int{1, 4, 20} {
 		t.Run(fmt.Sprint(junk), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
@@ -199,6 +202,7 @@ func TestJunkForSome(t *testing.T) {
 // REQ A3: with two responders for a certificate one may be dead, or both in
 // turn.
 func TestTwoResponders(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []ocsptest.Fault{ocsptest.FaultHang, ocsptest.FaultRefused} {
 		t.Run(fault.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
@@ -268,6 +272,7 @@ func TestProbesForTheLiving(t *testing.T) {
 // Certificates that a source invents per server name are capped, and what is
 // dropped leaves nothing behind in the queue of a dead responder.
 func TestInventedCertificates(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		ca.Responder.SetFault(ocsptest.FaultRefused)
 		s := stapler(t, ca)
@@ -297,6 +302,7 @@ func TestInventedCertificates(t *testing.T) {
 // Those that wait for their first attempt are not pushed out by those that
 // come after them.
 func TestWaitingAreNotPushedOut(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		ca.Responder.SetDelay(time.Second)
 		s := stapler(t, ca)
@@ -309,6 +315,11 @@ func TestWaitingAreNotPushedOut(t *testing.T) {
 		}
 		if got := s.Sizes().Entries; got != 10_000 {
 			t.Errorf("%d entries, want 10,000", got)
+		}
+		own := *leaves(ca, 1)[0] // no room to have its staple judged
+		own.OCSPStaple = []byte("junk of the source's")
+		if got := s.Staple(&own).OCSPStaple; got != nil {
+			t.Errorf("sent %q, which nobody judged", got)
 		}
 		time.Sleep(10 * time.Minute)
 		if got := count(t, s, ca, first); got != len(first) {

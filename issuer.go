@@ -53,24 +53,15 @@ func (t *interned[V]) put(key string, v *V) *V {
 // returns the parsed leaf, or nil if it was not needed or does not parse.
 func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	s.mu.Lock()
-	known, chain := e.flags.resolved, e.chain
+	resolved, chain := e.flags.resolved, e.chain
 	wanted := e.issuer == nil && (!e.flags.none || e.candidate != nil)
 	s.mu.Unlock()
-	if known && !wanted && s.opts.responders == nil {
+	if resolved && !wanted && s.opts.responders == nil {
 		return nil
 	}
-	leaf, err := e.leafOf(), error(nil)
+	leaf := e.leafOf()
 	if leaf == nil {
-		_, err = x509.ParseCertificate(e.der)
-	}
-	if err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		e.flags.resolved, e.flags.none, e.flags.final = true, true, true
-		if e.err == nil {
-			e.err = fmt.Errorf("staple: certificate does not parse: %w", err)
-			s.log(slogWarn, "certificate does not parse, nothing is stapled", "certificate", e, "error", err)
-		}
+		s.unreadable(e)
 		return nil
 	}
 	none := len(httpURLs(leaf.OCSPServer)) == 0 || passes(leaf)
@@ -81,7 +72,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !e.flags.resolved {
-		e.known = knownOf(leaf, none)
+		e.known = known{subject: newSubject(leaf, nil), must: mustStaple(leaf)}
 		e.flags.resolved, e.flags.none = true, none
 		if now, end := s.nanos(), wall(e.notAfter+1); !e.flags.gone && now < end && end < e.die {
 			e.die = end
@@ -95,8 +86,16 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	return leaf
 }
 
-func knownOf(leaf *x509.Certificate, none bool) known {
-	return known{subject: newSubject(leaf, nil), must: mustStaple(leaf)}
+// unreadable has a certificate that does not parse pass through for good.
+func (s *Stapler) unreadable(e *entry) {
+	_, err := x509.ParseCertificate(e.der)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.flags.resolved, e.flags.none, e.flags.final = true, true, true
+	if e.err == nil {
+		e.err = fmt.Errorf("staple: certificate does not parse: %w", err)
+		s.log(slogWarn, "certificate does not parse, nothing is stapled", "certificate", e, "error", err)
+	}
 }
 
 func (e *entry) hasCandidate(s *Stapler) bool {
@@ -256,6 +255,9 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 	for _, u := range httpURLs(leaf.IssuingCertificateURL) {
 		body, err := s.shared(ctx, "HTTP client", u, func() ([]byte, error) { return s.download(s.ctx, u) })
 		if err != nil {
+			if ctx.Err() != nil {
+				s.flight.Forget("HTTP client " + u) // the next attempt must not wait for a call that was lost
+			}
 			errs = append(errs, err)
 			continue
 		}

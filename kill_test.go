@@ -52,6 +52,7 @@ func TestKillChild(t *testing.T) {
 // REQ E1: a process that is killed while it writes leaves each record old or
 // new, and whole.
 func TestKilledWhileWriting(t *testing.T) {
+	t.Parallel()
 	times := killTimes / killLanes
 	if testing.Short() {
 		times /= 10

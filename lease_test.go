@@ -73,6 +73,7 @@ func fleet(t *testing.T, ca *ocsptest.CA, n int, opts ...staple.Option) (fleet [
 // REQ E5: a fleet asks once, the first time and at each refresh, whatever kind
 // of news there is; and none of its cold handshakes goes without a staple.
 func TestFleetAsksOnce(t *testing.T) {
+	t.Parallel()
 	for name, set := range map[string]func(*ocsptest.Responder){
 		"fresh responses":           func(*ocsptest.Responder) {},
 		"304":                       func(r *ocsptest.Responder) { r.SetPresign(true); r.SetHeader("Cache-Control", "max-age=600") },

@@ -26,6 +26,7 @@ var heals = map[ocsptest.Fault]bool{
 //
 // REQ B1-B14, C3, C4, E2, E7 (seen from the client)
 func TestNeverBad(t *testing.T) {
+	t.Parallel()
 	for _, fault := range ocsptest.Faults() {
 		t.Run(fault.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) { neverBad(t, ca, fault) })

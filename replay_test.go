@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -36,6 +37,7 @@ func TestReplay(t *testing.T) {
 		}
 		ca.Responder.SetEdit(backdated)
 		time.Sleep(time.Hour + time.Minute)
+		synctest.Wait()
 		if last.Kind != staple.EventFailed || reason(last.Err) != staple.ReasonReplay {
 			t.Errorf("an older response: %v, %v", last.Kind, last.Err)
 		}
@@ -64,6 +66,7 @@ func TestReplay(t *testing.T) {
 		ca.Responder.SetPresign(true)
 		ca.Responder.SetHeader("Cache-Control", "max-age=60")
 		time.Sleep(24 * time.Hour)
+		synctest.Wait()
 		if last.Kind != staple.EventUnchanged {
 			t.Errorf("the same bytes again: %v, %v", last.Kind, last.Err)
 		}

@@ -66,6 +66,7 @@ func gaps(r *ocsptest.Responder) (gaps []time.Duration) {
 // REQ E3, REQ A10: the earlier of TTL and half of the validity, max-age in between,
 // up to a quarter earlier.
 func TestRefreshTimes(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name          string
 		ttl, validity time.Duration
@@ -105,6 +106,7 @@ func TestRefreshTimes(t *testing.T) {
 // REQ E11, REQ E3, REQ E6: with a healthy responder nothing ever lapses, whatever the
 // validity, also where responses are signed in advance; and nobody is hammered.
 func TestAnyValidity(t *testing.T) {
+	t.Parallel()
 	for _, validity := range []time.Duration{4 * time.Second, 5 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 8 * time.Hour, day, 4 * day, 10 * day} {
 		for _, presign := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v presigned %v", validity, presign), func(t *testing.T) {
@@ -141,6 +143,7 @@ func TestAnyValidity(t *testing.T) {
 // REQ E10: certificates that were loaded together drift apart, whatever sets
 // the pace.
 func TestSpread(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name    string
 		presign bool
@@ -359,6 +362,7 @@ func TestGrace(t *testing.T) {
 // REQ E8: a responder that is gone for good is asked every few hours, and its
 // owner told once a day at most.
 func TestGone(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []ocsptest.Fault{ocsptest.FaultNoHost, ocsptest.FaultHTTP403, ocsptest.FaultHTML} {
 		for _, n := range []int{1, 100} {
 			t.Run(fmt.Sprintf("%v %d", fault, n), func(t *testing.T) {

@@ -181,6 +181,7 @@ func overWire(t *testing.T, right []byte, script func(*wire)) (*http.Client, *at
 // byte into a handshake, do not delay it beyond the cold wait, and see no more
 // requests than are documented.
 func TestScriptedResponders(t *testing.T) {
+	t.Parallel()
 	for _, tc := range scripts {
 		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}, MustStaple: true})

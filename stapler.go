@@ -228,7 +228,12 @@ func (s *Stapler) lookup(cert *tls.Certificate, urgent bool) *entry {
 func (s *Stapler) serve(e *entry, cert *tls.Certificate) *tls.Certificate {
 	if e == nil {
 		s.stats.handshakes[StatePending].Add(1)
-		return cert
+		if len(cert.OCSPStaple) == 0 || s.ctx.Err() != nil {
+			return cert
+		}
+		own := *cert // nobody has judged the staple that the source set
+		own.OCSPStaple = nil
+		return &own
 	}
 	now := s.nanos()
 	h := e.held.Load()

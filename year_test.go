@@ -39,6 +39,7 @@ func (w *world) budget(validity time.Duration) float64 {
 // 5 its owner has other troubles, as fresh responses are from its future. Hours
 // in which a responder is out have a bound of their own: the breaker's probes.
 func TestYear(t *testing.T) {
+	t.Parallel()
 	weeks, sites := yearWeeks(), 200
 	if testing.Short() || raceEnabled {
 		weeks, sites = 3, 60
@@ -143,6 +144,7 @@ func (h *host) outIn(from, to time.Time) bool {
 // REQ C3, REQ E7: outages longer than any validity. The staple stops exactly when
 // it expires, and comes back without a restart.
 func TestLongOutages(t *testing.T) {
+	t.Parallel()
 	weeks, sites := 26, 60
 	if testing.Short() || raceEnabled {
 		weeks, sites = 6, 18
