@@ -304,6 +304,9 @@ func TestAttemptEnds(t *testing.T) {
 			if tc.fault == ocsptest.FaultRedirectLoop && ca.Responder.Requests() > 4 {
 				t.Errorf("%d requests in a redirect loop, want the first and 3", ca.Responder.Requests())
 			}
+			if tc.fault == ocsptest.FaultRedirectScheme && ca.Responder.Requests() != 1 {
+				t.Errorf("%d requests, the second to another scheme", ca.Responder.Requests())
+			}
 		})
 	}
 }

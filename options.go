@@ -90,12 +90,14 @@ func WithTTL(d time.Duration) Option { return func(o *options) { o.ttl = d } }
 func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 
 // WithHTTPClient sets the client that asks responders. A shallow copy of it is
-// used, with the redirect rules of this package (at most 3, http and https
-// alone, a POST stays a POST); its Transport decides about dialling and
-// proxies. Where it is a closed network, the default is better: a client of
-// our own, with the proxy of the environment, that refuses to dial link-local,
-// multicast and unspecified addresses, since URLs come out of certificates.
-// nil means the default.
+// used, with the redirect rules of this package (at most 3, to http and https
+// alone, a POST stays a POST); its Transport decides about dialling, proxies
+// and connections.
+//
+// The default, and nil, is a client of our own: it takes the proxy of the
+// environment, keeps up to 32 connections to a responder, and refuses to dial
+// link-local, multicast and unspecified addresses, since URLs come out of
+// certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // WithLogger sets a logger. Good news is logged at debug level; what an
