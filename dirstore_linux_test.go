@@ -21,9 +21,14 @@ const fullDiskEnv = "STAPLE_TEST_FULL_DISK"
 func TestDirStoreFullDisk(t *testing.T) {
 	if dir := os.Getenv(fullDiskEnv); dir != "" {
 		signal.Ignore(syscall.SIGXFSZ)
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1000, Max: 1000}); err != nil {
+		var limit syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)
 		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1000, Max: limit.Max}); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit) // coverage is written on exit
 		if err := staple.DirStore(dir).Put(background, "staple-ocsp-1", make([]byte, 5000)); !errors.Is(err, syscall.EFBIG) {
 			t.Errorf("Put: %v, want %v", err, syscall.EFBIG)
 		}

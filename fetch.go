@@ -203,7 +203,7 @@ func (s *Stapler) ready(e *entry) bool {
 	if h := e.held.Load(); e.flags.off || e.flags.none && h.stapleAt(now) == nil {
 		s.setLocked(e, StateNone)
 	}
-	e.at = nil
+	s.overLocked(e, now)
 	if s.opts.responders != nil && !e.flags.expired {
 		e.dueAt(now + jitter(int64(s.opts.ttl), 0.25)) // the switch may be turned
 	}
@@ -360,7 +360,8 @@ func older(a *answer, h *held) bool {
 
 // finishLocked ends an attempt that brought a response, or confirmed one.
 func (s *Stapler) finishLocked(e *entry, now int64) {
-	e.at, e.err, e.failures, e.backoff = nil, nil, 0, 0
+	s.overLocked(e, now)
+	e.err, e.failures, e.backoff = nil, 0, 0
 	e.success = now
 	e.cold.Store(false)
 	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl), now+int64(minGap)))
@@ -371,7 +372,8 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
-	e.at, e.err = nil, err
+	s.overLocked(e, now)
+	e.err = err
 	e.failures++
 	s.stats.failures.Add(1)
 	h := e.held.Load()

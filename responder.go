@@ -157,13 +157,28 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 	r := at.rest[i]
 	at.rest = append(append([]*responder(nil), at.rest[:i]...), at.rest[i+1:]...)
 	if r.open {
-		r.probing = true
+		r.probing, at.probe = true, nil
 		s.sendLocked(e, r, true)
 		s.moveLocked(r)
 		return
 	}
 	r.pushLocked(e, false, now)
 	s.dispatchLocked(r, now)
+}
+
+// overLocked ends the attempt for e. Where it was to be a probe and came to no
+// request (the certificate expired, the store had a response), the next in line
+// is tried instead, and not only when the next probe is due.
+func (s *Stapler) overLocked(e *entry, now int64) {
+	at := e.at
+	e.at = nil
+	if at == nil || at.probe == nil {
+		return
+	}
+	if r := at.probe; r.open && !r.probing {
+		r.probeAt = min(r.probeAt, now)
+		s.moveLocked(r)
+	}
 }
 
 // standByLocked ends the attempt for e, as r is not asked for the time being.

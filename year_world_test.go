@@ -33,6 +33,7 @@ type world struct {
 	hosts []*host
 	sites []*site
 	store *yearStore
+	calm  bool // no single faults between outages: each may cost a retry, of up to two hours in the end
 	begun time.Time
 
 	s   *staple.Stapler
@@ -185,7 +186,7 @@ func (h *host) answer(req *http.Request) (*http.Response, error) {
 	fault := ocsptest.FaultNone
 	if o, on := h.out(now); on {
 		fault = o.fault
-	} else if h.faults.IntN(100) == 0 {
+	} else if !h.w.calm && h.faults.IntN(100) == 0 {
 		fault = singleFaults[h.faults.IntN(len(singleFaults))]
 	}
 	c.responder.Script(fault)
