@@ -99,7 +99,7 @@ func (s *Stapler) hold(certs []tls.Certificate) *listing {
 		if empty(&certs[i]) {
 			continue
 		}
-		if e := s.learn(&certs[i], true, false); e != nil {
+		if e := s.learn(&certs[i], true); e != nil {
 			l.entries = append(l.entries, e)
 			s.nominate(e, &certs[i])
 		}

@@ -44,8 +44,8 @@ func (d DirStore) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 2*maxBody+1))
-	if err == nil && len(data) > 2*maxBody {
+	data, err := io.ReadAll(io.LimitReader(f, 2*maxResponse+1))
+	if err == nil && len(data) > 2*maxResponse {
 		err = fmt.Errorf("staple: %s is larger than any record", name)
 	}
 	return data, err

@@ -73,7 +73,7 @@ func (j *jobs) pop() *entry {
 // learn returns the entry of a certificate that find does not know, making it
 // if need be. It returns nil when there is no room, and after Close. The bytes
 // are compared in full, so a renewed certificate never finds its predecessor.
-func (s *Stapler) learn(cert *tls.Certificate, listed, urgent bool) *entry {
+func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	der := cert.Certificate[0]
 	id := maphash.Bytes(s.cache.seed, der)
 	s.mu.Lock()
@@ -100,7 +100,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed, urgent bool) *entry {
 	}
 	s.cache.addLocked(e)
 	s.cache.queueLocked(e)
-	s.startLocked(e, urgent)
+	s.startLocked(e, !listed) // a handshake may wait for it
 	s.moveLocked(e)
 	return e
 }

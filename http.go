@@ -20,7 +20,6 @@ import (
 )
 
 const (
-	maxBody      = 128 << 10      // of a response; a Certificate message has to fit into 256 KiB
 	maxGetURL    = 255            // RFC 9919 §6
 	maxRedirects = 3              //
 	recall       = 24 * time.Hour // how long it is remembered what a responder wants
@@ -393,12 +392,12 @@ func (s *Stapler) roundTrip(ctx context.Context, responder, method, u string, bo
 
 func readResult(responder string, res *http.Response) (*result, error) {
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
 	switch {
 	case err != nil:
 		return nil, transportError(responder, err)
-	case len(body) > maxBody:
-		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxBody)}
+	case len(body) > maxResponse:
+		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxResponse)}
 	case res.ContentLength > int64(len(body)) && res.Request.Method != http.MethodHead && res.StatusCode != http.StatusNotModified:
 		return nil, transportError(responder, io.ErrUnexpectedEOF)
 	}

@@ -166,7 +166,7 @@ func (s *Stapler) GetCertificate(next func(*tls.ClientHelloInfo) (*tls.Certifica
 		if err != nil || empty(cert) || challenge(hello) {
 			return cert, err
 		}
-		e := s.lookup(cert, true)
+		e := s.lookup(cert)
 		if e != nil && e.cold.Load() && hello != nil && slices.Contains(hello.Extensions, extStatusRequest) {
 			s.wait(hello.Context(), e)
 		}
@@ -186,7 +186,7 @@ func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*
 		if err != nil || empty(cert) {
 			return cert, err
 		}
-		e := s.lookup(cert, true)
+		e := s.lookup(cert)
 		if e != nil && e.cold.Load() && cri != nil && cri.Version >= tls.VersionTLS13 {
 			s.wait(cri.Context(), e)
 		}
@@ -202,7 +202,7 @@ func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
 	if empty(cert) {
 		return cert
 	}
-	return s.serve(s.lookup(cert, true), cert)
+	return s.serve(s.lookup(cert), cert)
 }
 
 func empty(cert *tls.Certificate) bool {
@@ -216,11 +216,11 @@ func challenge(hello *tls.ClientHelloInfo) bool {
 }
 
 // lookup returns the entry for cert; nil if there is no room for one.
-func (s *Stapler) lookup(cert *tls.Certificate, urgent bool) *entry {
+func (s *Stapler) lookup(cert *tls.Certificate) *entry {
 	if e := s.cache.find(cert); e != nil {
 		return e
 	}
-	return s.learn(cert, false, urgent)
+	return s.learn(cert, false)
 }
 
 // serve returns cert with what e holds for it now. It is all of our part in a
@@ -272,7 +272,7 @@ func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
 		return
 	}
 	p := &cert.OCSPStaple[0]
-	if e.judged.Load() == p || len(cert.OCSPStaple) > maxBody {
+	if e.judged.Load() == p || len(cert.OCSPStaple) > maxResponse {
 		return
 	}
 	s.mu.Lock()
@@ -389,7 +389,7 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 			errs = append(errs, fmt.Errorf("certificate %d: %w", i, errEmpty))
 			continue
 		}
-		e := s.learn(cert, true, false)
+		e := s.learn(cert, true)
 		if e == nil {
 			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
 			errs = append(errs, fmt.Errorf("staple: %s: %w", nameOf(cert.Certificate[0], leaf), ErrClosed))

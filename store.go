@@ -92,7 +92,7 @@ func (r *record) encode() []byte {
 var errRecord = errors.New("staple: stored record is not a PEM block " + recordType)
 
 func parseRecord(data []byte) (*record, error) {
-	if len(data) > 2*maxBody {
+	if len(data) > 2*maxResponse {
 		return nil, errRecord
 	}
 	block, _ := pem.Decode(data)
