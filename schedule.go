@@ -220,7 +220,7 @@ func (h *held) refreshAt(ttl time.Duration) int64 {
 	gap := max(int64(ttl), h.maxAge+h.maxAge/3)
 	switch {
 	case hint > 0 && half <= length/4:
-		return h.checked + max(hint+jitter(length/12, 1), least)
+		return h.checked + max(hint+jitter(length/6, 1), least)
 	case half <= length/8:
 		return h.checked + max(jitter(min((h.until-h.checked)/8, int64(ttl)), 0.25), least)
 	case gap > half && hint > half/2:
