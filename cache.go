@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"math"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,9 +15,9 @@ const (
 	// maxNever caps the entries that never held a response and that no live
 	// config lists: what a source invents per server name must not grow us.
 	maxNever = 10_000
-	// maxKeys is how many copies of one leaf's bytes find its entry without a
-	// hash: one per config that parsed the same file by itself, say.
-	maxKeys = 4
+	// maxAliases is how many more copies of one leaf's bytes find its entry
+	// without a hash: one per config that parsed the same file by itself, say.
+	maxAliases = 3
 	// idleLife is how long an entry outlives its last handshake.
 	idleLife = 7 * 24 * time.Hour
 	// never is a due time that does not come.
@@ -28,48 +27,80 @@ const (
 // entry is what a Stapler knows of one certificate. The atomics are all that a
 // handshake reads; what follows them is guarded by Stapler.mu, but for what is
 // said to be set once.
+//
+// There may be a million: this one is 256 bytes, which is a size class, and a
+// field more makes it 288.
 type entry struct {
+	ref                         // der, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
 	held   atomic.Pointer[held] // never nil
 	due    atomic.Int64         // Unix ns of the next attempt; never while one is under way
-	seen   atomic.Int64         // Unix hour of the last handshake
 	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
+	seen   atomic.Int32         // Unix hour of the last handshake
 	lists  atomic.Int32         // live configs, and Prefetch calls, that list it
 	cold   atomic.Bool          // handshakes may have to wait: see wait
 
-	id    uint64   // hash of the leaf
-	der   []byte   // the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
-	chain [][]byte // the rest of the chain, dropped once the issuer is found
-	keys  []*byte  // where the leaf's bytes were met
-	twin  *entry   // next entry with the same id
+	flags               flags
+	must                bool       // Must-Staple; this and the next are set by resolve
+	backoff             uint8      // exponent of the next retry; starts anew when validity is lost
+	failures            uint32     // attempts failed since the last success
+	notBefore, notAfter int64      // of the leaf, in Unix seconds
+	issuer              *issuer    // nil: not found yet
+	id                  uint64     // hash of the leaf
+	twin                *entry     // next entry with the same id
+	timing                         // of what is next: an attempt, an alarm, its death
+	route               *route     // who is asked, in order; nil or empty: nobody
+	best                *responder // the one that answered last
+	at                  *attempt   // nil between attempts
+	gate                *gate      // what handshakes and Prefetch wait for
+	err                 error      // of the last attempt
+	queue               *urgency   // of a responder
+	slot                int        // in queue
+	deadline            int64      // Unix ns: the order in queue
+	alarm               int64      // when EventExpiring or EventExpired is due
+	die                 int64      // when to look whether the entry should be dropped
+	learned             int64      // Unix ns
+	success             int64      // Unix ns of the last answer that was one
+	more                *rare
+}
 
-	known                // set by resolve
-	timing               // of what is next: an attempt, an alarm, its death
-	route     *route     // who is asked, in order; nil or empty: nobody
-	best      *responder // the one that answered last
-	at        *attempt   // nil between attempts
-	gate      *gate      // what handshakes and Prefetch wait for
-	candidate []byte     // a staple that the source set, to be judged
-	err       error      // of the last attempt
-	failures  int        // attempts failed since the last success
-	backoff   uint8      // exponent of the next retry; starts anew when validity is lost
-	flags     flags
-	queue     *urgency // of a responder
-	slot      int      // in queue
-	deadline  int64    // Unix ns: the order in queue
-	alarm     int64    // when EventExpiring or EventExpired is due
-	die       int64    // when to look whether the entry should be dropped
-	learned   int64    // Unix ns
-	success   int64    // Unix ns of the last answer that was one
+// rare is what most entries do without once they hold a response.
+type rare struct {
+	chain     [][]byte // the rest of the chain, dropped once the issuer is found
+	candidate []byte   // a staple that the source set, to be judged
+	aliases   []*ref   // where else the leaf's bytes were met, oldest first
 	otherAt   int64    // Unix ns: when the other CertID hash was tried
 	warned    int64    // Unix ns of the last warning
 	never     *neverList
 	prev, nxt *entry // in never
 }
 
-// known is what an entry has from its certificate, apart from its bytes.
-type known struct {
-	subject
-	must bool // Must-Staple
+// rare returns what there is of it, to be read.
+func (e *entry) rare() rare {
+	if e.more == nil {
+		return rare{}
+	}
+	return *e.more
+}
+
+// also returns it to be written.
+func (e *entry) also() *rare {
+	if e.more == nil {
+		e.more = new(rare)
+	}
+	return e.more
+}
+
+// trimLocked gives it up if nothing is in it.
+func (e *entry) trimLocked(now int64) {
+	if m := e.more; m != nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
+		m.warned == 0 && now > m.otherAt+int64(time.Hour) {
+		e.more = nil
+	}
+}
+
+// subject returns what a response must speak of.
+func (e *entry) subject() subject {
+	return subject{serial: serialOf(e.der), notBefore: e.notBefore, notAfter: e.notAfter, issuer: e.issuer}
 }
 
 type flags struct {
@@ -91,9 +122,8 @@ type flags struct {
 // A held is an immutable snapshot of the newest verified response.
 type held struct {
 	state      State  // Good stays Good past until: see at
-	raw        []byte // nil: none
 	staple     bool   // raw may be stapled while it is current
-	from       int64  // Unix ns, 0 but for responses without nextUpdate: a clock behind it was set back
+	raw        []byte // nil: none
 	until      int64  // Unix ns: not served from then on
 	limit      int64  // Unix ns: the end of the first thing that it rests on
 	thisUpdate int64  // Unix s
@@ -110,7 +140,13 @@ type held struct {
 type conditionalHeaders struct{ url, etag, modified string }
 
 // current reports whether the response may be served at now.
-func (h *held) current(now int64) bool { return h.raw != nil && h.from <= now && now < h.until }
+func (h *held) current(now int64) bool {
+	if h.raw == nil || now >= h.until {
+		return false
+	}
+	// What is counted from its receipt was not received in the future: the clock was set back.
+	return h.nextUpdate != 0 || now >= h.checked-int64(clockSkew)
+}
 
 // at returns the state of what is served at now.
 func (h *held) at(now int64) State {
@@ -130,15 +166,14 @@ func (h *held) stapleAt(now int64) []byte {
 
 // with returns a copy of h in another state.
 func (h *held) with(s State) *held {
-	return &held{state: s, raw: h.raw, staple: h.staple, from: h.from, until: h.until, limit: h.limit, thisUpdate: h.thisUpdate,
+	return &held{state: s, raw: h.raw, staple: h.staple, until: h.until, limit: h.limit, thisUpdate: h.thisUpdate,
 		nextUpdate: h.nextUpdate, producedAt: h.producedAt, received: h.received, checked: h.checked, maxAge: h.maxAge, cond: h.cond}
 }
 
 // cache finds entries by certificate. Lookups by the address of the leaf's
 // bytes take no lock; everything else is guarded by Stapler.mu.
 type cache struct {
-	byAddr  sync.Map // *byte, the first of a leaf's DER, to *entry: the key keeps the bytes alive, so no address is reused
-	seed    maphash.Seed
+	byAddr  index
 	byID    map[uint64]*entry
 	n       int
 	waiting neverList // never stapled, unlisted, first attempt to come
@@ -148,16 +183,15 @@ type cache struct {
 // find returns the entry of cert, or nil.
 func (c *cache) find(cert *tls.Certificate) *entry {
 	der := cert.Certificate[0]
-	v, ok := c.byAddr.Load(&der[0])
-	if !ok {
-		return nil
-	}
 	// The same address with another length is a slice of a larger buffer.
-	if e := v.(*entry); len(e.der) == len(der) {
-		return e
+	if r := c.byAddr.find(der); r != nil && len(r.der) == len(der) {
+		return r.of
 	}
 	return nil
 }
+
+// hash returns the id of a leaf.
+func (c *cache) hash(der []byte) uint64 { return maphash.Bytes(c.byAddr.seed, der) }
 
 // findLocked returns the entry with these bytes, wherever they stand.
 func (c *cache) findLocked(id uint64, der []byte) *entry {
@@ -171,28 +205,33 @@ func (c *cache) findLocked(id uint64, der []byte) *entry {
 
 // aliasLocked lets der, a copy of the leaf of e, find e without a hash.
 func (c *cache) aliasLocked(e *entry, der []byte) {
-	if _, ok := c.byAddr.Load(&der[0]); ok {
+	if c.byAddr.find(der) != nil {
 		return // another length at the same address: hashed each time
 	}
-	if len(e.keys) == maxKeys { // a source that reads its files anew each time
-		c.byAddr.Delete(e.keys[0])
-		e.keys = append(e.keys[:0], e.keys[1:]...)
+	m := e.also()
+	if len(m.aliases) == maxAliases { // a source that reads its files anew each time
+		c.byAddr.removeLocked(m.aliases[0])
+		m.aliases = append(m.aliases[:0], m.aliases[1:]...)
 	}
-	e.keys = append(e.keys, &der[0])
-	c.byAddr.Store(&der[0], e)
+	r := &ref{der: der, of: e}
+	m.aliases = append(m.aliases, r)
+	c.byAddr.addLocked(r)
 }
 
 func (c *cache) addLocked(e *entry) {
 	e.twin = c.byID[e.id]
 	c.byID[e.id] = e
 	c.n++
-	c.aliasLocked(e, e.der)
+	if e.of = e; c.byAddr.find(e.der) == nil { // else a slice of a larger buffer
+		c.byAddr.addLocked(&e.ref)
+	}
 }
 
 func (c *cache) removeLocked(e *entry) {
 	e.flags.gone = true
-	for _, k := range e.keys {
-		c.byAddr.Delete(k)
+	c.byAddr.removeLocked(&e.ref)
+	for _, r := range e.rare().aliases {
+		c.byAddr.removeLocked(r)
 	}
 	if c.byID[e.id] == e {
 		if e.twin == nil {
@@ -234,8 +273,8 @@ func (c *cache) queueLocked(e *entry) {
 }
 
 func (c *cache) unqueueLocked(e *entry) {
-	if e.never != nil {
-		e.never.remove(e)
+	if l := e.rare().never; l != nil {
+		l.remove(e)
 	}
 }
 
@@ -246,9 +285,10 @@ type neverList struct {
 }
 
 func (l *neverList) push(e *entry) {
-	e.never, e.prev, e.nxt = l, l.last, nil
+	m := e.also()
+	m.never, m.prev, m.nxt = l, l.last, nil
 	if l.last != nil {
-		l.last.nxt = e
+		l.last.more.nxt = e
 	} else {
 		l.first = e
 	}
@@ -257,17 +297,18 @@ func (l *neverList) push(e *entry) {
 }
 
 func (l *neverList) remove(e *entry) {
-	if e.prev != nil {
-		e.prev.nxt = e.nxt
+	m := e.more
+	if m.prev != nil {
+		m.prev.more.nxt = m.nxt
 	} else {
-		l.first = e.nxt
+		l.first = m.nxt
 	}
-	if e.nxt != nil {
-		e.nxt.prev = e.prev
+	if m.nxt != nil {
+		m.nxt.more.prev = m.prev
 	} else {
-		l.last = e.prev
+		l.last = m.prev
 	}
-	e.never, e.prev, e.nxt = nil, nil, nil
+	m.never, m.prev, m.nxt = nil, nil, nil
 	l.n--
 }
 

@@ -136,14 +136,16 @@ func (s *Stapler) wordLocked(n *notice) {
 	n.level, n.msg = slogDebug, "OCSP event"
 	loud := func(level slog.Level, msg string) {
 		n.msg = msg
-		if e.warned == 0 || now-e.warned >= int64(24*time.Hour) || now < e.warned || n.kind == EventExpired {
-			n.level, e.warned = level, now
+		if last := e.rare().warned; last == 0 || now-last >= int64(24*time.Hour) || now < last || n.kind == EventExpired {
+			n.level, e.also().warned = level, now
 		}
 	}
 	switch n.kind {
 	case EventFetched:
 		n.msg = "OCSP response fetched"
-		e.warned = 0
+		if e.more != nil {
+			e.more.warned = 0
+		}
 	case EventUnchanged:
 		n.msg = "OCSP response confirmed, nothing new"
 	case EventStored:

@@ -2,6 +2,7 @@ package staple
 
 import (
 	"time"
+	"unsafe"
 )
 
 // WithNow sets the clock, for tests of clock steps and suspend: the bubbles of
@@ -41,4 +42,56 @@ func RetryAfter(validity, left time.Duration, backoff uint8, hint time.Duration)
 	h := &held{raw: []byte{0}, nextUpdate: 1, until: now + int64(left)}
 	h.thisUpdate = (h.until - int64(validity)) / int64(time.Second)
 	return time.Duration(h.retryAfter(now, backoff, hint))
+}
+
+// EntrySize is the size of what is kept for each certificate, and HeldSize that
+// of what is kept for each response.
+const (
+	EntrySize = unsafe.Sizeof(entry{})
+	HeldSize  = unsafe.Sizeof(held{})
+)
+
+// Index is the index of leaves by address, with names for what it finds.
+type Index struct {
+	x    index
+	refs map[*byte]*ref
+	name map[*entry]int
+}
+
+// NewIndex returns an empty index.
+func NewIndex() *Index {
+	return &Index{x: newIndex(), refs: make(map[*byte]*ref), name: make(map[*entry]int)}
+}
+
+// Add adds der by a name; Add and Remove must not be called at the same time.
+func (x *Index) Add(der []byte, name int) {
+	e := new(entry)
+	e.ref = ref{der: der, of: e}
+	x.refs[&der[0]], x.name[e] = &e.ref, name
+	x.x.addLocked(&e.ref)
+}
+
+// Remove removes der.
+func (x *Index) Remove(der []byte) { x.x.removeLocked(x.refs[&der[0]]) }
+
+// Find returns the name for der, if it is there.
+func (x *Index) Find(der []byte) (name int, ok bool) {
+	r := x.x.find(der)
+	if r == nil {
+		return 0, false
+	}
+	return x.name[r.of], true
+}
+
+// Has is Find without the name, which may be called at any time.
+func (x *Index) Has(der []byte) bool { return x.x.find(der) != nil }
+
+// Slots counts the places in the index.
+func (x *Index) Slots() (n int) {
+	for i := range x.x.shards {
+		if p := x.x.shards[i].slots.Load(); p != nil {
+			n += len(*p)
+		}
+	}
+	return n
 }

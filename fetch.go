@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"hash/maphash"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -75,7 +74,7 @@ func (j *jobs) pop() *entry {
 // are compared in full, so a renewed certificate never finds its predecessor.
 func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	der := cert.Certificate[0]
-	id := maphash.Bytes(s.cache.seed, der)
+	id := s.cache.hash(der)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.cache.findLocked(id, der); e != nil {
@@ -90,10 +89,13 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 		return nil
 	}
 	now := s.nanos()
-	e := &entry{id: id, der: der, chain: cert.Certificate[1:], alarm: never, learned: now}
+	e := &entry{ref: ref{der: der}, id: id, alarm: never, learned: now}
+	if chain := cert.Certificate[1:]; len(chain) > 0 {
+		e.also().chain = chain
+	}
 	e.held.Store(&held{state: StatePending})
 	e.cold.Store(true)
-	e.seen.Store(now / int64(time.Hour))
+	e.seen.Store(hourOf(now))
 	e.die = now + int64(idleLife)
 	if listed {
 		e.lists.Add(1)
@@ -313,12 +315,11 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	return nil
 }
 
-// bound sets from when to when h may be served: without nextUpdate that is a
-// TTL from its receipt.
+// bound sets until when h may be served: without nextUpdate that is a TTL from
+// its receipt.
 func (h *held) bound(ttl time.Duration) {
 	h.until = h.limit
 	if h.nextUpdate == 0 {
-		h.from = h.checked - int64(5*time.Minute)
 		h.until = min(h.limit, h.checked+int64(ttl))
 	}
 }
@@ -364,8 +365,9 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 	e.err, e.failures, e.backoff = nil, 0, 0
 	e.success = now
 	e.cold.Store(false)
-	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl), now+int64(minGap)))
+	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)))
 	s.cache.queueLocked(e)
+	e.trimLocked(now)
 	s.settleLocked(e)
 	s.moveLocked(e)
 }
@@ -413,13 +415,12 @@ func (s *Stapler) endLocked(e *entry, now int64) {
 // judge takes the staple that the source had set for a candidate.
 func (s *Stapler) judge(e *entry) {
 	s.mu.Lock()
-	raw := e.candidate
-	sub := e.subject
+	raw, sub := e.rare().candidate, e.subject()
 	if raw == nil || sub.issuer == nil || e.flags.off {
 		s.mu.Unlock()
 		return // without an issuer it waits until there is one
 	}
-	e.candidate = nil
+	e.more.candidate = nil
 	s.mu.Unlock()
 	now := s.opts.now()
 	p, err := verify(raw, &sub, now, 0)

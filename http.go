@@ -110,7 +110,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	}
 	s.mu.Lock()
 	now := s.nanos()
-	q := &inquiry{s: s, r: r, e: e, sub: e.subject, held: e.held.Load(), post: now < r.postUntil,
+	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), post: now < r.postUntil,
 		mayPost: now > r.postTried+int64(time.Hour)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
@@ -120,7 +120,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	if swapped {
 		first, second = second, first
 	}
-	again := now > e.otherAt+int64(time.Hour)
+	again := now > e.rare().otherAt+int64(time.Hour)
 	s.mu.Unlock()
 
 	a, err := q.ask(ctx, first)
@@ -130,13 +130,14 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	b, otherErr := q.ask(ctx, second)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.otherAt = s.nanos()
+	now = s.nanos()
+	e.also().otherAt = now
 	if otherErr != nil {
 		return nil, err
 	}
 	r.otherUntil = 0
 	if !swapped {
-		r.otherUntil = e.otherAt + int64(recall)
+		r.otherUntil = now + int64(recall)
 	}
 	return b, nil
 }

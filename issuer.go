@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"weak"
@@ -53,8 +54,8 @@ func (t *interned[V]) put(key string, v *V) *V {
 // returns the parsed leaf, or nil if it was not needed or does not parse.
 func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	s.mu.Lock()
-	resolved, chain := e.flags.resolved, e.chain
-	wanted := e.issuer == nil && (!e.flags.none || e.candidate != nil)
+	resolved, chain := e.flags.resolved, e.rare().chain
+	wanted := e.issuer == nil && (!e.flags.none || e.rare().candidate != nil)
 	s.mu.Unlock()
 	if resolved && !wanted && s.opts.responders == nil {
 		return nil
@@ -72,7 +73,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !e.flags.resolved {
-		e.known = known{subject: newSubject(leaf, nil), must: mustStaple(leaf)}
+		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), mustStaple(leaf)
 		e.flags.resolved, e.flags.none = true, none
 		if now, end := s.nanos(), wall(e.notAfter+1); !e.flags.gone && now < end && end < e.die {
 			e.die = end
@@ -80,7 +81,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 		}
 	}
 	if is != nil && e.issuer == nil {
-		e.issuer, e.chain = is, nil
+		e.foundLocked(is)
 		e.flags.lost = false
 	}
 	return leaf
@@ -101,7 +102,7 @@ func (s *Stapler) unreadable(e *entry) {
 func (e *entry) hasCandidate(s *Stapler) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return e.candidate != nil
+	return e.rare().candidate != nil
 }
 
 // passes reports whether a certificate is of a kind that is never asked about.
@@ -186,7 +187,7 @@ func (s *Stapler) routeOfLocked(urls []string) *route {
 	}
 	rt := &route{}
 	for _, u := range urls {
-		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u}))
+		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u, phase: rand.Uint64()}))
 	}
 	return s.routes.put(key, rt)
 }
@@ -244,6 +245,14 @@ func (s *Stapler) issuerFrom(der []byte) *issuer {
 	return s.issuers.put(string(der), is)
 }
 
+// foundLocked notes who issued the certificate of e.
+func (e *entry) foundLocked(is *issuer) {
+	e.issuer = is
+	if e.more != nil {
+		e.more.chain = nil
+	}
+}
+
 // fetchIssuer gets the issuer of e from where its certificate says (RFC 5280
 // §4.2.2.1). Certificates of one issuer share the download.
 func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
@@ -271,7 +280,7 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 		}
 		is := s.issuerFrom(cert.Raw)
 		s.mu.Lock()
-		e.issuer, e.chain = is, nil
+		e.foundLocked(is)
 		s.mu.Unlock()
 		return nil
 	}

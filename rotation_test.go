@@ -179,17 +179,19 @@ func TestEntriesDie(t *testing.T) {
 	})
 }
 
-// heap returns what is allocated once everything that can go is gone. Cleanups
+// heap returns what is allocated, in MiB, once everything that can go is gone. Cleanups
 // run in the runtime's goroutine, outside of any bubble: collecting twice, with
 // a turn for it in between, is enough for those of one rotation or more ago.
-func heap() float64 {
+func heap() float64 { return heapBytes() / (1 << 20) }
+
+func heapBytes() float64 {
 	for range 3 {
 		runtime.GC()
 		runtime.Gosched()
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc) / (1 << 20)
+	return float64(m.HeapAlloc)
 }
 
 // Memory is flat over 100,000 rotations, ten minutes apart, of what a source

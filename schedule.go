@@ -56,6 +56,9 @@ func (t *timers) Pop() any {
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
 
+// hourOf returns a time in ns as one in hours.
+func hourOf(now int64) int32 { return int32(now / int64(time.Hour)) }
+
 // wall returns a time in Unix seconds as one in ns, where that has an end:
 // private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
 func wall(sec int64) int64 {
@@ -185,8 +188,11 @@ func smear(h *held, due, now int64) int64 {
 }
 
 // jitter returns d less a random part of up to share of it.
-func jitter(d int64, share float64) int64 {
-	return d - int64(float64(d)*share*rand.Float64())
+func jitter(d int64, share float64) int64 { return less(d, share, rand.Float64()) }
+
+// less returns d less share of it, times random in [0, 1).
+func less(d int64, share, random float64) int64 {
+	return d - int64(float64(d)*share*random)
 }
 
 // clamp returns d within [lo, hi].
@@ -203,16 +209,16 @@ func (h *held) span() (start, length int64) {
 
 // refreshAt returns when to ask again for h after a success: after the TTL, or
 // the responder's max-age where that is longer, but at half of the validity at
-// the latest. A random part less lets certificates drift apart that were loaded
-// together: a quarter, or a half of what half-life leaves. That may cut max-age
-// short where it is as long as half of the validity, as it is where responses
-// are signed in advance.
+// the latest. A part less, random in [0, 1), lets certificates drift apart that
+// were loaded together: a quarter, or a half of what half-life leaves. That may
+// cut max-age short where it is as long as half of the validity, as it is where
+// responses are signed in advance.
 //
 // Who asked in the half before half-life has made that refresh. What comes next
 // should bring the successor, which is signed about now: at the end of max-age,
 // or soon after, not for all at once. Past half-life the responder still hands
 // out what we hold, and is asked more often as the end comes nearer.
-func (h *held) refreshAt(ttl time.Duration) int64 {
+func (h *held) refreshAt(ttl time.Duration, random float64) int64 {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
 	least := clamp(time.Duration(length/64), minGap, time.Minute)
@@ -220,13 +226,13 @@ func (h *held) refreshAt(ttl time.Duration) int64 {
 	gap := max(int64(ttl), h.maxAge+h.maxAge/3)
 	switch {
 	case hint > 0 && half <= length/4:
-		return h.checked + max(hint+jitter(length/6, 1), least)
+		return h.checked + max(hint+less(length/12, 1, random), least)
 	case half <= length/8:
-		return h.checked + max(jitter(min((h.until-h.checked)/8, int64(ttl)), 0.25), least)
+		return h.checked + max(less(min((h.until-h.checked)/8, int64(ttl)), 0.25, random), least)
 	case gap > half && hint > half/2:
-		return h.checked + max(jitter(half, 0.5), least)
+		return h.checked + max(less(half, 0.5, random), least)
 	}
-	return h.checked + max(jitter(min(gap, half), 0.25), least)
+	return h.checked + max(less(min(gap, half), 0.25, random), least)
 }
 
 // retryAfter returns how long to wait after a failure: exponential in the
@@ -283,7 +289,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	} else if e.notAfter != 0 {
 		end = wall(e.notAfter + 1)
 	}
-	idle := max(e.learned, e.seen.Load()*int64(time.Hour)+int64(time.Hour)) + life
+	idle := max(e.learned, (int64(e.seen.Load())+1)*int64(time.Hour)) + life
 	if e.lists.Load() > 0 {
 		idle = max(idle, now+int64(24*time.Hour))
 	}

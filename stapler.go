@@ -53,7 +53,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,7 +113,7 @@ func New(opts ...Option) *Stapler {
 	s := &Stapler{opts: resolveOptions(opts), armed: never}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
-	s.cache.seed = maphash.MakeSeed()
+	s.cache.byAddr = newIndex()
 	s.cache.byID = make(map[uint64]*entry)
 	return s
 }
@@ -238,7 +237,7 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) *tls.Certificate {
 	now := s.nanos()
 	h := e.held.Load()
 	s.stats.handshakes[h.at(now)].Add(1)
-	if hour := now / int64(time.Hour); e.seen.Load() != hour {
+	if hour := hourOf(now); e.seen.Load() != hour {
 		e.seen.Store(hour)
 	}
 	if now-int64(time.Second) > e.due.Load() {
@@ -278,7 +277,7 @@ func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.judged.Swap(p) != p {
-		e.candidate = cert.OCSPStaple
+		e.also().candidate = cert.OCSPStaple
 		s.workLocked(e, true)
 	}
 }
@@ -290,8 +289,8 @@ func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.flags.lost && e.at == nil && !sameChain(e.chain, cert.Certificate[1:]) {
-		e.chain = cert.Certificate[1:]
+	if e.flags.lost && e.at == nil && !sameChain(e.rare().chain, cert.Certificate[1:]) {
+		e.also().chain = cert.Certificate[1:]
 		e.flags.final, e.flags.lost = false, false
 		s.startLocked(e, true)
 	}

@@ -137,7 +137,7 @@ func (s *Stapler) each(f func(*entry)) {
 
 func (e *entry) statusLocked(now int64) Status {
 	h := e.held.Load()
-	st := Status{State: h.at(now), MustStaple: e.must, Failures: e.failures, Err: e.err, LastSuccess: unixNano(e.success)}
+	st := Status{State: h.at(now), MustStaple: e.must, Failures: int(e.failures), Err: e.err, LastSuccess: unixNano(e.success)}
 	if h.raw != nil {
 		st.ThisUpdate, st.NextUpdate = unix(h.thisUpdate), unix(h.nextUpdate)
 		if h.nextUpdate == 0 {

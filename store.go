@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -132,7 +133,7 @@ func (s *Stapler) load(e *entry) (done bool) {
 	}
 	// Nothing newer than what is held spares nothing: it is what is held that is due.
 	h := e.held.Load()
-	if done = h != had && h.refreshAt(s.opts.ttl) > now; done {
+	if done = h != had && h.refreshAt(s.opts.ttl, rand.Float64()) > now; done {
 		s.finishLocked(e, now)
 	} else if first {
 		// The handshake that waited for the store goes on. Later reads leave the
@@ -148,7 +149,7 @@ func (s *Stapler) load(e *entry) (done bool) {
 // read returns the verified response that the store holds for e, if any.
 func (s *Stapler) read(e *entry) (*answer, error) {
 	s.mu.Lock()
-	sub, rt, resting := e.subject, e.route, s.nanos() < s.storeUntil
+	sub, rt, resting := e.subject(), e.route, s.nanos() < s.storeUntil
 	s.mu.Unlock()
 	if sub.issuer == nil || resting {
 		return nil, nil // resting: it was slow, and delays nothing

@@ -141,19 +141,36 @@ func newSubject(leaf *x509.Certificate, iss *issuer) subject {
 }
 
 func serialNumber(leaf *x509.Certificate) []byte {
-	in := cryptobyte.String(leaf.RawTBSCertificate)
-	var body, serial cryptobyte.String
-	if in.ReadASN1(&body, asn1.SEQUENCE) && body.SkipOptionalASN1(tag0) && readInteger(&body, &serial) {
+	if serial := serialIn(leaf.RawTBSCertificate); serial != nil || leaf.SerialNumber == nil {
 		return serial
 	}
-	if leaf.SerialNumber == nil { // made by hand
-		return nil
-	}
+	// The certificate was made by hand.
+	var serial cryptobyte.String
 	var b cryptobyte.Builder
 	b.AddASN1BigInt(leaf.SerialNumber)
-	in = b.BytesOrPanic()
+	in := cryptobyte.String(b.BytesOrPanic())
 	readInteger(&in, &serial)
 	return serial
+}
+
+// serialOf returns the serial number in a certificate's bytes, nil if it can't
+// be read.
+func serialOf(der []byte) []byte {
+	in := cryptobyte.String(der)
+	var cert cryptobyte.String
+	if !in.ReadASN1(&cert, asn1.SEQUENCE) {
+		return nil
+	}
+	return serialIn(cert)
+}
+
+// serialIn returns that in a TBSCertificate, which may have more behind it.
+func serialIn(tbs cryptobyte.String) []byte {
+	var body, serial cryptobyte.String
+	if tbs.ReadASN1(&body, asn1.SEQUENCE) && body.SkipOptionalASN1(tag0) && readInteger(&body, &serial) {
+		return serial
+	}
+	return nil
 }
 
 // A proof is what a verified response says.
