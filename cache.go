@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"hash/maphash"
 	"math"
+	"net/http"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,8 @@ const (
 // handshake reads; what follows them is guarded by Stapler.mu, but for what is
 // said to be set once.
 //
-// There may be a million: this one is 256 bytes, which is a size class, and a
-// field more makes it 288.
+// There may be a million: this is 208 bytes, a size class of the allocator, and
+// a field more makes it 224.
 type entry struct {
 	ref                         // der, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
 	held   atomic.Pointer[held] // never nil
@@ -42,29 +43,27 @@ type entry struct {
 	flags               flags
 	must                bool       // Must-Staple; this and the next are set by resolve
 	backoff             uint8      // exponent of the next retry; starts anew when validity is lost
-	failures            uint32     // attempts failed since the last success
+	slot                int32      // in queue
 	notBefore, notAfter int64      // of the leaf, in Unix seconds
 	issuer              *issuer    // nil: not found yet
 	id                  uint64     // hash of the leaf
-	twin                *entry     // next entry with the same id
 	timing                         // of what is next: an attempt, an alarm, its death
 	route               *route     // who is asked, in order; nil or empty: nobody
 	best                *responder // the one that answered last
 	at                  *attempt   // nil between attempts
 	gate                *gate      // what handshakes and Prefetch wait for
-	err                 error      // of the last attempt
 	queue               *urgency   // of a responder
-	slot                int        // in queue
 	deadline            int64      // Unix ns: the order in queue
 	alarm               int64      // when EventExpiring or EventExpired is due
 	die                 int64      // when to look whether the entry should be dropped
-	learned             int64      // Unix ns
-	success             int64      // Unix ns of the last answer that was one
-	more                *rare
+	more                *rare      // nil: nothing of it; see rare and also
 }
 
 // rare is what most entries do without once they hold a response.
 type rare struct {
+	err       error    // of the last attempt; cleared by a success
+	failures  int      // attempts failed since the last success
+	learned   int64    // Unix ns
 	chain     [][]byte // the rest of the chain, dropped once the issuer is found
 	candidate []byte   // a staple that the source set, to be judged
 	aliases   []*ref   // where else the leaf's bytes were met, oldest first
@@ -92,7 +91,7 @@ func (e *entry) also() *rare {
 
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
-	if m := e.more; m != nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
+	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
 		m.warned == 0 && now > m.otherAt+int64(time.Hour) {
 		e.more = nil
 	}
@@ -123,21 +122,46 @@ type flags struct {
 type held struct {
 	state      State  // Good stays Good past until: see at
 	staple     bool   // raw may be stapled while it is current
-	raw        []byte // nil: none
-	until      int64  // Unix ns: not served from then on
-	limit      int64  // Unix ns: the end of the first thing that it rests on
-	thisUpdate int64  // Unix s
-	nextUpdate int64  // Unix s; 0: none
-	producedAt int64  // Unix s
-	received   int64  // Unix ns
-	checked    int64  // Unix ns: when a responder last confirmed it
-	maxAge     int64  // ns: what the responder's cache headers ask for
-	cond       *conditionalHeaders
+	open       bool   // it has no nextUpdate
+	maxAge     uint32 // s: what the responder's cache headers ask for
+	produced   int32  // s from thisUpdate to producedAt
+	age        uint32 // s from its receipt to checked
+	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
+	modified   uint32 // of the validator, which is from the responder that confirmed it: entry.best
+	etag       string
+	raw        []byte                          // nil: none
+	until      int64                           // Unix ns: not served from then on
+	checked    int64                           // Unix ns: when a responder last confirmed it
+	thisUpdate int64                           // Unix s
 	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
 }
 
-// conditionalHeaders are what make the next request for a response conditional (RFC 9110 §13).
-type conditionalHeaders struct{ url, etag, modified string }
+// A validator makes the next request for a response conditional (RFC 9110 §8.8).
+type validator struct {
+	modified uint32 // Last-Modified, in Unix s; 0: none
+	etag     string
+}
+
+func (h *held) validator() validator { return validator{h.modified, h.etag} }
+
+func newValidator(h http.Header) validator {
+	v := validator{etag: h.Get("ETag")}
+	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
+		v.modified = inSeconds(t.Unix())
+	}
+	return v
+}
+
+// lastModified returns the header, empty for none.
+func (v validator) lastModified() string {
+	if v.modified == 0 {
+		return ""
+	}
+	return time.Unix(int64(v.modified), 0).UTC().Format(http.TimeFormat)
+}
+
+// inSeconds returns n within what a uint32 holds.
+func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
 
 // current reports whether the response may be served at now.
 func (h *held) current(now int64) bool {
@@ -145,7 +169,7 @@ func (h *held) current(now int64) bool {
 		return false
 	}
 	// What is counted from its receipt was not received in the future: the clock was set back.
-	return h.nextUpdate != 0 || now >= h.checked-int64(clockSkew)
+	return !h.open || now >= h.checked-int64(clockSkew)
 }
 
 // at returns the state of what is served at now.
@@ -166,15 +190,16 @@ func (h *held) stapleAt(now int64) []byte {
 
 // with returns a copy of h in another state.
 func (h *held) with(s State) *held {
-	return &held{state: s, raw: h.raw, staple: h.staple, until: h.until, limit: h.limit, thisUpdate: h.thisUpdate,
-		nextUpdate: h.nextUpdate, producedAt: h.producedAt, received: h.received, checked: h.checked, maxAge: h.maxAge, cond: h.cond}
+	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
+		modified: h.modified, etag: h.etag, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
 }
 
 // cache finds entries by certificate. Lookups by the address of the leaf's
 // bytes take no lock; everything else is guarded by Stapler.mu.
 type cache struct {
-	byAddr  index
-	byID    map[uint64]*entry
+	seed    maphash.Seed
+	byAddr  index // by the address of the bytes
+	byID    index // by the bytes
 	n       int
 	waiting neverList // never stapled, unlisted, first attempt to come
 	idle    neverList // never stapled, unlisted, and it will be a while
@@ -184,28 +209,41 @@ type cache struct {
 func (c *cache) find(cert *tls.Certificate) *entry {
 	der := cert.Certificate[0]
 	// The same address with another length is a slice of a larger buffer.
-	if r := c.byAddr.find(der); r != nil && len(r.der) == len(der) {
+	if r := c.standing(der); r != nil && len(r.der) == len(der) {
 		return r.of
 	}
 	return nil
 }
 
-// hash returns the id of a leaf.
-func (c *cache) hash(der []byte) uint64 { return maphash.Bytes(c.byAddr.seed, der) }
+// standing returns what is known to stand at the address of der, or nil.
+func (c *cache) standing(der []byte) *ref {
+	return c.byAddr.find(c.place(der), func(r *ref) bool { return &r.der[0] == &der[0] })
+}
+
+// place is the hash of an address.
+func (c *cache) place(der []byte) uint64 { return maphash.Comparable(c.seed, &der[0]) }
+
+// hash is the id of a leaf.
+func (c *cache) hash(der []byte) uint64 { return maphash.Bytes(c.seed, der) }
+
+func (c *cache) init() {
+	c.seed = maphash.MakeSeed()
+	gone := new(ref)
+	c.byAddr = index{gone: gone, hash: func(r *ref) uint64 { return c.place(r.der) }}
+	c.byID = index{gone: gone, hash: func(r *ref) uint64 { return r.of.id }}
+}
 
 // findLocked returns the entry with these bytes, wherever they stand.
 func (c *cache) findLocked(id uint64, der []byte) *entry {
-	for e := c.byID[id]; e != nil; e = e.twin {
-		if bytes.Equal(e.der, der) {
-			return e
-		}
+	if r := c.byID.find(id, func(r *ref) bool { return r.of.id == id && bytes.Equal(r.der, der) }); r != nil {
+		return r.of
 	}
 	return nil
 }
 
 // aliasLocked lets der, a copy of the leaf of e, find e without a hash.
 func (c *cache) aliasLocked(e *entry, der []byte) {
-	if c.byAddr.find(der) != nil {
+	if c.standing(der) != nil {
 		return // another length at the same address: hashed each time
 	}
 	m := e.also()
@@ -219,10 +257,10 @@ func (c *cache) aliasLocked(e *entry, der []byte) {
 }
 
 func (c *cache) addLocked(e *entry) {
-	e.twin = c.byID[e.id]
-	c.byID[e.id] = e
+	e.of = e
+	c.byID.addLocked(&e.ref)
 	c.n++
-	if e.of = e; c.byAddr.find(e.der) == nil { // else a slice of a larger buffer
+	if c.standing(e.der) == nil { // else a slice of a larger buffer
 		c.byAddr.addLocked(&e.ref)
 	}
 }
@@ -233,19 +271,7 @@ func (c *cache) removeLocked(e *entry) {
 	for _, r := range e.rare().aliases {
 		c.byAddr.removeLocked(r)
 	}
-	if c.byID[e.id] == e {
-		if e.twin == nil {
-			delete(c.byID, e.id)
-		} else {
-			c.byID[e.id] = e.twin
-		}
-	} else {
-		p := c.byID[e.id]
-		for p.twin != e {
-			p = p.twin
-		}
-		p.twin = e.twin
-	}
+	c.byID.removeLocked(&e.ref)
 	c.n--
 	c.unqueueLocked(e)
 }

@@ -252,7 +252,7 @@ func TestChoiceOfServers(t *testing.T) {
 			counts[want[:strings.IndexByte(want, ' ')]]++
 		}
 	}
-	refused := n / 2
+	refused := n * 2 / 3
 	if fips140.Enabled() { // which leaves less for the two sides to agree on
 		refused = n * 3 / 4
 	}

@@ -3,6 +3,7 @@
 package staple
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net"
 	"runtime"
@@ -122,16 +124,23 @@ type source struct {
 	getClient func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 	certs     []tls.Certificate
 	byName    map[string]*tls.Certificate // the deprecated NameToCertificate
-	index     map[string][]int            // host.name, or .name for *.name, to the certificates that may be valid for it; nil: not built
-	kinds     []int                       // the first certificate of each kind that clients may not support
+	names     []named                     // of certs, in the order of their hashes and then of certs; nil: not built
+	seed      maphash.Seed                // of the hashes
+	kinds     []named                     // the first certificate of each kind that clients may not support
 	missing   func()                      // called where nothing is found
 	list      *listing
 }
 
-// newSource returns the source over base's certificates, which may be changed
-// afterwards.
+// named says that a certificate may be valid for host.name, or as .name for
+// *.name. A map from names would take five times as much memory.
+type named struct {
+	hash uint64
+	cert int32
+}
+
+// newSource returns the source over base's certificates.
 func newSource(base *tls.Config) *source {
-	src := &source{get: base.GetCertificate, certs: slices.Clone(base.Certificates), byName: maps.Clone(base.NameToCertificate)}
+	src := &source{get: base.GetCertificate, certs: base.Certificates, byName: maps.Clone(base.NameToCertificate)}
 	if len(src.certs) > 1 {
 		src.buildIndex()
 	}
@@ -141,7 +150,7 @@ func newSource(base *tls.Config) *source {
 // buildIndex keeps the work of a handshake independent of the number of
 // certificates. It may name too many; SupportsCertificate has the last word.
 func (src *source) buildIndex() {
-	src.index = make(map[string][]int)
+	src.seed, src.names = maphash.MakeSeed(), make([]named, 0, len(src.certs))
 	seen := make(map[string]bool)
 	for i := range src.certs {
 		c := &src.certs[i]
@@ -151,7 +160,7 @@ func (src *source) buildIndex() {
 		}
 		if !seen[kind] {
 			seen[kind] = true
-			src.kinds = append(src.kinds, i)
+			src.kinds = append(src.kinds, named{cert: int32(i)})
 		}
 		leaf := c.Leaf
 		if leaf == nil && len(c.Certificate) > 0 {
@@ -171,12 +180,23 @@ func (src *source) buildIndex() {
 			src.add(ip.String(), i)
 		}
 	}
+	slices.SortFunc(src.names, func(a, b named) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.cert, b.cert)) })
+	src.names = slices.Clip(slices.Compact(src.names))
 }
 
 func (src *source) add(name string, i int) {
-	if at := src.index[name]; len(at) == 0 || at[len(at)-1] != i {
-		src.index[name] = append(at, i)
+	src.names = append(src.names, named{maphash.String(src.seed, name), int32(i)})
+}
+
+// of returns the certificates that may be valid for a name, in their order.
+func (src *source) of(name string) []named {
+	hash := maphash.String(src.seed, name)
+	from, _ := slices.BinarySearchFunc(src.names, hash, func(n named, hash uint64) int { return cmp.Compare(n.hash, hash) })
+	to := from
+	for to < len(src.names) && src.names[to].hash == hash {
+		to++
 	}
+	return src.names[from:to]
 }
 
 func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
@@ -224,7 +244,7 @@ func (src *source) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	if c := src.named(hello.ServerName); c != nil {
 		return c, nil
 	}
-	if src.index == nil {
+	if src.names == nil {
 		for i := range src.certs {
 			if hello.SupportsCertificate(&src.certs[i]) == nil {
 				return &src.certs[i], nil
@@ -263,15 +283,15 @@ func (src *source) indexed(hello *tls.ClientHelloInfo) *tls.Certificate {
 	}
 	if mayBeIP(address) {
 		if ip := net.ParseIP(address); ip != nil {
-			return src.first(hello, src.index[ip.String()], nil)
+			return src.first(hello, src.of(ip.String()), nil)
 		}
 	}
 	name := normal(hello.ServerName)
-	var wild []int
+	var wild []named
 	if dot := strings.IndexByte(name, '.'); dot > 0 {
-		wild = src.index[name[dot:]]
+		wild = src.of(name[dot:])
 	}
-	return src.first(hello, src.index[name], wild)
+	return src.first(hello, src.of(name), wild)
 }
 
 // mayBeIP spares host names the parser, which allocates to say no.
@@ -281,16 +301,16 @@ func mayBeIP(name string) bool {
 }
 
 // first merges two ascending lists.
-func (src *source) first(hello *tls.ClientHelloInfo, a, b []int) *tls.Certificate {
+func (src *source) first(hello *tls.ClientHelloInfo, a, b []named) *tls.Certificate {
 	for len(a)+len(b) > 0 {
-		var i int
-		if len(b) == 0 || len(a) > 0 && a[0] <= b[0] {
-			if len(b) > 0 && a[0] == b[0] {
+		var i int32
+		if len(b) == 0 || len(a) > 0 && a[0].cert <= b[0].cert {
+			if len(b) > 0 && a[0].cert == b[0].cert {
 				b = b[1:]
 			}
-			i, a = a[0], a[1:]
+			i, a = a[0].cert, a[1:]
 		} else {
-			i, b = b[0], b[1:]
+			i, b = b[0].cert, b[1:]
 		}
 		if hello.SupportsCertificate(&src.certs[i]) == nil {
 			return &src.certs[i]

@@ -176,7 +176,7 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:
 		loud(slogError, "Must-Staple certificate has no valid OCSP response, clients will refuse it; retries go on, check the responder and the way to it")
-	case now-n.e.learned < int64(grace) && !blames(n.err):
+	case now-n.e.rare().learned < int64(grace) && !blames(n.err):
 		n.msg = "OCSP responder does not know the certificate yet"
 	default:
 		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on, check the responder and the way to it")

@@ -39,7 +39,7 @@ func (s *Stapler) Tick() { s.tick() }
 // the given validity, of which some is left.
 func RetryAfter(validity, left time.Duration, backoff uint8, hint time.Duration) time.Duration {
 	const now = int64(1 << 60)
-	h := &held{raw: []byte{0}, nextUpdate: 1, until: now + int64(left)}
+	h := &held{raw: []byte{0}, until: now + int64(left)}
 	h.thisUpdate = (h.until - int64(validity)) / int64(time.Second)
 	return time.Duration(h.retryAfter(now, backoff, hint))
 }
@@ -53,14 +53,16 @@ const (
 
 // Index is the index of leaves by address, with names for what it finds.
 type Index struct {
-	x    index
+	c    cache
 	refs map[*byte]*ref
 	name map[*entry]int
 }
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	return &Index{x: newIndex(), refs: make(map[*byte]*ref), name: make(map[*entry]int)}
+	x := &Index{refs: make(map[*byte]*ref), name: make(map[*entry]int)}
+	x.c.init()
+	return x
 }
 
 // Add adds der by a name; Add and Remove must not be called at the same time.
@@ -68,15 +70,15 @@ func (x *Index) Add(der []byte, name int) {
 	e := new(entry)
 	e.ref = ref{der: der, of: e}
 	x.refs[&der[0]], x.name[e] = &e.ref, name
-	x.x.addLocked(&e.ref)
+	x.c.byAddr.addLocked(&e.ref)
 }
 
 // Remove removes der.
-func (x *Index) Remove(der []byte) { x.x.removeLocked(x.refs[&der[0]]) }
+func (x *Index) Remove(der []byte) { x.c.byAddr.removeLocked(x.refs[&der[0]]) }
 
 // Find returns the name for der, if it is there.
 func (x *Index) Find(der []byte) (name int, ok bool) {
-	r := x.x.find(der)
+	r := x.c.standing(der)
 	if r == nil {
 		return 0, false
 	}
@@ -84,12 +86,20 @@ func (x *Index) Find(der []byte) (name int, ok bool) {
 }
 
 // Has is Find without the name, which may be called at any time.
-func (x *Index) Has(der []byte) bool { return x.x.find(der) != nil }
+func (x *Index) Has(der []byte) bool { return x.c.standing(der) != nil }
+
+// All returns what is in the index.
+func (x *Index) All() (all [][]byte) {
+	for r := range x.c.byAddr.allLocked {
+		all = append(all, r.der)
+	}
+	return all
+}
 
 // Slots counts the places in the index.
 func (x *Index) Slots() (n int) {
-	for i := range x.x.shards {
-		if p := x.x.shards[i].slots.Load(); p != nil {
+	for i := range x.c.byAddr.shards {
+		if p := x.c.byAddr.shards[i].slots.Load(); p != nil {
 			n += len(*p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"math"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -44,10 +45,11 @@ type answer struct {
 	*proof
 	raw       []byte
 	responder string
-	received  int64 // Unix ns
-	checked   int64 // Unix ns
+	from      *responder // that gave what is in the store, if it is known
+	received  int64      // Unix ns
+	checked   int64      // Unix ns
 	maxAge    time.Duration
-	cond      *conditionalHeaders
+	validator validator
 	took      time.Duration
 	stored    bool // from the store, which needs no telling
 }
@@ -89,10 +91,8 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 		return nil
 	}
 	now := s.nanos()
-	e := &entry{ref: ref{der: der}, id: id, alarm: never, learned: now}
-	if chain := cert.Certificate[1:]; len(chain) > 0 {
-		e.also().chain = chain
-	}
+	e := &entry{ref: ref{der: der}, id: id, alarm: never}
+	e.more = &rare{learned: now, chain: cert.Certificate[1:]}
 	e.held.Store(&held{state: StatePending})
 	e.cold.Store(true)
 	e.seen.Store(hourOf(now))
@@ -197,7 +197,7 @@ func (s *Stapler) ready(e *entry) bool {
 	now := s.nanos()
 	if e.notAfter != 0 && now > wall(e.notAfter) { // RFC 9919 §4.2
 		e.flags.expired, e.flags.none = true, true
-		e.err = errLeafExpired
+		e.also().err = errLeafExpired
 	}
 	if !e.flags.none && !e.flags.off && !e.flags.final {
 		return true
@@ -291,12 +291,12 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
 			Err: errors.New("thisUpdate " + a.thisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
 	}
-	n := &held{state: StateGood, raw: a.raw, staple: true, limit: wall(a.limit.Unix()), thisUpdate: a.thisUpdate.Unix(),
-		producedAt: a.producedAt.Unix(), received: a.received, checked: a.checked, maxAge: int64(a.maxAge), cond: a.cond}
-	if !a.nextUpdate.IsZero() {
-		n.nextUpdate = a.nextUpdate.Unix()
+	n := &held{state: StateGood, staple: true, open: a.nextUpdate.IsZero(), produced: a.produced(), raw: a.raw,
+		until: wall(a.limit.Unix()), thisUpdate: a.thisUpdate.Unix(), lasts: inSeconds(a.nextUpdate.Unix() - a.thisUpdate.Unix())}
+	if n.open {
+		n.lasts = inSeconds(a.limit.Unix() - n.thisUpdate)
 	}
-	n.bound(s.opts.ttl)
+	n.confirm(a, s.opts.ttl)
 	kind, says := EventFetched, error(nil)
 	if a.status == ocsp.Revoked {
 		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked, EventRevoked
@@ -315,13 +315,34 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	return nil
 }
 
-// bound sets until when h may be served: without nextUpdate that is a TTL from
-// its receipt.
-func (h *held) bound(ttl time.Duration) {
-	h.until = h.limit
-	if h.nextUpdate == 0 {
-		h.until = min(h.limit, h.checked+int64(ttl))
+// confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
+// Without nextUpdate it may be served for a TTL from now on.
+func (h *held) confirm(a *answer, ttl time.Duration) {
+	received := a.received
+	if h.checked != 0 {
+		received = h.received()
 	}
+	h.checked = a.checked
+	h.age = inSeconds((a.checked - received) / int64(time.Second))
+	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
+	if a.proof != nil && a.responder != "" {
+		h.modified, h.etag = a.validator.modified, a.validator.etag
+	}
+	if h.open {
+		h.until = min(wall(h.end()), h.checked+int64(ttl))
+	}
+}
+
+// end returns nextUpdate, or if h is open the end of the first thing that it
+// rests on, in Unix s.
+func (h *held) end() int64 { return h.thisUpdate + int64(h.lasts) }
+
+// received returns when h came, in Unix ns.
+func (h *held) received() int64 { return h.checked - int64(h.age)*int64(time.Second) }
+
+// produced returns how long after thisUpdate the response was signed, in seconds.
+func (a *answer) produced() int32 {
+	return int32(min(max(a.producedAt.Unix()-a.thisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
 // renewLocked notes that what e holds was confirmed.
@@ -330,11 +351,7 @@ func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
 		return
 	}
 	n := h.with(h.state)
-	n.checked, n.maxAge = a.checked, int64(a.maxAge)
-	if a.cond != nil {
-		n.cond = a.cond
-	}
-	n.bound(s.opts.ttl)
+	n.confirm(a, s.opts.ttl)
 	n.copy.Store(h.copy.Load())
 	e.held.Store(n)
 	e.flags.announced = false
@@ -350,20 +367,27 @@ func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
 // older reports whether a was signed before what is held, so that a replay
 // never replaces it. Of two made at one time the worse is kept.
 func older(a *answer, h *held) bool {
-	switch this, produced := a.thisUpdate.Unix(), a.producedAt.Unix(); {
+	switch this, produced := a.thisUpdate.Unix(), a.produced(); {
 	case this != h.thisUpdate:
 		return this < h.thisUpdate
-	case produced != h.producedAt:
-		return produced < h.producedAt
+	case produced != h.produced:
+		return produced < h.produced
 	}
 	return h.state == StateRevoked && a.status == ocsp.Good
+}
+
+// recovered forgets what failed.
+func (e *entry) recovered() {
+	if e.more != nil {
+		e.more.err, e.more.failures = nil, 0
+	}
 }
 
 // finishLocked ends an attempt that brought a response, or confirmed one.
 func (s *Stapler) finishLocked(e *entry, now int64) {
 	s.overLocked(e, now)
-	e.err, e.failures, e.backoff = nil, 0, 0
-	e.success = now
+	e.recovered()
+	e.backoff = 0
 	e.cold.Store(false)
 	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)))
 	s.cache.queueLocked(e)
@@ -375,8 +399,9 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
 	s.overLocked(e, now)
-	e.err = err
-	e.failures++
+	m := e.also()
+	m.err = err
+	m.failures++
 	s.stats.failures.Add(1)
 	h := e.held.Load()
 	if !h.current(now) && h.state != StateRevoked && h.state != StateNone {
@@ -403,7 +428,7 @@ func (s *Stapler) endLocked(e *entry, now int64) {
 	h := e.held.Load()
 	if !h.current(now) {
 		e.flags.tried = true
-	} else if h.state == StateGood && !e.flags.announced && e.err != nil {
+	} else if h.state == StateGood && !e.flags.announced && e.rare().err != nil {
 		e.flags.announced = true
 		e.alarm = now + (h.until-now)/2
 	}

@@ -72,6 +72,7 @@ type inquiry struct {
 	e       *entry
 	sub     subject
 	held    *held
+	last    bool // r confirmed what is held
 	post    bool // GET is not used
 	mayPost bool // POST may be tried where GET is refused
 	fresh   bool // caches are told not to answer
@@ -110,7 +111,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	}
 	s.mu.Lock()
 	now := s.nanos()
-	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), post: now < r.postUntil,
+	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r, post: now < r.postUntil,
 		mayPost: now > r.postTried+int64(time.Hour)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
@@ -247,23 +248,23 @@ func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool)
 		return nil, at(q.r.url, err)
 	}
 	a.proof, a.raw = p, bytes.Clone(res.body) // without the spare capacity of reading
-	if tag, mod := res.header.Get("ETag"), res.header.Get("Last-Modified"); get && tag+mod != "" {
-		a.cond = &conditionalHeaders{url: q.r.url, etag: tag, modified: mod}
+	if get {
+		a.validator = newValidator(res.header)
 	}
 	return a, nil
 }
 
 // conditions makes a request conditional on what is held being out of date.
 func (q *inquiry) conditions(header http.Header) bool {
-	c := q.held.cond
-	if c == nil || c.url != q.r.url || q.fresh || !q.held.current(q.s.nanos()) {
+	v := q.held.validator()
+	if !q.last || v == (validator{}) || q.fresh || !q.held.current(q.s.nanos()) {
 		return false
 	}
-	if c.etag != "" {
-		header.Set("If-None-Match", c.etag)
+	if v.etag != "" {
+		header.Set("If-None-Match", v.etag)
 	}
-	if c.modified != "" {
-		header.Set("If-Modified-Since", c.modified)
+	if since := v.lastModified(); since != "" {
+		header.Set("If-Modified-Since", since)
 	}
 	return true
 }

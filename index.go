@@ -1,9 +1,6 @@
 package staple
 
-import (
-	"hash/maphash"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // A ref says that the bytes of a leaf, at this address, are those of an entry.
 // It keeps them alive, so no address is reused while it is in the index.
@@ -12,14 +9,13 @@ type ref struct {
 	of  *entry
 }
 
-// index finds entries by the address of the leaf's bytes. find takes no lock;
-// everything else is guarded by Stapler.mu.
+// index is a hash table of refs. Finding takes no lock; everything else is
+// guarded by Stapler.mu.
 //
-// It is a hash table with open addressing, where a sync.Map would do as well
-// but for its size: that takes 100 bytes for a certificate, this 16. Its shards
-// bound how long it takes one that grows.
+// Its addressing is open, for its size: it takes 16 bytes for a certificate
+// where a sync.Map takes 100. Its shards bound how long it takes one that grows.
 type index struct {
-	seed   maphash.Seed
+	hash   func(*ref) uint64
 	shards [1 << shardBits]shard
 	gone   *ref // stands where one was removed
 }
@@ -35,33 +31,42 @@ type shard struct {
 	used  int                                   // live, and those that are gone
 }
 
-func newIndex() index { return index{seed: maphash.MakeSeed(), gone: new(ref)} }
+// shardOf returns where a ref with hash h is.
+func (x *index) shardOf(h uint64) *shard { return &x.shards[h>>(64-shardBits)] }
 
-// at returns where der is searched from.
-func (x *index) at(der []byte) (*shard, uint64) {
-	h := maphash.Comparable(x.seed, &der[0])
-	return &x.shards[h>>(64-shardBits)], h
-}
-
-// find returns what stands in the index for the address of der, or nil.
-func (x *index) find(der []byte) *ref {
-	sh, h := x.at(der)
-	p := sh.slots.Load()
+// find returns the first ref that is placed from h on and for which is is true, or nil.
+func (x *index) find(h uint64, is func(*ref) bool) *ref {
+	p := x.shardOf(h).slots.Load()
 	if p == nil {
 		return nil
 	}
 	slots := *p
 	for mask := uint64(len(slots) - 1); ; h++ {
-		r := slots[h&mask].Load()
-		if r == nil || len(r.der) > 0 && &r.der[0] == &der[0] {
+		if r := slots[h&mask].Load(); r == nil || len(r.der) > 0 && is(r) {
 			return r
 		}
 	}
 }
 
-// addLocked adds r, whose address must not be in the index.
+// allLocked yields everything in the index.
+func (x *index) allLocked(yield func(*ref) bool) {
+	for i := range x.shards {
+		p := x.shards[i].slots.Load()
+		if p == nil {
+			continue
+		}
+		for i := range *p {
+			if r := (*p)[i].Load(); r != nil && r != x.gone && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// addLocked adds r, which must not be in the index.
 func (x *index) addLocked(r *ref) {
-	sh, h := x.at(r.der)
+	h := x.hash(r)
+	sh := x.shardOf(h)
 	if p := sh.slots.Load(); p == nil || 4*(sh.used+1) > 3*len(*p) {
 		x.resizeLocked(sh)
 	}
@@ -81,7 +86,8 @@ func put(slots []atomic.Pointer[ref], h uint64, r *ref) {
 
 // removeLocked removes r, if it is there.
 func (x *index) removeLocked(r *ref) {
-	sh, h := x.at(r.der)
+	h := x.hash(r)
+	sh := x.shardOf(h)
 	p := sh.slots.Load()
 	if p == nil {
 		return
@@ -113,8 +119,7 @@ func (x *index) resizeLocked(sh *shard) {
 	if old := sh.slots.Load(); old != nil {
 		for i := range *old {
 			if r := (*old)[i].Load(); r != nil && r != x.gone {
-				_, h := x.at(r.der)
-				put(slots, h, r)
+				put(slots, x.hash(r), r)
 			}
 		}
 	}

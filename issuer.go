@@ -93,8 +93,8 @@ func (s *Stapler) unreadable(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.flags.resolved, e.flags.none, e.flags.final = true, true, true
-	if e.err == nil {
-		e.err = fmt.Errorf("staple: certificate does not parse: %w", err)
+	if m := e.also(); m.err == nil {
+		m.err = fmt.Errorf("staple: certificate does not parse: %w", err)
 		s.log(slogWarn, "certificate does not parse, nothing is stapled", "certificate", e, "error", err)
 	}
 }
@@ -149,7 +149,7 @@ func (s *Stapler) decide(e *entry, leaf *x509.Certificate) {
 	}
 	e.flags.off, e.flags.none, e.flags.final = !on || !known, none, false
 	if e.flags.off || none {
-		e.err, e.failures = nil, 0 // what failed before is not wanted any more
+		e.recovered() // what failed before is not wanted any more
 	}
 	if !e.flags.off {
 		e.route = s.routeOfLocked(urls)
@@ -163,18 +163,18 @@ func (s *Stapler) refuseLocked(e *entry, leaf *x509.Certificate) {
 	e.flags.noted = true
 	switch {
 	case e.flags.none && e.must:
-		e.flags.final, e.flags.none, e.err = true, false, ErrNoResponder
+		e.flags.final, e.flags.none, e.also().err = true, false, ErrNoResponder
 		if !noted {
-			s.notifyLocked(&notice{kind: EventFailed, e: e, err: e.err})
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: ErrNoResponder})
 		}
 	case e.flags.none:
 		if !noted && noRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
 			s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 		}
 	case e.issuer == nil && len(httpURLs(leaf.IssuingCertificateURL)) == 0:
-		e.flags.final, e.flags.lost, e.err = true, true, ErrNoIssuer
+		e.flags.final, e.flags.lost, e.also().err = true, true, ErrNoIssuer
 		if !noted {
-			s.notifyLocked(&notice{kind: EventFailed, e: e, err: e.err})
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: ErrNoIssuer})
 		}
 	}
 }

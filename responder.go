@@ -77,10 +77,10 @@ type urgency []*entry
 
 func (u urgency) Len() int           { return len(u) }
 func (u urgency) Less(i, j int) bool { return u[i].deadline < u[j].deadline }
-func (u urgency) Swap(i, j int)      { u[i], u[j] = u[j], u[i]; u[i].slot, u[j].slot = i, j }
+func (u urgency) Swap(i, j int)      { u[i], u[j] = u[j], u[i]; u[i].slot, u[j].slot = int32(i), int32(j) }
 func (u *urgency) Push(x any) {
 	e := x.(*entry)
-	e.queue, e.slot = u, len(*u)
+	e.queue, e.slot = u, int32(len(*u))
 	*u = append(*u, e)
 }
 func (u *urgency) Pop() any {
@@ -94,7 +94,7 @@ func (u *urgency) Pop() any {
 // unqueue takes e out of the queue that it is in.
 func (e *entry) unqueue() {
 	if e.queue != nil {
-		heap.Remove(e.queue, e.slot)
+		heap.Remove(e.queue, int(e.slot))
 	}
 }
 
@@ -144,7 +144,7 @@ func (r *responder) pushLocked(e *entry, tried bool, now int64) {
 // expireLocked moves e to those that have nothing to lose.
 func (r *responder) expireLocked(e *entry) {
 	if e.queue == &r.held {
-		heap.Remove(&r.held, e.slot)
+		heap.Remove(&r.held, int(e.slot))
 		heap.Push(&r.cold, e)
 	}
 }
@@ -212,7 +212,7 @@ func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 	r.pushLocked(e, false, now)
 	h := e.held.Load()
 	// Probes may have become rare, as there was nothing to lose.
-	if soon := probeGap(h, now); soon < r.gap && (h.current(now) || e.failures == 0) {
+	if soon := probeGap(h, now); soon < r.gap && (h.current(now) || e.rare().failures == 0) {
 		r.gap, r.probeAt = soon, min(r.probeAt, now+soon)
 	}
 	s.moveLocked(r)

@@ -201,7 +201,7 @@ func clamp(d, lo, hi time.Duration) int64 { return int64(min(max(d, lo), hi)) }
 // span returns the time in which h is proof, and its length.
 func (h *held) span() (start, length int64) {
 	start = wall(h.thisUpdate)
-	if h.nextUpdate == 0 { // counted from its receipt: WithTTL
+	if h.open { // counted from its receipt: WithTTL
 		start = h.checked
 	}
 	return start, h.until - start
@@ -222,8 +222,9 @@ func (h *held) refreshAt(ttl time.Duration, random float64) int64 {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
 	least := clamp(time.Duration(length/64), minGap, time.Minute)
-	hint := min(h.maxAge, half)
-	gap := max(int64(ttl), h.maxAge+h.maxAge/3)
+	maxAge := int64(h.maxAge) * int64(time.Second)
+	hint := min(maxAge, half)
+	gap := max(int64(ttl), maxAge+maxAge/3)
 	switch {
 	case hint > 0 && half <= length/4:
 		return h.checked + max(hint+less(length/12, 1, random), least)
@@ -260,7 +261,7 @@ func (s *Stapler) alarmLocked(e *entry, now int64) {
 	h := e.held.Load()
 	if now < h.until {
 		e.alarm = h.until
-		s.notifyLocked(&notice{kind: EventExpiring, e: e, err: e.err})
+		s.notifyLocked(&notice{kind: EventExpiring, e: e, err: e.rare().err})
 		return
 	}
 	e.alarm = never
@@ -276,7 +277,7 @@ func (s *Stapler) alarmLocked(e *entry, now int64) {
 	e.backoff = 0 // what is lost is wanted back soon, however long the outage
 	e.flags.tried = false
 	e.cold.Store(true)
-	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.err})
+	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.rare().err})
 }
 
 // dieLocked drops e if its certificate expired or was not used for a week, and
@@ -289,7 +290,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	} else if e.notAfter != 0 {
 		end = wall(e.notAfter + 1)
 	}
-	idle := max(e.learned, (int64(e.seen.Load())+1)*int64(time.Hour)) + life
+	idle := (int64(e.seen.Load())+1)*int64(time.Hour) + life
 	if e.lists.Load() > 0 {
 		idle = max(idle, now+int64(24*time.Hour))
 	}

@@ -113,8 +113,7 @@ func New(opts ...Option) *Stapler {
 	s := &Stapler{opts: resolveOptions(opts), armed: never}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
-	s.cache.byAddr = newIndex()
-	s.cache.byID = make(map[uint64]*entry)
+	s.cache.init()
 	return s
 }
 
@@ -134,11 +133,9 @@ func (s *Stapler) Close() error {
 		s.timer.Stop()
 	}
 	s.timers, s.jobs = nil, jobs{}
-	for _, e := range s.cache.byID {
-		for ; e != nil; e = e.twin {
-			e.cold.Store(false)
-			s.settleLocked(e)
-		}
+	for r := range s.cache.byID.allLocked {
+		r.of.cold.Store(false)
+		s.settleLocked(r.of)
 	}
 	s.mu.Unlock()
 	s.cancel()

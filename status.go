@@ -128,19 +128,18 @@ func (s *Stapler) Status() []Status {
 func (s *Stapler) each(f func(*entry)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.cache.byID {
-		for ; e != nil; e = e.twin {
-			f(e)
-		}
+	for r := range s.cache.byID.allLocked {
+		f(r.of)
 	}
 }
 
 func (e *entry) statusLocked(now int64) Status {
 	h := e.held.Load()
-	st := Status{State: h.at(now), MustStaple: e.must, Failures: int(e.failures), Err: e.err, LastSuccess: unixNano(e.success)}
+	more := e.rare()
+	st := Status{State: h.at(now), MustStaple: e.must, Failures: more.failures, Err: more.err}
 	if h.raw != nil {
-		st.ThisUpdate, st.NextUpdate = unix(h.thisUpdate), unix(h.nextUpdate)
-		if h.nextUpdate == 0 {
+		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.thisUpdate), unix(h.end()), unixNano(h.checked)
+		if h.open {
 			st.NextUpdate = unixNano(h.until)
 		}
 	}
@@ -214,7 +213,7 @@ var errPending = errors.New("no response yet")
 // the first attempt has come to an end that is errPending. ready asks about
 // what is served, not about what the certificate is.
 func (e *entry) settledLocked(now int64, ready bool) error {
-	h := e.held.Load()
+	h, err := e.held.Load(), e.rare().err
 	switch {
 	case h.state == StateRevoked:
 		return at(e.urlLocked(), refuse(ReasonRevoked, "", ErrRevoked))
@@ -224,9 +223,9 @@ func (e *entry) settledLocked(now int64, ready bool) error {
 		if ready {
 			return nil
 		}
-		return e.err
-	case e.flags.final || e.flags.tried && e.err != nil:
-		return e.err
+		return err
+	case e.flags.final || e.flags.tried && err != nil:
+		return err
 	case h.raw != nil && ready:
 		return ErrExpired
 	}

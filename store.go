@@ -8,7 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -69,7 +69,7 @@ func storeKey(der []byte) string {
 type record struct {
 	raw               []byte
 	responder         string
-	etag, modified    string
+	validator         validator
 	received, checked int64 // Unix ns
 	maxAge            time.Duration
 }
@@ -82,7 +82,7 @@ func (r *record) encode() []byte {
 	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
 		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
 	}
-	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.etag, "Last-Modified": r.modified} {
+	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.etag, "Last-Modified": r.validator.lastModified()} {
 		if v != "" && !strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			block.Headers[name] = v
 		}
@@ -100,8 +100,8 @@ func parseRecord(data []byte) (*record, error) {
 	if block == nil || block.Type != recordType {
 		return nil, errRecord
 	}
-	r := &record{raw: block.Bytes, responder: block.Headers["Responder"],
-		etag: block.Headers["ETag"], modified: block.Headers["Last-Modified"], maxAge: seconds(block.Headers["Max-Age"])}
+	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: seconds(block.Headers["Max-Age"])}
+	r.validator = newValidator(http.Header{"Etag": {block.Headers["ETag"]}, "Last-Modified": {block.Headers["Last-Modified"]}})
 	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
 		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
 			*at = t.UnixNano()
@@ -126,7 +126,9 @@ func (s *Stapler) load(e *entry) (done bool) {
 	}
 	now, had := s.nanos(), e.held.Load()
 	if a != nil && err == nil {
-		err = s.installLocked(e, a, now)
+		if err = s.installLocked(e, a, now); err == nil && a.from != nil {
+			e.best = a.from
+		}
 	}
 	if err != nil {
 		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
@@ -139,9 +141,6 @@ func (s *Stapler) load(e *entry) (done bool) {
 		// The handshake that waited for the store goes on. Later reads leave the
 		// gate alone: whoever waits there waits for a responder, and not anew.
 		s.settleLocked(e)
-	}
-	if h != had {
-		e.success = h.checked // not now: that is when a responder was asked
 	}
 	return done
 }
@@ -173,12 +172,12 @@ func (s *Stapler) read(e *entry) (*answer, error) {
 	}
 	a := &answer{proof: p, raw: rec.raw, stored: true, maxAge: rec.maxAge,
 		received: believed(rec.received, now.UnixNano()), checked: believed(rec.checked, now.UnixNano())}
-	if !rt.has(rec.responder) {
+	if a.from = rt.find(rec.responder); a.from == nil {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
 	a.responder = rec.responder
-	if rec.etag+rec.modified != "" && rec.etag != "*" { // any response at all matches "*"
-		a.cond = &conditionalHeaders{url: rec.responder, etag: rec.etag, modified: rec.modified}
+	if rec.validator.etag != "*" { // any response at all matches "*"
+		a.validator = rec.validator
 	}
 	return a, nil
 }
@@ -192,9 +191,17 @@ func believed(at, now int64) int64 {
 	return min(at, now)
 }
 
-// has reports whether url is one of those that are asked.
-func (rt *route) has(url string) bool {
-	return rt != nil && slices.ContainsFunc(rt.responders, func(r *responder) bool { return r.url == url })
+// find returns the responder with this URL, or nil if it is none of those that
+// are asked.
+func (rt *route) find(url string) *responder {
+	if rt != nil {
+		for _, r := range rt.responders {
+			if r.url == url {
+				return r
+			}
+		}
+	}
+	return nil
 }
 
 // storeFailed leaves a store alone for a while after it was too slow. Other
@@ -337,10 +344,9 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 	if h.raw == nil && !discard {
 		return nil
 	}
-	rec := &record{raw: h.raw, received: h.received, checked: h.checked, maxAge: time.Duration(h.maxAge)}
-	if c := h.cond; c != nil {
-		rec.responder, rec.etag, rec.modified = c.url, c.etag, c.modified
-	} else if r := s.bestOf(e); r != nil {
+	rec := &record{raw: h.raw, validator: h.validator(), received: h.received(), checked: h.checked,
+		maxAge: time.Duration(h.maxAge) * time.Second}
+	if r := s.bestOf(e); r != nil {
 		rec.responder = r.url
 	}
 	what := "store Put"
