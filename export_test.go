@@ -1,6 +1,7 @@
 package staple
 
 import (
+	"crypto/tls"
 	"time"
 	"unsafe"
 )
@@ -104,4 +105,20 @@ func (x *Index) Slots() (n int) {
 		}
 	}
 	return n
+}
+
+// Refresh has the certificates refreshed now, and returns when each was.
+func (s *Stapler) Refresh(certs ...*tls.Certificate) {
+	var gates []*gate
+	s.mu.Lock()
+	for _, cert := range certs {
+		e := s.cache.find(cert)
+		gates = append(gates, e.gateLocked())
+		s.startLocked(e, false)
+		s.moveLocked(e)
+	}
+	s.mu.Unlock()
+	for _, g := range gates {
+		<-g.open
+	}
 }

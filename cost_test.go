@@ -1,0 +1,254 @@
+package staple_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"golang.org/x/crypto/ocsp"
+)
+
+// BenchmarkHeap has what a certificate costs in memory beyond its response and
+// what the source holds, once each has been served, and what a collection of
+// garbage costs among so many.
+func BenchmarkHeap(b *testing.B) {
+	for _, v := range []struct {
+		name         string
+		listed, leaf bool
+	}{{"source", false, false}, {"listed", true, false}, {"source_with_leaf", false, true}} {
+		b.Run(v.name, func(b *testing.B) {
+			y := newYard(b)
+			certs := y.issue(b, certificates(100_000), v.leaf)
+			s := staple.New(staple.WithHTTPClient(&http.Client{Transport: y}))
+			defer s.Close()
+			before, begun := heapBytes(), time.Now()
+			base := &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				i, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(h.ServerName, "site"), ".example.com"))
+				return &certs[i], err
+			}}
+			if v.listed {
+				base = &tls.Config{Certificates: certs}
+			}
+			cfg := s.TLSConfig(base)
+			warm(b, s, certs)
+			took, raw := time.Since(begun), 0
+			for i := range certs {
+				c, err := cfg.GetCertificate(hello(siteName(i)))
+				if err != nil || len(c.OCSPStaple) == 0 {
+					b.Fatal("no staple", err)
+				}
+				raw += len(c.OCSPStaple)
+			}
+			n := float64(len(certs))
+			per := (heapBytes() - before - float64(raw)) / n
+			for b.Loop() {
+				runtime.GC()
+			}
+			b.ReportMetric(per, "B/cert")
+			b.ReportMetric(float64(raw)/n, "B/response")
+			b.ReportMetric(float64(took.Microseconds())/n, "µs/warm-up")
+			runtime.KeepAlive(cfg)
+			runtime.KeepAlive(certs)
+		})
+	}
+}
+
+// BenchmarkWarmUp has certificates stapled from cold, beside what can't be
+// saved: each response signed and verified, each leaf parsed and its signature
+// verified. x_floor is the ratio of the CPU time of both, on all processors.
+func BenchmarkWarmUp(b *testing.B) {
+	y := newYard(b)
+	n := certificates(100_000)
+	certs := y.issue(b, n, false)
+	for b.Loop() {
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: y}))
+		begun := time.Now()
+		warm(b, s, certs)
+		took := time.Since(begun)
+		begun = time.Now()
+		y.floor(b, certs)
+		floor := time.Since(begun)
+		s.Close()
+		b.ReportMetric(float64(took.Microseconds())/float64(n), "µs/cert")
+		b.ReportMetric(float64(floor.Microseconds())/float64(n), "µs/floor")
+		b.ReportMetric(float64(took)/float64(floor), "x_floor")
+	}
+}
+
+// floor does for each certificate what a warm-up can't do without.
+func (y *yard) floor(tb testing.TB, certs []tls.Certificate) {
+	var wg sync.WaitGroup
+	for worker := range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := worker; i < len(certs); i += runtime.GOMAXPROCS(0) {
+				leaf, err := x509.ParseCertificate(certs[i].Certificate[0])
+				if err == nil {
+					err = y.ca.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature)
+				}
+				var raw []byte
+				if err == nil {
+					raw, err = y.sign(leaf.SerialNumber)
+				}
+				if err == nil {
+					_, err = ocsp.ParseResponseForCert(raw, leaf, y.ca) // verifies
+				}
+				if err != nil {
+					tb.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// BenchmarkSlowResponder has 1,000 certificates stapled from cold by a responder
+// that takes 20 ms for each.
+func BenchmarkSlowResponder(b *testing.B) {
+	ca := ocsptest.NewCA()
+	ca.Responder.SetDelay(20 * time.Millisecond)
+	var certs []tls.Certificate
+	for i := range 1000 {
+		certs = append(certs, *ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key()}))
+	}
+	for b.Loop() {
+		s := stapler(b, ca)
+		warm(b, s, certs)
+	}
+}
+
+// BenchmarkRefresh has one refresh over a real connection, beside an HTTP round
+// trip with the same bytes and a verification of their signature.
+func BenchmarkRefresh(b *testing.B) {
+	for _, delegated := range []bool{false, true} {
+		ca := ocsptest.NewCA()
+		if delegated {
+			ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.Delegated})
+		}
+		cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
+		s := stapler(b, ca)
+		warm(b, s, []tls.Certificate{*cert})
+		raw := s.Staple(cert).OCSPStaple
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/ocsp-response")
+			_, _ = w.Write(raw)
+		}))
+		defer srv.Close()
+		name := fmt.Sprintf("delegated=%v/", delegated)
+		b.Run(name+"floor", func(b *testing.B) {
+			signed, err := ocsp.ParseResponse(raw, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			signer := ca.Cert
+			if signed.Certificate != nil {
+				signer = signed.Certificate
+			}
+			c := srv.Client()
+			for b.Loop() {
+				res, err := c.Get(srv.URL)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					b.Fatal(err)
+				}
+				res.Body.Close()
+				if err := signed.CheckSignatureFrom(signer); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"refresh", func(b *testing.B) {
+			s := staple.New(staple.WithHTTPClient(srv.Client()),
+				staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return []string{srv.URL}, true }))
+			defer s.Close()
+			warm(b, s, []tls.Certificate{*cert})
+			for b.Loop() {
+				s.Refresh(cert)
+			}
+		})
+	}
+}
+
+// BenchmarkHerd has 10,000 handshakes at once wait for the first response of a
+// certificate.
+func BenchmarkHerd(b *testing.B) {
+	ca := ocsptest.NewCA()
+	ca.Responder.SetDelay(20 * time.Millisecond)
+	for b.Loop() {
+		cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, MustStaple: true})
+		s := stapler(b, ca)
+		get := s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+		before := ca.Responder.Requests()
+		var wg sync.WaitGroup
+		for range 10_000 {
+			wg.Go(func() {
+				if c, err := get(hello("www.example.com")); err != nil || len(c.OCSPStaple) == 0 {
+					b.Error("no staple", err)
+				}
+			})
+		}
+		wg.Wait()
+		b.ReportMetric(float64(ca.Responder.Requests()-before), "requests")
+	}
+}
+
+// BenchmarkRandomAccess has our part in a handshake with one of many
+// certificates, at random, beside a map lookup and time.Now: wrapped less bare,
+// by those of floor.
+func BenchmarkRandomAccess(b *testing.B) {
+	y := newYard(b)
+	certs := y.issue(b, certificates(100_000), false)
+	s := staple.New(staple.WithHTTPClient(&http.Client{Transport: y}))
+	defer s.Close()
+	warm(b, s, certs)
+	names, byName := make([]string, len(certs)), make(map[string]*tls.Certificate, len(certs))
+	for i := range certs {
+		names[i] = siteName(i)
+		byName[names[i]] = &certs[i]
+	}
+	order := mathrand.Perm(len(certs))
+	i := 0
+	next := func() int { i++; return order[i%len(order)] }
+	index := 0
+	at := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certs[index], nil }
+	wrapped := s.GetCertificate(at)
+	h := hello("www.example.com")
+	for range certs { // each is served once
+		index = next()
+		if c, _ := wrapped(h); len(c.OCSPStaple) == 0 {
+			b.Fatal("no staple")
+		}
+	}
+	b.Run("floor", func(b *testing.B) {
+		for b.Loop() {
+			sink = byName[names[next()]]
+			_ = time.Now()
+		}
+	})
+	for _, v := range []struct {
+		name string
+		get  getCertificate
+	}{{"bare", at}, {"wrapped", wrapped}} {
+		b.Run(v.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				index = next()
+				sink, _ = v.get(h)
+			}
+		})
+	}
+}
