@@ -1,0 +1,128 @@
+package statuspage
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ocspstaple/staple"
+)
+
+// A Report is what the handler answers as JSON. Times are RFC 3339, in UTC.
+type Report struct {
+	// Time is when the report was made.
+	Time time.Time `json:"time"`
+	// States counts all known certificates by state, whatever was asked for.
+	States map[string]int `json:"states"`
+	// Certificates are those that were asked for, worst state first, then by
+	// nextUpdate.
+	Certificates []Certificate `json:"certificates"`
+}
+
+// A Certificate is one of a Report. What is not known is left out.
+type Certificate struct {
+	// Names are its DNS names and IP addresses, or its subject if it has none.
+	Names []string `json:"names"`
+	// Serial is the serial number and Fingerprint the SHA-256 of the
+	// certificate, in hexadecimal.
+	Serial      string `json:"serial,omitempty"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// NotAfter is when the certificate expires.
+	NotAfter *time.Time `json:"not_after,omitempty"`
+	// State is one of good, pending, revoked, unknown, expired and none.
+	State      string `json:"state"`
+	MustStaple bool   `json:"must_staple"`
+	Responder  string `json:"responder,omitempty"`
+	// ThisUpdate, NextUpdate, NextRefresh and LastSuccess are those of
+	// [staple.Status].
+	ThisUpdate  *time.Time `json:"this_update,omitempty"`
+	NextUpdate  *time.Time `json:"next_update,omitempty"`
+	NextRefresh *time.Time `json:"next_refresh,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	// Failures counts attempts since the last success, Error is the last one's,
+	// and Reason its [staple.Reason], if it has one.
+	Failures int    `json:"failures"`
+	Error    string `json:"error,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+
+	state staple.State
+}
+
+// order has the states by how much they need somebody.
+var order = []staple.State{staple.StateRevoked, staple.StateExpired, staple.StateUnknown, staple.StatePending, staple.StateGood, staple.StateNone}
+
+// query is what a request asks for.
+type query struct{ state, text, page string }
+
+func newReport(all []staple.Status, q query, now time.Time) *Report {
+	r := &Report{Time: now, States: make(map[string]int), Certificates: []Certificate{}}
+	for _, state := range order {
+		r.States[state.String()] = 0
+	}
+	for _, st := range all {
+		r.States[st.State.String()]++
+		if q.state != "" && q.state != st.State.String() {
+			continue
+		}
+		if c := newCertificate(st); c.matches(q.text) {
+			r.Certificates = append(r.Certificates, c)
+		}
+	}
+	slices.SortStableFunc(r.Certificates, func(a, b Certificate) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.state), slices.Index(order, b.state)), at(a.NextUpdate).Compare(at(b.NextUpdate)))
+	})
+	return r
+}
+
+func newCertificate(st staple.Status) Certificate {
+	c := Certificate{Names: []string{"certificate that does not parse"}, State: st.State.String(), state: st.State, MustStaple: st.MustStaple,
+		Responder: st.Responder, ThisUpdate: known(st.ThisUpdate), NextUpdate: known(st.NextUpdate), NextRefresh: known(st.NextRefresh),
+		LastSuccess: known(st.LastSuccess), Failures: st.Failures}
+	if leaf := st.Leaf; leaf != nil {
+		sum := sha256.Sum256(leaf.Raw)
+		c.Fingerprint = hex.EncodeToString(sum[:])
+		c.Serial, c.NotAfter = leaf.SerialNumber.Text(16), known(leaf.NotAfter)
+		c.Names = slices.Clone(leaf.DNSNames)
+		for _, ip := range leaf.IPAddresses {
+			c.Names = append(c.Names, ip.String())
+		}
+		if len(c.Names) == 0 {
+			c.Names = []string{leaf.Subject.String()}
+		}
+	}
+	if st.Err != nil {
+		c.Error = st.Err.Error()
+	}
+	var re *staple.ResponseError
+	if errors.As(st.Err, &re) {
+		c.Reason = re.Reason.String()
+	}
+	return c
+}
+
+// matches reports whether c has text in what people look for.
+func (c *Certificate) matches(text string) bool {
+	text = strings.ToLower(text)
+	in := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
+	return text == "" || in(c.Serial) || in(c.Responder) || slices.ContainsFunc(c.Names, in)
+}
+
+// known returns t in UTC, nil if it is zero.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func at(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}

@@ -1,0 +1,143 @@
+// Package statuspage shows what a [staple.Stapler] knows: a page for people, the
+// same as JSON for programs, and a health check.
+//
+//	mux.Handle("/ocsp", statuspage.Handler(s))
+//	mux.Handle("/healthz", statuspage.Health(s))
+//
+// Both tell the names of certificates, their responders and what went wrong, so
+// they belong where operators are, not on the public side of a server.
+package statuspage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ocspstaple/staple"
+)
+
+//go:embed page.html style.css
+var files embed.FS
+
+// Handler returns a handler that shows the status of every certificate that s
+// knows, worst first and then by expiry: HTML, or JSON where the request's Accept
+// prefers application/json (RFC 9110 §12.5.1). It answers GET and HEAD.
+//
+// The query parameter state shows one state alone, q what has that text in its
+// names, serial number or responder. HTML has 200 certificates to a page, chosen
+// by the parameter page; JSON has all of them, as a [Report].
+//
+// The page needs nothing from elsewhere and runs no script. It is made anew for
+// each request from s.Status, which parses certificates that came without their
+// Leaf: about 10 µs for each.
+func Handler(s *staple.Stapler) http.Handler {
+	style, _ := files.ReadFile("style.css")
+	sum := sha256.Sum256(style)
+	p := &page{
+		s:      s,
+		style:  template.CSS(style),
+		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+		html:   template.Must(template.ParseFS(files, "page.html")),
+	}
+	return reading(p.serve)
+}
+
+// Health returns a handler that answers 200 and "ok" when s.Ready is nil, else
+// 503 with the reasons, one to a line, or as JSON where Accept prefers that:
+//
+//	{"ready": false, "reasons": ["staple: ..."]}
+//
+// Before a GetCertificate source has had its first handshake nothing is known of
+// it, and that is ready: see [staple.Stapler.Ready].
+func Health(s *staple.Stapler) http.Handler {
+	return reading(func(w http.ResponseWriter, r *http.Request) {
+		reasons := reasons(s.Ready())
+		status, text := http.StatusOK, "ok\n"
+		if len(reasons) > 0 {
+			status, text = http.StatusServiceUnavailable, strings.Join(reasons, "\n")+"\n"
+		}
+		if prefersJSON(r, "text/plain") {
+			writeJSON(w, status, struct {
+				Ready   bool     `json:"ready"`
+				Reasons []string `json:"reasons,omitempty"`
+			}{len(reasons) == 0, reasons})
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
+	})
+}
+
+// reasons takes a joined error apart.
+func reasons(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var many interface{ Unwrap() []error }
+	if !errors.As(err, &many) {
+		return []string{printable(err.Error())}
+	}
+	var all []string
+	for _, err := range many.Unwrap() {
+		all = append(all, printable(err.Error()))
+	}
+	return all
+}
+
+// reading lets GET and HEAD pass, with headers that suit what changes by the
+// minute and is for operators alone.
+func reading(serve http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("Vary", "Accept")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		serve(w, r)
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w) // escapes what HTML would take for tags
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client has gone
+}
+
+type page struct {
+	s      *staple.Stapler
+	style  template.CSS
+	policy string
+	html   *template.Template
+}
+
+func (p *page) serve(w http.ResponseWriter, r *http.Request) {
+	q := query{state: r.FormValue("state"), text: r.FormValue("q"), page: r.FormValue("page")}
+	report := newReport(p.s.Status(), q, time.Now().UTC())
+	if prefersJSON(r, "text/html") {
+		writeJSON(w, http.StatusOK, report)
+		return
+	}
+	var b bytes.Buffer
+	if err := p.html.Execute(&b, newView(report, q, p.style)); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", p.policy)
+	_, _ = w.Write(b.Bytes())
+}

@@ -1,0 +1,219 @@
+package statuspage
+
+import (
+	"fmt"
+	"html/template"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/ocspstaple/staple"
+)
+
+const (
+	perPage  = 200
+	maxNames = 4   // shown of a certificate, then their number
+	maxText  = 300 // runes of a name or an error
+)
+
+// view is what the template shows. Everything in it that came from outside is
+// printable: what a name says must be what one sees.
+type view struct {
+	Style      template.CSS
+	Time       time.Time
+	Tabs       []tab
+	State      string
+	Text       string
+	Rows       []row
+	From, To   int // of Matches
+	Matches    int
+	Prev, Next string // "": none
+}
+
+// tab chooses a state.
+type tab struct {
+	Name, Mark, Link string
+	Count            int
+	Current          bool
+}
+
+type row struct {
+	State, Mark, Means string
+	Names              []string
+	More               int // names
+	Serial             string
+	MustStaple         bool
+	Responder          string
+	Bar                *bar
+	Update, Refresh    string
+	Failures           int
+	Error              string
+	LastSuccess        string
+}
+
+// bar is the validity of a response, in hundredths of it.
+type bar struct {
+	Spent, Now, Refresh float64
+	HasRefresh          bool
+	From, To            time.Time
+	Says                string
+}
+
+// marks tell the states apart for those who don't see colours.
+func mark(state string) string {
+	marks := map[string]string{"good": "✓", "revoked": "✕", "expired": "!", "unknown": "?", "pending": "…", "none": "–"}
+	return marks[state]
+}
+
+// means says what a state is, as a tooltip.
+func means(state staple.State) string {
+	switch state {
+	case staple.StateGood:
+		return "a valid response is stapled"
+	case staple.StateRevoked:
+		return "the certificate is revoked: replace it"
+	case staple.StateExpired:
+		return "the response has expired and no other came: nothing is stapled"
+	case staple.StateUnknown:
+		return "the responder does not know the certificate: nothing is stapled"
+	case staple.StatePending:
+		return "no response yet: nothing is stapled"
+	}
+	return "needs no staple"
+}
+
+func newView(r *Report, q query, style template.CSS) *view {
+	v := &view{Style: style, Time: r.Time, State: q.state, Text: printable(q.text), Matches: len(r.Certificates)}
+	total := 0
+	for _, n := range r.States {
+		total += n
+	}
+	v.Tabs = []tab{{Name: "all", Count: total, Link: link("", q.text, 1), Current: q.state == ""}}
+	for _, state := range order {
+		name := state.String()
+		v.Tabs = append(v.Tabs, tab{Name: name, Mark: mark(name), Count: r.States[name], Link: link(name, q.text, 1), Current: q.state == name})
+	}
+	page, _ := strconv.Atoi(q.page)
+	page = min(max(page, 1), (len(r.Certificates)-1)/perPage+1)
+	from := (page - 1) * perPage
+	to := min(from+perPage, len(r.Certificates))
+	for _, c := range r.Certificates[from:to] {
+		v.Rows = append(v.Rows, newRow(c, r.Time))
+	}
+	v.From, v.To = min(from+1, to), to
+	if page > 1 {
+		v.Prev = link(q.state, q.text, page-1)
+	}
+	if to < len(r.Certificates) {
+		v.Next = link(q.state, q.text, page+1)
+	}
+	return v
+}
+
+// link returns the query for a part of the report.
+func link(state, text string, page int) string {
+	q := url.Values{}
+	if state != "" {
+		q.Set("state", state)
+	}
+	if text != "" {
+		q.Set("q", text)
+	}
+	if page > 1 {
+		q.Set("page", strconv.Itoa(page))
+	}
+	return "?" + q.Encode()
+}
+
+func newRow(c Certificate, now time.Time) row {
+	r := row{State: c.State, Mark: mark(c.State), Means: means(c.state), Serial: c.Serial, MustStaple: c.MustStaple, Responder: printable(c.Responder),
+		Failures: c.Failures, Error: printable(c.Error)}
+	for i, name := range c.Names {
+		if i == maxNames {
+			r.More = len(c.Names) - maxNames
+			break
+		}
+		r.Names = append(r.Names, printable(name))
+	}
+	if c.NextUpdate != nil {
+		r.Bar = newBar(c, now)
+		r.Update = relative(*c.NextUpdate, now)
+	}
+	if c.NextRefresh != nil {
+		r.Refresh = relative(*c.NextRefresh, now)
+	}
+	if c.LastSuccess != nil {
+		r.LastSuccess = relative(*c.LastSuccess, now)
+	}
+	return r
+}
+
+func newBar(c Certificate, now time.Time) *bar {
+	from, to := at(c.ThisUpdate), at(c.NextUpdate)
+	share := func(t time.Time) float64 {
+		if !to.After(from) {
+			return 100
+		}
+		return 100 * min(max(float64(t.Sub(from))/float64(to.Sub(from)), 0), 1)
+	}
+	b := &bar{Spent: share(now), Now: share(now), From: from, To: to}
+	b.Says = fmt.Sprintf("valid from %s to %s, %.0f %% of it is over", stamp(from), stamp(to), b.Spent)
+	if c.NextRefresh != nil {
+		b.HasRefresh, b.Refresh = true, share(*c.NextRefresh)
+		b.Says += ", next refresh " + stamp(*c.NextRefresh)
+	}
+	return b
+}
+
+func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05 UTC") }
+
+// relative says when t is, in its two largest units.
+func relative(t, now time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if d < 0 {
+		return span(-d) + " ago"
+	}
+	return "in " + span(d)
+}
+
+func span(d time.Duration) string {
+	units := []struct {
+		name string
+		of   time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}}
+	for i, u := range units {
+		if d < u.of && i < len(units)-1 {
+			continue
+		}
+		out := fmt.Sprintf("%d %s", d/u.of, u.name)
+		if rest := d % u.of; i+1 < len(units) && rest >= units[i+1].of {
+			out += fmt.Sprintf(" %d %s", rest/units[i+1].of, units[i+1].name)
+		}
+		return out
+	}
+	return ""
+}
+
+// printable returns s as one sees it: what turns the direction of text, breaks
+// lines or shows nothing is written as its code, and the length is bounded.
+func printable(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, c := range s {
+		if n++; n > maxText {
+			b.WriteRune('…')
+			break
+		}
+		switch {
+		case c == '\n':
+			b.WriteByte(' ')
+		case unicode.IsGraphic(c):
+			b.WriteRune(c)
+		default:
+			fmt.Fprintf(&b, "\\u%04x", c)
+		}
+	}
+	return b.String()
+}
