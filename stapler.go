@@ -166,7 +166,9 @@ func (s *Stapler) GetCertificate(next func(*tls.ClientHelloInfo) (*tls.Certifica
 		if e != nil && e.cold.Load() && hello != nil && slices.Contains(hello.Extensions, extStatusRequest) {
 			s.wait(hello.Context(), e)
 		}
-		return s.serve(e, cert), nil
+		cert, state := s.serve(e, cert)
+		served(s, hello, state)
+		return cert, nil
 	}
 }
 
@@ -186,7 +188,9 @@ func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*
 		if e != nil && e.cold.Load() && cri != nil && cri.Version >= tls.VersionTLS13 {
 			s.wait(cri.Context(), e)
 		}
-		return s.serve(e, cert), nil
+		cert, state := s.serve(e, cert)
+		served(s, cri, state)
+		return cert, nil
 	}
 }
 
@@ -198,7 +202,9 @@ func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
 	if empty(cert) {
 		return cert
 	}
-	return s.serve(s.lookup(cert), cert)
+	c, state := s.serve(s.lookup(cert), cert)
+	served(s, cert, state)
+	return c
 }
 
 func empty(cert *tls.Certificate) bool {
@@ -219,21 +225,25 @@ func (s *Stapler) lookup(cert *tls.Certificate) *entry {
 	return s.learn(cert, false)
 }
 
-// serve returns cert with what e holds for it now. It is all of our part in a
-// handshake that finds a response: no lock, no allocation, no hashing.
-func (s *Stapler) serve(e *entry, cert *tls.Certificate) *tls.Certificate {
+// serve returns cert with what e holds for it now, and the state of that. It is
+// all of our part in a handshake that finds a response: no lock, no allocation,
+// no byte of the certificate read.
+func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, State) {
 	if e == nil {
-		s.stats.handshakes[StatePending].Add(1)
 		if len(cert.OCSPStaple) == 0 || s.ctx.Err() != nil {
-			return cert
+			return cert, StatePending
 		}
 		own := *cert // nobody has judged the staple that the source set
 		own.OCSPStaple = nil
-		return &own
+		return &own, StatePending
 	}
 	now := s.nanos()
 	h := e.held.Load()
-	s.stats.handshakes[h.at(now)].Add(1)
+	return s.stapled(e, h, cert, now), h.at(now)
+}
+
+// stapled is serve for a certificate that is known.
+func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *tls.Certificate {
 	if hour := hourOf(now); e.seen.Load() != hour {
 		e.seen.Store(hour)
 	}
