@@ -221,7 +221,7 @@ func (h *held) span() (start, length int64) {
 func (h *held) refreshAt(ttl time.Duration, random float64) int64 {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
-	least := clamp(time.Duration(length/64), minGap, time.Minute)
+	least := clamp(time.Duration(length/64), minGap, min(max(ttl/2, minGap), time.Minute))
 	maxAge := int64(h.maxAge) * int64(time.Second)
 	hint := min(maxAge, half)
 	gap := max(int64(ttl), maxAge+maxAge/3)

@@ -75,6 +75,7 @@ func TestRefreshTimes(t *testing.T) {
 	}{
 		{"default TTL", 0, 4 * day, "", 45 * time.Minute, time.Hour},
 		{"negative TTL", -1, 4 * day, "", 45 * time.Minute, time.Hour},
+		{"TTL of a second", time.Second, 4 * day, "", 750 * time.Millisecond, time.Second},
 		{"TTL", 10 * time.Minute, 4 * day, "", 450 * time.Second, 10 * time.Minute},
 		{"half-life", 0, time.Hour, "", 22 * time.Minute, 30 * time.Minute},
 		{"max-age below TTL", 0, 4 * day, "max-age=600", 45 * time.Minute, time.Hour},

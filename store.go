@@ -37,7 +37,8 @@ const (
 // fleet: see [WithStore]. It has the methods of autocert.Cache, so that every
 // implementation of that is a Store, the manager's own included. Keys are
 // lower-case letters, digits and hyphens, at most 80 bytes; a record is a PEM
-// block of at most 256 KiB that openssl and people can read.
+// block of at most 256 KiB that openssl and people can read. Its header Expires
+// says, in RFC 3339, from when on it is of no use and may be dropped.
 //
 // Methods are called concurrently, off the handshake, with a context that ends
 // after 100 ms for Get and 5 s for the others. Get returns an error, whichever,
@@ -71,6 +72,7 @@ type record struct {
 	responder         string
 	validator         validator
 	received, checked int64 // Unix ns
+	until             int64 // Unix ns; written for others, not read
 	maxAge            time.Duration
 }
 
@@ -78,6 +80,7 @@ func (r *record) encode() []byte {
 	block := &pem.Block{Type: recordType, Bytes: r.raw, Headers: map[string]string{
 		"Received": time.Unix(0, r.received).UTC().Format(time.RFC3339Nano),
 		"Checked":  time.Unix(0, r.checked).UTC().Format(time.RFC3339Nano),
+		"Expires":  time.Unix(0, r.until).UTC().Format(time.RFC3339),
 	}}
 	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
 		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
@@ -345,7 +348,7 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 		return nil
 	}
 	rec := &record{raw: h.raw, validator: h.validator(), received: h.received(), checked: h.checked,
-		maxAge: time.Duration(h.maxAge) * time.Second}
+		until: h.until, maxAge: time.Duration(h.maxAge) * time.Second}
 	if r := s.bestOf(e); r != nil {
 		rec.responder = r.url
 	}
