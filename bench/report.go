@@ -13,7 +13,9 @@ import (
 // results are the figures of all runs, by measurement, subject and name.
 type results map[string][]float64
 
-func keyOf(m measurement, sub subject, name string) string { return m.name + "|" + sub.name + "|" + name }
+func keyOf(m measurement, sub subject, name string) string {
+	return m.name + "|" + sub.name + "|" + name
+}
 
 func (r results) add(m measurement, sub subject, figs figures) {
 	for name, v := range figs {
