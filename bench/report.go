@@ -98,7 +98,7 @@ response once. A dash is what a subject can't do, or is not asked to: nats-serve
 the responses of 100,000 one after the other, which takes minutes. Of the memory that Traefik takes a part is the
 certificate itself, which it parses from PEM. In the row of 10,000 handshakes at once, certmagic and nats-server start
 only when they have the response: nothing waits later, and the start takes as long as the responder. Traefik starts at
-once and staples nothing at first.
+once; handshakes before its first answer carry no staple.
 `
 
 // row returns one line of the table, and where a peer is better.
