@@ -1,6 +1,7 @@
 package ocsptest
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
@@ -25,6 +26,12 @@ type Options struct {
 	// KeyType is the kind of the CA's key, with which it signs certificates and, unless
 	// [Responder.SetSign] says otherwise, OCSP responses.
 	KeyType KeyType
+
+	// Cert and Key make a CA of a certificate and its private key that exist already, such as
+	// those of the CA of a test of one's own, which has the certificates that it issues
+	// answered for by [CA.Adopt]. Name and KeyType are not looked at then.
+	Cert *x509.Certificate
+	Key  crypto.Signer
 }
 
 // A CA is a certificate authority. Its methods may be called by several goroutines at once.
@@ -41,20 +48,30 @@ type CA struct {
 	issued  *registry // shared by all responders of this CA
 }
 
-// NewCA returns a root CA whose responder works in memory. At most one Options is looked at.
+// NewCA returns a root CA whose responder works in memory. At most one Options is looked at. It
+// panics if Options has a Cert without the Key that belongs to it.
 //
-// The certificate is valid from a day ago, by the clock of the moment, for ten years.
+// A certificate that it makes is valid from a day ago, by the clock of the moment, for ten years.
 func NewCA(opts ...Options) *CA {
 	var o Options
 	if len(opts) > 0 {
 		o = opts[0]
 	}
-	key := newKey(o.KeyType)
-	tmpl := caTemplate(o.Name, key)
-	ca := newCA(sign(tmpl, tmpl, key.Public(), key), key, o.URL)
+	if o.Cert == nil {
+		o.Key = newKey(o.KeyType)
+		tmpl := caTemplate(o.Name, o.Key)
+		o.Cert = sign(tmpl, tmpl, o.Key.Public(), o.Key)
+	} else if o.Key == nil || !bytes.Equal(keyID(o.Key.Public()), keyID(o.Cert.PublicKey)) {
+		panic("ocsptest: Options.Key is not that of Options.Cert")
+	}
+	ca := newCA(o.Cert, o.Key, o.URL)
 	ca.root = ca
 	return ca
 }
+
+// Adopt makes the CA's responders know a certificate that was signed elsewhere with its key: as
+// good, until [Responder.Revoke] and the like say otherwise.
+func (ca *CA) Adopt(cert *x509.Certificate) { ca.issued.add(&record{cert: cert}) }
 
 // Intermediate returns a CA below ca, with a key of the same default type and a responder of
 // its own (at its own URL: use [Network] to reach several). An empty name means the default of

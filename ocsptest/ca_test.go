@@ -9,12 +9,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/ocspstaple/staple/ocsptest"
 )
@@ -49,6 +53,51 @@ func TestIssue(t *testing.T) {
 	}
 	if extension(leaf, 1, 3, 6, 1, 5, 5, 7, 1, 24) != nil || extension(leaf, 2, 5, 29, 56) != nil {
 		t.Error("unasked extensions")
+	}
+}
+
+// A CA of a certificate and key that exist, and what it did not issue itself.
+func TestAdopt(t *testing.T) {
+	elsewhere := ocsptest.NewCA()
+	cert := elsewhere.Issue(ocsptest.Leaf{})
+	ca := ocsptest.NewCA(ocsptest.Options{Cert: elsewhere.Cert, Key: elsewhere.Key(), URL: elsewhere.Responder.URL()})
+	status := func() any {
+		resp, err := ocsp.ParseResponseForCert(ca.Responder.Response(cert), cert.Leaf, ca.Cert)
+		if err != nil {
+			return err.Error()
+		}
+		return resp.Status
+	}
+	if got, want := status(), "ocsp: error from server: unauthorized"; got != want {
+		t.Errorf("not adopted: got %v, want %v", got, want)
+	}
+	ca.Adopt(cert.Leaf)
+	if got := status(); got != ocsp.Good {
+		t.Errorf("adopted: got %v, want good", got)
+	}
+	ca.Responder.Revoke(cert, ocsp.Superseded, time.Time{})
+	if got := status(); got != ocsp.Revoked {
+		t.Errorf("revoked: got %v", got)
+	}
+	verify(t, ca, cert, "example.com")
+	verify(t, ca, ca.Issue(ocsptest.Leaf{}), "example.com")
+	ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.LeafSigner})
+	if got := fmt.Sprint(status()); !strings.Contains(got, "signature") {
+		t.Errorf("signed by a key that is not here: got %v", got)
+	}
+
+	for name, o := range map[string]ocsptest.Options{
+		"no key":    {Cert: ca.Cert},
+		"other key": {Cert: ca.Cert, Key: ocsptest.NewCA().Key()},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			ocsptest.NewCA(o)
+		}()
 	}
 }
 

@@ -124,7 +124,7 @@ func (r *Responder) identity(s Sign, target *record) *identity {
 	case IssuerEmbedded:
 		return &identity{key: ca.key, cert: ca.Cert, certs: [][]byte{ca.Cert.Raw}}
 	case LeafSigner:
-		if target != nil {
+		if target != nil && target.key != nil {
 			return &identity{key: target.key, cert: target.cert, certs: [][]byte{target.cert.Raw}}
 		}
 		s.By = WrongKey // a certificate of others: its key is not ours
