@@ -1,0 +1,193 @@
+package clients_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const clientsFile = "../../docs/clients.md"
+
+const intro = `# What clients do with staples
+
+Real clients visited a server with staple in front of a real CA and responder, on one machine; a test measures this
+anew and fails if the clients do not do what is written here (their versions, at the end, may differ). To write it anew:
+
+    cd e2e && GOWORK=off UPDATE_CLIENTS=1 go test ./clients
+
+## The clients
+
+| client | called as | asks for a staple | asks the responder itself | alert when it refuses |
+| --- | --- | --- | --- | --- |
+`
+
+const staples = `
+The staples of the next two tables:
+
+- **good, SHA-1** and **good, SHA-256**: what the responder says about a good certificate, with this hash in the CertID.
+  SHA-1 is the default of staple, the other is ` + "`staple.WithHash(crypto.SHA256)`" + `.
+- **revoked**: the certificate is revoked, and ` + "`staple.WithStapleRevoked(true)`" + ` has that stapled.
+- **none**: nothing, since the responder answers tryLater, also to clients.
+- **expired**: a good response of a day too long ago, with the same responder. staple never sends one: it was put in by
+  hand, to see who looks.
+
+What is said holds for TLS 1.2 and TLS 1.3; where they differ both are named.
+`
+
+// A key is a cell of the tables.
+type key struct {
+	client  string
+	shape   shape
+	must    bool
+	version uint16
+}
+
+// A habit is what a client does in all cells alike.
+type habit struct {
+	asks    bool     // for a staple
+	fetches []string // what is stapled when it asks the certificate's responder
+	alerts  []string // that it refuses with
+}
+
+// matrix is all that was seen.
+type matrix struct {
+	cells  map[key]string
+	habits map[string]habit
+}
+
+// compare has the file written, if it is to be, and compared.
+func (m *matrix) compare(t *testing.T) {
+	got := m.document()
+	if os.Getenv("UPDATE_CLIENTS") != "" {
+		if t.Failed() {
+			t.Fatalf("%s is not written, since the test failed", clientsFile)
+		}
+		if err := os.WriteFile(clientsFile, []byte(got+versions(t)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := os.ReadFile(clientsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, _ := strings.Cut(strings.ReplaceAll(string(file), "\r\n", "\n"), versionsTitle)
+	if d := firstDifference(got, want); d != "" {
+		t.Errorf("%s is not what was seen; %s", clientsFile, d)
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) {
+			return fmt.Sprintf("%d lines, want %d", len(g), len(w))
+		}
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d:\ngot  %s\nwant %s", i+1, g[i], w[i])
+		}
+	}
+	return ""
+}
+
+// document is all of the file but the versions.
+func (m *matrix) document() string {
+	var out strings.Builder
+	out.WriteString(intro)
+	yes := map[bool]string{true: "yes", false: "no"}
+	for _, c := range clients {
+		h := m.habits[c.name]
+		fetches, alerts := "no", "none"
+		if len(h.fetches) > 0 {
+			fetches = "when stapled " + strings.Join(h.fetches, ", ")
+		}
+		if len(h.alerts) > 0 {
+			slices.Sort(h.alerts)
+			alerts = strings.Join(h.alerts, ", ")
+		} else if !m.refusesAny(c.name) {
+			alerts = "never refuses"
+		}
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s |\n", c.name, c.how, yes[h.asks], fetches, alerts)
+	}
+	out.WriteString(staples)
+	m.table(&out, "A certificate without Must-Staple", false)
+	m.table(&out, "A Must-Staple certificate", true)
+	m.conclude(&out)
+	return out.String()
+}
+
+func (m *matrix) table(out *strings.Builder, title string, must bool) {
+	fmt.Fprintf(out, "\n## %s\n\n| client |", title)
+	for _, s := range shapes {
+		fmt.Fprintf(out, " %v |", s)
+	}
+	out.WriteString("\n| --- |" + strings.Repeat(" --- |", len(shapes)) + "\n")
+	for _, c := range clients {
+		fmt.Fprintf(out, "| %s |", c.name)
+		for _, s := range shapes {
+			fmt.Fprintf(out, " %s |", m.cell(c.name, s, must))
+		}
+		out.WriteString("\n")
+	}
+}
+
+// cell is what a client does, in both versions of TLS.
+func (m *matrix) cell(client string, s shape, must bool) string {
+	old, now := m.cells[key{client, s, must, tls.VersionTLS12}], m.cells[key{client, s, must, tls.VersionTLS13}]
+	if old != now {
+		return "1.2 " + old + "; 1.3 " + now
+	}
+	return now
+}
+
+// refuses says whether a client refuses, in any version of TLS.
+func (m *matrix) refuses(client string, s shape, must bool) bool {
+	return !accepts(m.cells[key{client, s, must, tls.VersionTLS12}]) || !accepts(m.cells[key{client, s, must, tls.VersionTLS13}])
+}
+
+func (m *matrix) refusesAny(client string) bool {
+	return slices.ContainsFunc(shapes, func(s shape) bool { return m.refuses(client, s, false) || m.refuses(client, s, true) })
+}
+
+// who lists the clients of which something is true.
+func who(is func(client string) bool) string {
+	var names []string
+	for _, c := range clients {
+		if is(c.name) {
+			names = append(names, c.name)
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+const versionsTitle = "\n## Versions\n"
+
+// versions are those of Debian's packages, which is where the clients are from.
+func versions(t *testing.T) string {
+	var pkgs []string
+	for _, c := range clients {
+		if c.pkg != "" && !slices.Contains(pkgs, c.pkg) {
+			pkgs = append(pkgs, c.pkg)
+		}
+	}
+	release, err := os.ReadFile("/etc/debian_version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := versionsTitle + "\n" + runtime.Version() + ", and of Debian " + strings.TrimSpace(string(release)) + ":\n\n"
+	for _, pkg := range append(pkgs, "libgnutls30", "libcurl3-gnutls", "libnss3") {
+		v, err := exec.CommandContext(t.Context(), "dpkg-query", "-W", "-f", "${Version}", pkg).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", pkg, err)
+		}
+		s += fmt.Sprintf("- %s %s\n", pkg, v)
+	}
+	return s
+}
