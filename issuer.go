@@ -95,7 +95,7 @@ func (s *Stapler) unreadable(e *entry) {
 	e.flags.resolved, e.flags.none, e.flags.final = true, true, true
 	if m := e.also(); m.err == nil {
 		m.err = fmt.Errorf("staple: certificate does not parse: %w", err)
-		s.log(slogWarn, "certificate does not parse, nothing is stapled", "certificate", e, "error", err)
+		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
 	}
 }
 

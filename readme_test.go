@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -82,4 +83,51 @@ func plainLines(s string) string {
 		}
 	}
 	return out
+}
+
+// Each line that an operator may find in the log is explained in
+// docs/operations.md, by its beginning, and no other.
+func TestOperations(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("docs", "operations.md"))
+	if err != nil {
+		t.Skip("not a clone of the repository: docs are missing")
+	}
+	var rows []string
+	_, table, _ := strings.Cut(string(data), "| line begins with |")
+	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| (?:warn|error) \|`).FindAllStringSubmatch(table, -1) {
+		rows = append(rows, row[1])
+	}
+	var lines []string
+	for _, name := range sources(t) {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("(?:loud|s\\.log)\\((?:slogWarn|slogError|level|s\\.storeLevelLocked\\(now\\)), [\"`]([^\"`]+)|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)|n\\.msg = \"([^\"]*check[^\"]*)").FindAllStringSubmatch(string(src), -1) {
+			lines = append(lines, strings.Join(m[1:], ""))
+		}
+	}
+	if len(lines) < 14 {
+		t.Errorf("found %d lines in the source: %q", len(lines), lines)
+	}
+	for _, line := range lines {
+		if !slices.ContainsFunc(rows, func(row string) bool { return strings.HasPrefix(line, row) }) {
+			t.Errorf("not explained: %q", line)
+		}
+	}
+	for _, row := range rows {
+		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, row) }) {
+			t.Errorf("explained, and not logged: %q", row)
+		}
+	}
+}
+
+// sources returns the files of the package that are not tests.
+func sources(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
 }

@@ -295,7 +295,7 @@ func (s *Stapler) openLocked(r *responder, e *entry, now int64) {
 	if r.warned == 0 || now < r.warned || now-r.warned >= int64(24*time.Hour) {
 		level, r.warned = slogWarn, now
 	}
-	s.log(level, "OCSP responder fails, it is asked rarely until it recovers", "responder", r.url,
+	s.log(level, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it", "responder", r.url,
 		"failures", len(r.failed), "certificates_waiting", r.queued(), "error", r.err)
 	for _, e := range r.takeLocked() {
 		e.at.rest = append([]*responder{r}, e.at.rest...)
