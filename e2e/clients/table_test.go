@@ -33,7 +33,7 @@ The staples of the next two tables:
   SHA-1 is the default of staple, the other is ` + "`staple.WithHash(crypto.SHA256)`" + `.
 - **revoked**: the certificate is revoked, and ` + "`staple.WithStapleRevoked(true)`" + ` has that stapled.
 - **none**: nothing, since the responder answers tryLater, also to clients.
-- **expired**: a good response of a day too long ago, with the same responder. staple never sends one: it was put in by
+- **expired**: a good response that expired a day ago, with the same responder. staple never sends one: it was put in by
   hand, to see who looks.
 
 What is said holds for TLS 1.2 and TLS 1.3; where they differ both are named.
