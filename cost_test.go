@@ -3,11 +3,8 @@ package staple_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
-	"io"
 	mathrand "math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strconv"
 	"strings"
@@ -126,60 +123,6 @@ func BenchmarkSlowResponder(b *testing.B) {
 	for b.Loop() {
 		s := stapler(b, ca)
 		warm(b, s, certs)
-	}
-}
-
-// BenchmarkRefresh has one refresh over a real connection, beside an HTTP round
-// trip with the same bytes and a verification of their signature.
-func BenchmarkRefresh(b *testing.B) {
-	for _, delegated := range []bool{false, true} {
-		ca := ocsptest.NewCA()
-		if delegated {
-			ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.Delegated})
-		}
-		cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
-		s := stapler(b, ca)
-		warm(b, s, []tls.Certificate{*cert})
-		raw := s.Staple(cert).OCSPStaple
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/ocsp-response")
-			_, _ = w.Write(raw)
-		}))
-		defer srv.Close()
-		name := fmt.Sprintf("delegated=%v/", delegated)
-		b.Run(name+"floor", func(b *testing.B) {
-			signed, err := ocsp.ParseResponse(raw, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			signer := ca.Cert
-			if signed.Certificate != nil {
-				signer = signed.Certificate
-			}
-			c := srv.Client()
-			for b.Loop() {
-				res, err := c.Get(srv.URL)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := io.Copy(io.Discard, res.Body); err != nil {
-					b.Fatal(err)
-				}
-				res.Body.Close()
-				if err := signed.CheckSignatureFrom(signer); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(name+"refresh", func(b *testing.B) {
-			s := staple.New(staple.WithHTTPClient(srv.Client()),
-				staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return []string{srv.URL}, true }))
-			defer s.Close()
-			warm(b, s, []tls.Certificate{*cert})
-			for b.Loop() {
-				s.Refresh(cert)
-			}
-		})
 	}
 }
 
