@@ -56,15 +56,15 @@ func BenchmarkRefresh(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			ca := ocsptest.NewCA()
 			ca.Responder.SetSign(ocsptest.Sign{By: by})
-			cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
-			raw := ca.Responder.Response(cert)
+			var raw []byte
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/ocsp-response")
 				_, _ = w.Write(raw)
 			}))
 			defer srv.Close()
-			s := staple.New(staple.WithHTTPClient(srv.Client()),
-				staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return []string{srv.URL}, true }))
+			cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, URLs: []string{srv.URL}})
+			raw = ca.Responder.Response(cert)
+			s := staple.New(staple.WithHTTPClient(srv.Client()))
 			defer s.Close()
 			warm(b, s, []tls.Certificate{*cert})
 			resp, err := ocsp.ParseResponse(raw, nil)
