@@ -19,8 +19,11 @@ const (
 	// maxAliases is how many more copies of one leaf's bytes find its entry
 	// without a hash: one per config that parsed the same file by itself, say.
 	maxAliases = 3
-	// idleLife is how long an entry outlives its last handshake.
-	idleLife = 7 * 24 * time.Hour
+	// idleLife is how long an entry outlives its last handshake, and revokedLife
+	// one whose certificate is revoked: it holds nothing that is worth keeping,
+	// and once it was replaced it would stand in the way of Ready.
+	idleLife    = 7 * 24 * time.Hour
+	revokedLife = 24 * time.Hour
 	// never is a due time that does not come.
 	never = math.MaxInt64
 )

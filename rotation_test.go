@@ -36,6 +36,47 @@ func exactly(t testing.TB, ca *ocsptest.CA, cert, want *tls.Certificate) bool {
 	return true
 }
 
+// A revoked certificate that was replaced is in the way of Ready for a day, and
+// not for a week; one that is served, or listed, for good.
+func TestRevokedAndReplaced(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		gone, used, listed := leafFor(ca, "gone.example.com"), leafFor(ca, "used.example.com"), leafFor(ca, "listed.example.com")
+		serve := func(get getCertificate) {
+			if c, err := get(asking("x.example.com")); err != nil || c.OCSPStaple != nil {
+				t.Fatalf("got %v, a staple of %d bytes", err, len(c.OCSPStaple))
+			}
+		}
+		for _, c := range []struct {
+			name  string
+			cert  *tls.Certificate
+			until time.Duration // not ready; 0 for longer than a week
+		}{{"replaced", gone, 26 * time.Hour}, {"served", used, 0}, {"listed", listed, 0}} {
+			ca.Responder.Revoke(c.cert, ocsp.KeyCompromise, time.Now().Add(-time.Minute))
+			s := stapler(t, ca)
+			base := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.cert, nil }}
+			if c.name == "listed" {
+				base = &tls.Config{Certificates: []tls.Certificate{*c.cert}}
+			}
+			cfg := s.TLSConfig(base)
+			serve(cfg.GetCertificate)
+			ready := time.Duration(0)
+			for i := range 8 * 24 {
+				time.Sleep(time.Hour)
+				if c.name == "served" {
+					serve(cfg.GetCertificate)
+				}
+				if ready == 0 && s.Ready() == nil {
+					ready = time.Duration(i+1) * time.Hour
+				}
+			}
+			if ready > c.until || (ready == 0) != (c.until == 0) || ready != 0 && ready < 24*time.Hour {
+				t.Errorf("%s: ready after %v, want %v", c.name, ready, c.until)
+			}
+			runtime.KeepAlive(cfg)
+		}
+	})
+}
+
 // REQ C2: a certificate that is renewed by a source as autocert's, which makes
 // a new *tls.Certificate at each handshake, never has its predecessor's staple,
 // nor does one that comes back have any but its own.

@@ -280,10 +280,13 @@ func (s *Stapler) alarmLocked(e *entry, now int64) {
 	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.rare().err})
 }
 
-// dieLocked drops e if its certificate expired or was not used for a week, and
-// else sets when to look again.
+// dieLocked drops e if its certificate expired or was not used for a week, for a
+// day if it is revoked, and else sets when to look again.
 func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	life := int64(idleLife)
+	if e.held.Load().state == StateRevoked {
+		life = int64(revokedLife)
+	}
 	end := int64(never)
 	if e.flags.expired {
 		life = int64(time.Hour) // it is served all the same: do not learn it anew each time

@@ -198,7 +198,9 @@ const maxReasons = 10
 // Ready returns nil when every known certificate that needs a staple has a
 // valid one, and also when none is known; else an error that says which have
 // not and why. It answers from memory and waits for nothing, so that it suits
-// a health check. A revoked certificate is not ready, stapled or not.
+// a health check. A revoked certificate is not ready, stapled or not. Those that
+// were replaced are known for a week after their last handshake, for a day if
+// they are revoked.
 func (s *Stapler) Ready() error {
 	now := s.nanos()
 	type failure struct {
