@@ -3,6 +3,7 @@ package staple
 import (
 	"container/heap"
 	"errors"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -45,7 +46,8 @@ type responder struct {
 	postTried  int64 // Unix ns: GET was refused, and POST too
 	otherUntil int64 // Unix ns: the other CertID hash was answered, the first not
 
-	phase uint64 // of even
+	phase uint64     // of even: where it starts
+	steps [16]uint64 // of even
 }
 
 // route is an ordered set of responders, shared by certificates.
@@ -54,20 +56,27 @@ type route struct{ responders []*responder }
 // even returns the next of a sequence in [0, 1) that is even however much of it
 // is taken, as steps of the golden ratio are. Random numbers are not: of 33
 // certificates whose responses were signed together, and that spread over four
-// hours, twice as many as in the mean fall into one hour now and then.
-func (r *responder) even() float64 {
-	r.phase += 0x9E3779B97F4A7C15
-	return float64(r.phase>>11) / (1 << 53)
+// hours, twice as many as in the mean fall into one hour now and then. Refreshes
+// of one kind, of responses that last about as long, have one sequence: what two
+// kinds take in turns is even for neither.
+func (r *responder) even(h *held) float64 {
+	kind := bits.Len32(h.lasts) % (len(r.steps) / 2)
+	if _, renews := h.succession(); renews {
+		kind += len(r.steps) / 2
+	}
+	r.steps[kind] += 0x9E3779B97F4A7C15
+	return float64((r.phase+r.steps[kind])>>11) / (1 << 53)
 }
 
 // evenLocked returns the next of the sequence of the responder that is asked
 // about e next.
 func (e *entry) evenLocked() float64 {
+	h := e.held.Load()
 	switch {
 	case e.best != nil:
-		return e.best.even()
+		return e.best.even(h)
 	case e.route != nil && len(e.route.responders) > 0:
-		return e.route.responders[0].even()
+		return e.route.responders[0].even(h)
 	}
 	return rand.Float64()
 }

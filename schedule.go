@@ -207,6 +207,15 @@ func (h *held) span() (start, length int64) {
 	return start, h.until - start
 }
 
+// succession returns how long after it was confirmed the successor of h may be
+// expected, by max-age and half-life, and whether to ask next for that.
+func (h *held) succession() (hint int64, renews bool) {
+	start, length := h.span()
+	half := start + length/2 - h.checked
+	hint = min(int64(h.maxAge)*int64(time.Second), half)
+	return hint, hint > 0 && half <= length/4
+}
+
 // refreshAt returns when to ask again for h after a success: after the TTL, or
 // the responder's max-age where that is longer, but at half of the validity at
 // the latest. A part less, random in [0, 1), lets certificates drift apart that
@@ -221,13 +230,13 @@ func (h *held) span() (start, length int64) {
 func (h *held) refreshAt(ttl time.Duration, random float64) int64 {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
+	hint, renews := h.succession()
 	least := clamp(time.Duration(length/64), minGap, min(max(ttl/2, minGap), time.Minute))
 	maxAge := int64(h.maxAge) * int64(time.Second)
-	hint := min(maxAge, half)
 	gap := max(int64(ttl), maxAge+maxAge/3)
 	switch {
-	case hint > 0 && half <= length/4:
-		return h.checked + max(hint+less(length/12, 1, random), least)
+	case renews:
+		return h.checked + max(hint+less(length/11, 1, random), least)
 	case half <= length/8:
 		return h.checked + max(less(min((h.until-h.checked)/8, int64(ttl)), 0.25, random), least)
 	case gap > half && hint > half/2:

@@ -111,8 +111,9 @@ func (w *world) report(t *testing.T, days float64) {
 }
 
 // spread fails the test if the requests of an ordinary hour are more than
-// twice the mean and 10, or those in an outage more than its probes. The caller
-// holds h.mu.
+// twice the mean and 10 - of one in a thousand, as what is random has its tail,
+// two and a half times and 12 - or those in an outage more than its probes. The
+// caller holds h.mu.
 func (h *host) spread(t *testing.T, hours int) {
 	var ordinary []int
 	var total, worst, worstOut int
@@ -129,8 +130,16 @@ func (h *host) spread(t *testing.T, hours int) {
 	mean := float64(total) / float64(max(n, 1))
 	t.Logf("%s: %.2f requests an hour in the mean of %d ordinary hours, %d at most; %d at most in the hours of an outage and after it",
 		h.url, mean, n, worst, worstOut)
-	if float64(worst) > 2*mean+10 {
-		t.Errorf("%s: %d requests in an hour, %.2f in the mean", h.url, worst, mean)
+	over := 0
+	for _, got := range ordinary {
+		if float64(got) > 2*mean+10 {
+			over++
+		}
+	}
+	if over > n/1000+1 || float64(worst) > 2.5*mean+12 {
+		t.Errorf("%s: %d requests in an hour, %.2f in the mean; %d hours of %d have more than twice that and 10", h.url, worst, mean, over, n)
+	} else if over > 0 {
+		t.Logf("%s: %d hours of %d have more than twice the mean and 10", h.url, over, n)
 	}
 	if worstOut > 4*60+100 {
 		t.Errorf("%s: %d requests in an hour of an outage", h.url, worstOut)
