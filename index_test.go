@@ -39,8 +39,14 @@ func TestIndex(t *testing.T) {
 	if got := len(x.All()); got != len(want) {
 		t.Errorf("%d in all, want %d", got, len(want))
 	}
+	if !want[0] {
+		x.Add(ders[0], 0)
+	}
 	x.Remove(ders[0])
 	x.Remove(ders[0]) // a second time is no harm
+	if x.Has(ders[0]) {
+		t.Error("found after it was removed")
+	}
 }
 
 // REQ C6: who reads takes no lock, and what is there throughout is found
