@@ -119,6 +119,7 @@ type flags struct {
 	discard   bool // its record is to be deleted
 	noted     bool // how the certificate was issued was logged
 	announced bool // alarm was brought forward by a failure
+	vain      bool // asked about in vain since the last success
 }
 
 // A held is an immutable snapshot of the newest verified response.

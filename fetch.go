@@ -32,6 +32,7 @@ const (
 // attempt is one pass over the responders of a certificate.
 type attempt struct {
 	prepared bool         // a worker has it, or had
+	vain     bool         // a responder was asked, and failed
 	probe    *responder   // whose breaker lets this attempt through
 	rest     []*responder // to be asked still
 	errs     []error      // of those that were
@@ -274,7 +275,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	at.errs = append(at.errs, err)
 	s.routeLocked(e, now)
 	if e.at == nil && e.queue == nil && r.open { // it stands by, too
-		r.pushLocked(e, true, now)
+		r.pushLocked(e, now)
 		s.moveLocked(r)
 	}
 }
@@ -388,7 +389,7 @@ func (e *entry) recovered() {
 func (s *Stapler) finishLocked(e *entry, now int64) {
 	s.overLocked(e, now)
 	e.recovered()
-	e.backoff = 0
+	e.backoff, e.flags.vain = 0, false
 	e.cold.Store(false)
 	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)))
 	s.cache.queueLocked(e)
@@ -399,6 +400,7 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
+	e.flags.vain = e.flags.vain || e.at.vain
 	s.overLocked(e, now)
 	m := e.also()
 	m.err = err

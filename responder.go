@@ -14,7 +14,7 @@ const (
 	maxInFlight = 32
 	// breakAfter is for how many certificates a responder must fail in a row for
 	// its breaker to open: a few that nobody can get a response for, in the
-	// midst of others, say nothing about it.
+	// midst of others, say nothing about it. One that fails again does not count.
 	breakAfter = 5
 )
 
@@ -134,19 +134,15 @@ func (r *responder) fireLocked(s *Stapler, now int64) {
 
 // pushLocked queues e. Earliest deadline first: what is held lasts until it
 // expires, and who has nothing has waited long enough after the time that a
-// client waits. Who has just been tried in vain comes after all others.
-func (r *responder) pushLocked(e *entry, tried bool, now int64) {
+// client waits.
+func (r *responder) pushLocked(e *entry, now int64) {
 	e.unqueue()
-	switch h := e.held.Load(); {
-	case !h.current(now):
-		e.deadline = now + int64(defaultColdWait)
-		heap.Push(&r.cold, e)
-	case tried:
-		e.deadline = never/2 + now/2
-		heap.Push(&r.held, e)
-	default:
+	if h := e.held.Load(); h.current(now) {
 		e.deadline = h.until
 		heap.Push(&r.held, e)
+	} else {
+		e.deadline = now + int64(defaultColdWait)
+		heap.Push(&r.cold, e)
 	}
 }
 
@@ -158,16 +154,39 @@ func (r *responder) expireLocked(e *entry) {
 	}
 }
 
-// popLocked returns the most urgent entry. A probe is for who has most to lose.
+// popLocked returns who is asked about next: mostly the most urgent, and of a
+// probe who has most to lose. But some are drawn by lot: a quarter, half of the
+// probes, and all of them where nothing is to lose. Certificates that nobody
+// can get a response for become the most urgent of all, and would keep the
+// others waiting.
 func (r *responder) popLocked() *entry {
-	from := &r.held
-	if len(r.held) == 0 || !r.open && len(r.cold) > 0 && r.cold[0].deadline < r.held[0].deadline {
-		from = &r.cold
-	}
-	if len(*from) == 0 {
+	switch {
+	case r.queued() == 0:
 		return nil
+	case !r.open && rand.IntN(4) == 0, r.open && (len(r.held) == 0 || rand.IntN(2) == 0):
+		return r.drawLocked()
+	case len(r.held) == 0 || !r.open && len(r.cold) > 0 && r.cold[0].deadline < r.held[0].deadline:
+		return heap.Pop(&r.cold).(*entry)
 	}
-	return heap.Pop(from).(*entry)
+	return heap.Pop(&r.held).(*entry)
+}
+
+// drawLocked returns one by lot, of those that were not asked about in vain
+// before unless they are few.
+func (r *responder) drawLocked() *entry {
+	var e *entry
+	for range 32 {
+		if i := rand.IntN(r.queued()); i < len(r.held) {
+			e = r.held[i]
+		} else {
+			e = r.cold[i-len(r.held)]
+		}
+		if !e.flags.vain {
+			break
+		}
+	}
+	e.unqueue()
+	return e
 }
 
 // routeLocked sends the attempt for e on to the next responder, or ends it.
@@ -195,7 +214,7 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 		s.moveLocked(r)
 		return
 	}
-	r.pushLocked(e, false, now)
+	r.pushLocked(e, now)
 	s.dispatchLocked(r, now)
 }
 
@@ -218,7 +237,7 @@ func (s *Stapler) overLocked(e *entry, now int64) {
 // If r recovers before the next one is due, e is next.
 func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 	err := error(&ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
-	r.pushLocked(e, false, now)
+	r.pushLocked(e, now)
 	h := e.held.Load()
 	// Probes may have become rare, as there was nothing to lose.
 	if soon := probeGap(h, now); soon < r.gap && (h.current(now) || e.rare().failures == 0) {
@@ -254,10 +273,14 @@ func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, n
 		r.failed, r.err = r.failed[:0], nil
 		s.reopenLocked(r, now)
 		return
+	case e.flags.vain: // known for failing by itself
 	case len(r.failed) < breakAfter && !slices.Contains(r.failed, e.id):
 		r.failed = append(r.failed, e.id)
 	}
 	r.err = err
+	if e.at != nil {
+		e.at.vain = true
+	}
 	switch {
 	case !r.open && len(r.failed) == breakAfter:
 		s.openLocked(r, e, now)
@@ -326,7 +349,7 @@ func (s *Stapler) reopenLocked(r *responder, now int64) {
 	s.moveLocked(r)
 }
 
-// takeLocked empties the queue of r, most urgent first.
+// takeLocked empties the queue of r.
 func (r *responder) takeLocked() []*entry {
 	var all []*entry
 	for e := r.popLocked(); e != nil; e = r.popLocked() {
