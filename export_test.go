@@ -2,6 +2,8 @@ package staple
 
 import (
 	"crypto/tls"
+	"net/http"
+	"net/url"
 	"time"
 	"unsafe"
 )
@@ -9,6 +11,14 @@ import (
 // WithNow sets the clock, for tests of clock steps and suspend: the bubbles of
 // testing/synctest can't set it apart from their timers.
 func WithNow(now func() time.Time) Option { return func(o *options) { o.now = now } }
+
+// WithProxy sets the default client with a proxy, which net/http reads from
+// the environment once in a process.
+func WithProxy(proxy string) Option {
+	c := defaultClient()
+	c.Transport.(*http.Transport).Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy) }
+	return func(o *options) { o.client, o.ownClient = c, true }
+}
 
 // Sizes says how much a Stapler holds.
 type Sizes struct {

@@ -88,7 +88,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 		}
 		return e
 	}
-	if s.closed || !listed && !s.makeRoomLocked() {
+	if s.closed || !listed && !s.makeRoomLocked(der) {
 		return nil
 	}
 	now := s.nanos()
@@ -108,9 +108,14 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	return e
 }
 
-func (s *Stapler) makeRoomLocked() bool {
+// makeRoomLocked makes room for an entry for der. Without a responder it is not
+// worth another's place: of these there may be many more than places.
+func (s *Stapler) makeRoomLocked(der []byte) bool {
 	evict, ok := s.cache.roomLocked()
 	if evict != nil {
+		if s.opts.responders == nil && !mayNameResponder(der) && !mayMustStaple(der) {
+			return false
+		}
 		s.dropLocked(evict)
 	}
 	return ok
@@ -228,6 +233,9 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	s.mu.Lock()
 	at := e.at
 	timeout := at.left / time.Duration(1+len(at.rest))
+	if wait := s.opts.mustWait(e.must); wait > 0 && len(at.rest) > 0 && !e.held.Load().current(s.nanos()) {
+		timeout = min(timeout, wait/time.Duration(2+len(at.rest))) // handshakes wait, and are to see the next one's answer
+	}
 	s.mu.Unlock()
 
 	begun := time.Now()
@@ -247,9 +255,17 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 		r.inflight--
 		s.dispatchLocked(r, now)
 	}
-	if left != nil { // a RoundTripper that outlives its context keeps its place
+	if left != nil { // a RoundTripper that outlives its context keeps its place for a while
 		s.goLocked(func() {
-			<-left
+			timer := time.NewTimer(maxAttempt)
+			defer timer.Stop()
+			select {
+			case <-left:
+			case <-timer.C:
+				if s.track.count(clientCode) >= maxHung { // they must not pile up
+					<-left
+				}
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			release()
@@ -274,7 +290,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	}
 	at.errs = append(at.errs, err)
 	s.routeLocked(e, now)
-	if e.at == nil && e.queue == nil && r.open { // it stands by, too
+	if e.at == nil && e.queue == nil && r.open && !errors.Is(err, ErrNoIssuer) { // it stands by, too
 		r.pushLocked(e, now)
 		s.moveLocked(r)
 	}
@@ -391,7 +407,8 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 	e.recovered()
 	e.backoff, e.flags.vain = 0, false
 	e.cold.Store(false)
-	e.dueAt(max(e.held.Load().refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)))
+	h := e.held.Load()
+	e.dueAt(h.byExpiry(max(h.refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)), now))
 	s.cache.queueLocked(e)
 	e.trimLocked(now)
 	s.settleLocked(e)
@@ -419,7 +436,7 @@ func (s *Stapler) failLocked(e *entry, err error, now int64) {
 			e.held.Store(h)
 		}
 	}
-	e.dueAt(now + h.retryAfter(now, e.backoff, retryHint(err)))
+	e.dueAt(h.byExpiry(now+h.retryAfter(now, e.backoff, retryHint(err)), now))
 	e.backoff = min(e.backoff+1, 60)
 	s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	s.endLocked(e, now)

@@ -434,8 +434,8 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// A request that outlives its context keeps its place among the 32 that a
-// responder may have, and does not keep its certificate from being asked about.
+// Requests that outlive their context do not keep their certificate from being
+// asked about, nor pile up without end.
 func TestHangingTransport(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		free := make(chan struct{})
@@ -451,8 +451,8 @@ func TestHangingTransport(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(7 * 24 * time.Hour)
-		if got := calls.Load(); got != 32 {
-			t.Errorf("%d requests that never return, want 32", got)
+		if got := calls.Load(); got < 32 || got > 96 {
+			t.Errorf("%d requests that never return, want 96 at most", got)
 		}
 		err := s.Close()
 		if err == nil || !strings.Contains(err.Error(), "HTTP client") {

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// clientCode names the RoundTripper's calls to the tracker.
+const clientCode = "HTTP client"
+
 // maxHung is how many calls of one kind of foreign code may be under way.
 const (
 	maxHung  = 64

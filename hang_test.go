@@ -299,3 +299,20 @@ func TestSwitchedOffAfterFailure(t *testing.T) {
 		}
 	})
 }
+
+// REQ C5: what is slow before the first fetch, a callback, a store or a lease,
+// takes from the wait of a handshake and does not add to it.
+func TestWaitsDoNotAddUp(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		slow := staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			time.Sleep(4 * time.Second)
+			return nil, true
+		})
+		s := stapler(t, ca, slow, staple.WithStore(new(shelf)))
+		cfg := list(t, s, ca.Issue(ocsptest.Leaf{MustStaple: true}))
+		if _, took := timedTalk(t, cfg, clientFor(ca, "example.com")); took > 5*time.Second {
+			t.Errorf("a handshake waited %v", took)
+		}
+	})
+}

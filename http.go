@@ -36,8 +36,7 @@ func defaultClient() *http.Client {
 		DialContext:         d.DialContext,
 		TLSHandshakeTimeout: maxAttempt,
 		ForceAttemptHTTP2:   true,
-		MaxConnsPerHost:     maxInFlight,
-		MaxIdleConnsPerHost: maxInFlight,
+		MaxIdleConnsPerHost: maxInFlight, // no MaxConnsPerHost: all that is behind a proxy counts as one host
 		MaxIdleConns:        8 * maxInFlight,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true,
@@ -84,7 +83,7 @@ type inquiry struct {
 func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
 	key := string(e.der) + r.url
 	ch := s.flight.DoChan(key, func() (any, error) {
-		return guard(s, "HTTP client", func() (*answer, error) { return s.inquire(ctx, e, r) })
+		return guard(s, clientCode, func() (*answer, error) { return s.inquire(ctx, e, r) })
 	})
 	select {
 	case res := <-ch:
@@ -112,7 +111,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	s.mu.Lock()
 	now := s.nanos()
 	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r, post: now < r.postUntil,
-		mayPost: now > r.postTried+int64(time.Hour)}
+		mayPost: !recent(r.postTried, now)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
 		second = crypto.SHA1
@@ -121,7 +120,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	if swapped {
 		first, second = second, first
 	}
-	again := now > e.rare().otherAt+int64(time.Hour)
+	again := !recent(e.rare().otherAt, now)
 	s.mu.Unlock()
 
 	a, err := q.ask(ctx, first)
@@ -142,6 +141,10 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	}
 	return b, nil
 }
+
+// recent reports whether at is within the hour before now: what is ahead was
+// noted by a clock that was set back since.
+func recent(at, now int64) bool { return at <= now && now-at <= int64(time.Hour) }
 
 // refusesHash reports whether err may be about the hash in the CertID.
 func refusesHash(err error) bool {
@@ -168,9 +171,10 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	a, err := q.send(ctx, u, der, get)
 	if get && q.mayPost && refusesGet(err) {
 		b, postErr := q.send(ctx, u, der, false)
-		q.remember(postErr == nil)
-		if postErr == nil {
-			return b, nil
+		took := tookPost(postErr)
+		q.remember(took)
+		if took {
+			a, err, get = b, postErr, false
 		}
 	}
 	if errors.Is(err, ErrExpired) && !q.fresh {
@@ -190,6 +194,16 @@ func (q *inquiry) remember(did bool) {
 	} else {
 		q.r.postTried = now
 	}
+}
+
+// tookPost reports whether err, which came of a POST, shows that POST is the way
+// to ask: it was answered, whatever the answer says of the certificate.
+func tookPost(err error) bool {
+	var re *ResponseError
+	if err == nil || !errors.As(err, &re) {
+		return err == nil
+	}
+	return re.Reason > ReasonMalformedRequest && re.Reason != ReasonMalformed
 }
 
 // refusesGet reports whether err may be about GET: caches and firewalls in
@@ -255,9 +269,12 @@ func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool)
 }
 
 // conditions makes a request conditional on what is held being out of date.
+// When that is about to expire it is not: a cache that goes on with 304 would
+// be no help.
 func (q *inquiry) conditions(header http.Header) bool {
-	v := q.held.validator()
-	if !q.last || v == (validator{}) || q.fresh || !q.held.current(q.s.nanos()) {
+	v, now := q.held.validator(), q.s.nanos()
+	_, length := q.held.span()
+	if !q.last || v == (validator{}) || q.fresh || !q.held.current(now) || q.held.until-now < length/8 {
 		return false
 	}
 	if v.etag != "" {
@@ -356,8 +373,16 @@ func (r *result) retryAfter() time.Duration {
 	return seconds(v)
 }
 
-// retryHint returns the Retry-After in err.
+// retryHint returns the Retry-After in err, of several errors the least: a
+// responder has no say in when others are asked.
 func retryHint(err error) time.Duration {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		least := maxHint
+		for _, err := range joined.Unwrap() {
+			least = min(least, retryHint(err))
+		}
+		return least
+	}
 	var he *httpError
 	if errors.As(err, &he) {
 		return he.wait

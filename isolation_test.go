@@ -91,7 +91,7 @@ func TestIsolation(t *testing.T) {
 // number of certificates. Each attempt is one request, or two where the second
 // tries POST, another hash or past the caches.
 const (
-	outageFirst  = 80 // in the first minute: what was in flight, and what was due at once
+	outageFirst  = 90 // in the first minute: what was in flight, and what was due at once
 	outageMinute = 6  // in each minute after that: a probe
 )
 

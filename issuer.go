@@ -187,7 +187,9 @@ func (s *Stapler) routeOfLocked(urls []string) *route {
 	}
 	rt := &route{}
 	for _, u := range urls {
-		rt.responders = append(rt.responders, s.responders.put(u, &responder{url: u, phase: rand.Uint64()}))
+		r := s.responders.put(u, &responder{url: u, phase: rand.Uint64()})
+		r.shared = r.shared || len(urls) > 1
+		rt.responders = append(rt.responders, r)
 	}
 	return s.routes.put(key, rt)
 }
@@ -322,5 +324,10 @@ var oidSignedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01,
 // mayMustStaple tells from the bytes alone whether a leaf can have the TLS
 // feature extension, for a handshake that can't wait for it to be parsed.
 func mayMustStaple(der []byte) bool { return bytes.Contains(der, oidTLSFeatureDER) }
+
+// mayNameResponder does so for a URL of a responder.
+func mayNameResponder(der []byte) bool { return bytes.Contains(der, oidOCSPDER) }
+
+var oidOCSPDER = []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01}
 
 var oidTLSFeatureDER = []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18}

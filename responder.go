@@ -38,6 +38,7 @@ type responder struct {
 	err     error    // the last failure
 	open    bool     // breaker: failures until a probe succeeds
 	probing bool     // a probe is in flight
+	shared  bool     // some certificates have another one besides
 	probeAt int64    // Unix ns; when open
 	gap     int64    // between probes
 	warned  int64    // Unix ns
@@ -123,7 +124,7 @@ func (r *responder) when() int64 {
 func (r *responder) fireLocked(s *Stapler, now int64) {
 	if r.probeDue(now) {
 		if e := r.popLocked(); e != nil {
-			r.probeLocked(e, 0, now) // in case that nothing comes of it
+			r.probeAt = now + max(r.gap, int64(time.Second)) // in case that nothing comes of it
 			s.startLocked(e, true)
 			e.at.probe = r
 			s.moveLocked(e)
@@ -234,7 +235,8 @@ func (s *Stapler) overLocked(e *entry, now int64) {
 }
 
 // standByLocked ends the attempt for e, as r is not asked for the time being.
-// If r recovers before the next one is due, e is next.
+// If r, or another that e may be asked about at, recovers before the next one
+// is due, e is next.
 func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 	err := error(&ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
 	r.pushLocked(e, now)
@@ -268,7 +270,17 @@ func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, n
 	if probe {
 		r.probing = false
 	}
+	unasked := errors.Is(err, ErrNoIssuer)
+	if e.at != nil && (unasked || blames(err)) {
+		e.at.vain = true
+	}
 	switch {
+	case unasked:
+		if probe { // let another be one
+			r.probeAt = min(r.probeAt, now)
+			s.moveLocked(r)
+		}
+		return
 	case !blames(err):
 		r.failed, r.err = r.failed[:0], nil
 		s.reopenLocked(r, now)
@@ -278,9 +290,6 @@ func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, n
 		r.failed = append(r.failed, e.id)
 	}
 	r.err = err
-	if e.at != nil {
-		e.at.vain = true
-	}
 	switch {
 	case !r.open && len(r.failed) == breakAfter:
 		s.openLocked(r, e, now)
@@ -342,11 +351,33 @@ func (s *Stapler) reopenLocked(r *responder, now int64) {
 		return
 	}
 	r.open, r.gap = false, 0
-	for _, e := range r.takeLocked() {
+	waiting := r.takeLocked()
+	for _, p := range s.responders.m {
+		if !r.shared {
+			break // nobody waits elsewhere who could ask here
+		}
+		if other := p.Value(); other != nil && other.open {
+			waiting = append(waiting, other.alsoAskLocked(r)...)
+		}
+	}
+	for _, e := range waiting {
 		s.startLocked(e, false)
 		s.moveLocked(e)
 	}
 	s.moveLocked(r)
+}
+
+// alsoAskLocked returns those that stand by at r and may be asked about at
+// another.
+func (r *responder) alsoAskLocked(another *responder) (all []*entry) {
+	for _, q := range []urgency{r.held, r.cold} {
+		for _, e := range q {
+			if slices.Contains(e.route.responders, another) {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
 }
 
 // takeLocked empties the queue of r.
@@ -362,7 +393,7 @@ func (r *responder) takeLocked() []*entry {
 // what is signed, or says that the certificate is not known, shows it at work.
 func blames(err error) bool {
 	var re *ResponseError
-	if err == nil || errors.Is(err, ErrUnknown) || errors.Is(err, ErrNoIssuer) {
+	if err == nil || errors.Is(err, ErrUnknown) {
 		return false
 	}
 	if errors.As(err, &re) {

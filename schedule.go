@@ -113,7 +113,7 @@ func (s *Stapler) tick() {
 	}
 	now := s.nanos()
 	if back := s.lastTick - now; back > int64(time.Second) {
-		s.shiftLocked(back)
+		s.shiftLocked(back, now)
 	}
 	s.lastTick = now
 	s.ticking = true // one arming at the end, not one per entry
@@ -125,8 +125,19 @@ func (s *Stapler) tick() {
 }
 
 // shiftLocked follows a clock that was set back: without this, what was due in
-// an hour would be due in an hour and the step.
-func (s *Stapler) shiftLocked(back int64) {
+// an hour would be due in an hour and the step, and what had expired by the
+// wrong clock would stay so.
+func (s *Stapler) shiftLocked(back, now int64) {
+	for r := range s.cache.byID.allLocked {
+		if e := r.of; e.flags.expired && now <= wall(e.notAfter) {
+			e.flags.expired, e.flags.resolved = false, false // to be decided anew
+			e.recovered()
+			e.die = now + int64(idleLife)
+			e.seen.Store(hourOf(now))
+			s.startLocked(e, false)
+			s.moveLocked(e)
+		}
+	}
 	for _, t := range s.timers {
 		if e, ok := t.(*entry); ok && e.due.Load() != never {
 			e.due.Add(-back)
@@ -263,6 +274,15 @@ func (h *held) retryAfter(now int64, backoff uint8, hint time.Duration) int64 {
 	}
 	// A responder may ask for patience, but not for more than we can afford.
 	return max(jitter(d+d/8, 0.25), min(int64(hint), 2*most, int64(time.Hour)))
+}
+
+// byExpiry returns when to make an attempt that is planned for at: when h
+// expires at the latest. Caches may have its successor from then on alone.
+func (h *held) byExpiry(at, now int64) int64 {
+	if !h.current(now) {
+		return at
+	}
+	return max(min(at, h.until+jitter(int64(minGap), 1)), now+int64(minGap))
 }
 
 // alarmLocked announces that a response is about to expire, or has.

@@ -334,8 +334,8 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 	if ctx != nil {
 		done = ctx.Done()
 	}
-	for {
-		g, d := s.waitFor(e)
+	for begun := time.Now(); ; {
+		g, d := s.waitFor(e, begun)
 		if d <= 0 {
 			return
 		}
@@ -353,8 +353,9 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 	}
 }
 
-// waitFor returns how long a handshake waits for e, from when the first did.
-func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
+// waitFor returns how long a handshake waits for e, from when it began to, or
+// from when the first did.
+func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
@@ -369,9 +370,9 @@ func (s *Stapler) waitFor(e *entry) (*gate, time.Duration) {
 	}
 	g := e.gateLocked()
 	if g.since.IsZero() {
-		g.since = time.Now()
+		g.since = begun
 	}
-	return g, d - time.Since(g.since)
+	return g, d - max(time.Since(g.since), time.Since(begun))
 }
 
 // Prefetch fetches for certs and returns when each is settled: it holds a valid
@@ -422,15 +423,17 @@ func (s *Stapler) settled(ctx context.Context, e *entry) error {
 	for {
 		s.mu.Lock()
 		err := e.settledLocked(s.nanos(), false)
-		closed := s.closed
+		closed, gone := s.closed, e.flags.gone
 		var open chan struct{}
-		if err == errPending && !closed {
+		if err == errPending && !closed && !gone {
 			open = e.gateLocked().open
 		}
 		s.mu.Unlock()
 		switch {
 		case err == errPending && closed:
 			return ErrClosed
+		case err == errPending && gone: // nothing else drops what Prefetch lists
+			return errLeafExpired
 		case err != errPending:
 			return err
 		}

@@ -224,3 +224,36 @@ func serveFiles(t testing.TB, srv *http.Server, certFile, keyFile string) string
 	})
 	return l.Addr().String()
 }
+
+// REQ D4: certificates without a responder, more than there are places for, do
+// not push each other out at each handshake.
+func TestManyWithoutResponder(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca)
+		certs := make([]*tls.Certificate, 10_010)
+		for i := range certs {
+			certs[i] = ca.Issue(ocsptest.Leaf{Key: ca.Key(), NoURL: true})
+		}
+		for range 2 {
+			for _, cert := range certs {
+				if s.Staple(cert) != cert {
+					t.Fatal("a certificate without a responder is not passed through")
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		if n := testing.AllocsPerRun(100, func() { s.Staple(certs[len(certs)-1]) }); n > 0 {
+			t.Errorf("%v allocations for one without a place", n)
+		}
+		if got := s.Sizes().Entries; got != 10_000 {
+			t.Errorf("%d entries", got)
+		}
+		// One with a responder gets a place all the same.
+		cert := ca.Issue(ocsptest.Leaf{})
+		s.Staple(cert)
+		time.Sleep(time.Second)
+		if !stapled(t, s, ca, cert) {
+			t.Error("one with a responder is not stapled")
+		}
+	})
+}

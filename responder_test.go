@@ -1,0 +1,219 @@
+package staple_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+)
+
+// REQ A6: a responder that refuses GET and answers POST is asked by POST,
+// though the first certificate is one that it does not know yet.
+func TestUnknownOverPost(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultGETRefused)
+		young, must := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{MustStaple: true})
+		ca.Responder.SetUnauthorized(young)
+		s := stapler(t, ca)
+		if err := s.Prefetch(context.Background(), young); reason(err) != staple.ReasonUnauthorized {
+			t.Errorf("the young one: %v, want what POST says of it", err)
+		}
+		if err := s.Prefetch(context.Background(), must); err != nil {
+			t.Errorf("another one: %v", err)
+		}
+		if n := ca.Responder.Count(http.MethodGet, must); n > 0 {
+			t.Errorf("%d GETs after POST was answered", n)
+		}
+	})
+}
+
+// REQ A6, A2: what answers POST and SHA-256 alone is found out in one attempt.
+func TestPostAndOtherHash(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultGETRefused)
+		ca.Responder.SetCertIDs(ocsptest.SHA256Only)
+		cert := ca.Issue(ocsptest.Leaf{})
+		if err := stapler(t, ca).Prefetch(context.Background(), cert); err != nil {
+			t.Error(err)
+		}
+		if got := ca.Responder.Requests(); got != 3 {
+			t.Errorf("%d requests, want GET, POST, and POST with the other hash", got)
+		}
+	})
+}
+
+// REQ E4, E8: certificates whose issuer is not found say nothing of a
+// responder, which is not asked about them: its breaker stays as it is.
+func TestNoIssuerInOutage(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		certs := leaves(ca, 60)
+		for range 40 {
+			certs = append(certs, ca.Issue(ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{"http://gone.example/ca.der"}}))
+		}
+		s := network(t, []*ocsptest.Responder{ca.Responder})
+		list(t, s, certs...)
+		time.Sleep(24 * time.Hour)
+		if got := ca.Responder.Requests(); got > 80 {
+			t.Errorf("%d requests in 24 hours of an outage", got)
+		}
+		ca.Responder.ClearFaults()
+		time.Sleep(135 * time.Minute)
+		if got := carrying(s, certs[:60]); got != 60 {
+			t.Errorf("%d of 60 stapled after it", got)
+		}
+	})
+}
+
+// REQ E7: all certificates come back with the first of their responders that
+// does, wherever they stand by.
+func TestSecondRecovers(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		a.SetFault(ocsptest.FaultRefused)
+		b.SetFault(ocsptest.FaultRefused)
+		certs := make([]*tls.Certificate, 200)
+		for i := range certs {
+			certs[i] = ca.Issue(ocsptest.Leaf{Key: ca.Key(), URLs: []string{a.URL(), b.URL()}})
+		}
+		s := network(t, []*ocsptest.Responder{a, b})
+		list(t, s, certs...)
+		time.Sleep(12 * time.Hour)
+		b.ClearFaults()
+		for range 3 * 60 * 6 {
+			time.Sleep(10 * time.Second)
+			if carrying(s, certs) > 0 {
+				break
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if got := carrying(s, certs); got != len(certs) {
+			t.Errorf("%d of %d stapled soon after the first", got, len(certs))
+		}
+	})
+}
+
+// A responder's Retry-After has no say in when another is asked.
+func TestPatienceOfOne(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		a.SetFault(ocsptest.FaultHTTP503)
+		a.SetRetryAfter("3600")
+		b.Script(ocsptest.FaultReset)
+		cert := ca.Issue(ocsptest.Leaf{URLs: []string{a.URL(), b.URL()}})
+		s := network(t, []*ocsptest.Responder{a, b})
+		if s.Prefetch(context.Background(), cert) == nil {
+			t.Fatal("no error")
+		}
+		time.Sleep(5 * time.Second)
+		if !stapled(t, s, ca, cert) {
+			t.Error("not stapled 5 s after the second responder came back")
+		}
+	})
+}
+
+// REQ C5: handshakes that wait see the answer of the second responder while the
+// first one hangs.
+func TestFirstHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		a.SetFault(ocsptest.FaultHang)
+		cert := ca.Issue(ocsptest.Leaf{MustStaple: true, URLs: []string{a.URL(), b.URL()}})
+		s := network(t, []*ocsptest.Responder{a, b})
+		cfg := list(t, s, cert)
+		proven(t, mustTalk(t, cfg, clientFor(ca, "example.com")), ca)
+	})
+}
+
+// A RoundTripper that never returns costs a responder its places for a while,
+// not for good.
+func TestLostPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := ocsptest.NewCA()
+		var calls atomic.Int32
+		stop := make(chan struct{})
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if calls.Add(1) <= 32 {
+				<-stop // whatever the context says
+				return nil, errors.New("late")
+			}
+			return ca.Responder.RoundTrip(r)
+		})}))
+		certs := leaves(ca, 200)
+		list(t, s, certs...)
+		time.Sleep(10 * time.Minute)
+		if got := carrying(s, certs); got != len(certs) {
+			t.Errorf("%d of %d stapled", got, len(certs))
+		}
+		close(stop)
+		synctest.Wait()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// forward is an HTTP proxy that asks responders in memory.
+func forward(conn net.Conn, client *http.Client, ctx context.Context) {
+	defer conn.Close()
+	for in := bufio.NewReader(conn); ; {
+		req, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		req.RequestURI = ""
+		res, err := client.Do(req.WithContext(ctx))
+		if err != nil {
+			return
+		}
+		err = res.Write(conn)
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// REQ E4: behind a proxy, too, a responder that hangs delays no other.
+func TestIsolationByProxy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad := ocsptest.NewCA(), ocsptest.NewCA()
+	bad.Responder.SetFault(ocsptest.FaultHang)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go forward(conn, ocsptest.Network(good.Responder, bad.Responder), ctx)
+		}
+	}()
+	s := staple.New(staple.WithProxy("http://" + l.Addr().String()))
+	defer s.Close()
+	list(t, s, leaves(bad, 40)...)
+	for bad.Responder.Peak() < 32 {
+		<-time.After(time.Millisecond)
+	}
+	ctx2, cancel2 := context.WithTimeout(context.Background(), 5*time.Second) // the hanging ones take 10 s
+	defer cancel2()
+	if err := s.Prefetch(ctx2, leaves(good, 40)...); err != nil {
+		t.Error(err)
+	}
+}
