@@ -69,6 +69,7 @@ type rare struct {
 	learned   int64    // Unix ns
 	chain     [][]byte // the rest of the chain, dropped once the issuer is found
 	candidate []byte   // a staple that the source set, to be judged
+	nominated uint64   // the hash of the last one
 	aliases   []*ref   // where else the leaf's bytes were met, oldest first
 	otherAt   int64    // Unix ns: when the other CertID hash was tried
 	warned    int64    // Unix ns of the last warning

@@ -75,9 +75,13 @@ func (s *Stapler) perHandshake(base *tls.Config) *tls.Config {
 		return base
 	}
 	cfg := base.Clone()
-	src := &source{get: base.GetCertificate, certs: base.Certificates, byName: base.NameToCertificate}
+	get, certs, byName := base.GetCertificate, base.Certificates, base.NameToCertificate
 	cfg.Certificates, cfg.NameToCertificate = nil, nil
-	cfg.GetCertificate = s.GetCertificate(src.choose)
+	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		src := source{get: get, certs: certs, byName: byName} // stays on the stack
+		cert, err := src.choose(hello)
+		return s.answer(hello, cert, err)
+	}
 	return cfg
 }
 

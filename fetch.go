@@ -467,6 +467,7 @@ func (s *Stapler) judge(e *entry) {
 	}
 	e.more.candidate = nil
 	s.mu.Unlock()
+	raw = bytes.Clone(raw) // the source's buffer may be used for another
 	now := s.opts.now()
 	p, err := verify(raw, &sub, now, 0)
 	s.mu.Lock()

@@ -159,17 +159,22 @@ func (s *Stapler) GetCertificate(next func(*tls.ClientHelloInfo) (*tls.Certifica
 			return nil, nil
 		}
 		cert, err := next(hello)
-		if err != nil || empty(cert) || challenge(hello) {
-			return cert, err
-		}
-		e := s.lookup(cert)
-		if e != nil && e.cold.Load() && hello != nil && slices.Contains(hello.Extensions, extStatusRequest) {
-			s.wait(hello.Context(), e)
-		}
-		cert, state := s.serve(e, cert)
-		served(s, hello, state)
-		return cert, nil
+		return s.answer(hello, cert, err)
 	}
+}
+
+// answer staples what a source returned for hello.
+func (s *Stapler) answer(hello *tls.ClientHelloInfo, cert *tls.Certificate, err error) (*tls.Certificate, error) {
+	if err != nil || empty(cert) || challenge(hello) {
+		return cert, err
+	}
+	e := s.lookup(cert)
+	if e != nil && e.cold.Load() && hello != nil && slices.Contains(hello.Extensions, extStatusRequest) {
+		s.wait(hello.Context(), e)
+	}
+	cert, state := s.serve(e, cert)
+	served(s, hello, state)
+	return cert, nil
 }
 
 // GetClientCertificate returns a hook for tls.Config.GetClientCertificate that
@@ -283,8 +288,12 @@ func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.judged.Swap(p) != p {
-		e.also().candidate = cert.OCSPStaple
+	if e.judged.Swap(p) == p {
+		return
+	}
+	// A source that reads its files anew each time brings the same bytes elsewhere.
+	if m, id := e.also(), s.cache.hash(cert.OCSPStaple); m.nominated != id {
+		m.nominated, m.candidate = id, cert.OCSPStaple
 		s.workLocked(e, true)
 	}
 }

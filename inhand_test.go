@@ -1,0 +1,182 @@
+package staple_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+)
+
+// REQ C4: a staple that the source set, of the length of ours, is not sent until
+// it is judged.
+func TestOwnStapleOfSameLength(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		c := *cert
+		c.OCSPStaple = slices.Clone(s.Staple(cert).OCSPStaple)
+		c.OCSPStaple[len(c.OCSPStaple)-1] ^= 1
+		if got := s.Staple(&c); got == &c || !stapled(t, s, ca, &c) {
+			t.Error("the source's broken staple is sent")
+		}
+	})
+}
+
+// REQ C3: once ours has expired the copy that carried it is not served.
+func TestExpiredCopy(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		c := *cert
+		c.OCSPStaple = []byte("junk")
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		if s.Staple(&c).OCSPStaple == nil {
+			t.Fatal("not stapled")
+		}
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		time.Sleep(5 * day)
+		if got := s.Staple(&c); got.OCSPStaple != nil {
+			t.Errorf("%d bytes stapled, state %v", len(got.OCSPStaple), s.Status()[0].State)
+		}
+	})
+}
+
+// The same key, another chain: the one in hand is served.
+func TestChainInHand(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		cross := ca.CrossSign(ocsptest.NewCA())
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		c := *cert
+		c.Certificate = [][]byte{cert.Certificate[0], cross.Raw}
+		s.Staple(cert)
+		if got := s.Staple(&c); &got.Certificate[1][0] != &cross.Raw[0] {
+			t.Error("another chain is served")
+		}
+	})
+}
+
+// A longer slice at the address of a leaf is another certificate.
+func TestLongerSlice(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		buf := append(slices.Clone(cert.Certificate[0]), 0)
+		short, long := *cert, *cert
+		short.Certificate = [][]byte{buf[:len(buf)-1], cert.Certificate[1]}
+		long.Certificate = [][]byte{buf, cert.Certificate[1]}
+		s := stapler(t, ca)
+		mustFetch(t, s, &short)
+		if s.Staple(&short).OCSPStaple == nil || s.Staple(&long).OCSPStaple != nil {
+			t.Error("taken for each other")
+		}
+	})
+}
+
+// A source that brings new bytes each time makes nothing grow.
+func TestFreshBytesEachTime(t *testing.T) {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{})
+	s := stapler(t, ca)
+	mustFetch(t, s, cert)
+	before := heapBytes()
+	for range 20_000 {
+		c := *cert
+		c.Certificate = [][]byte{slices.Clone(cert.Certificate[0]), cert.Certificate[1]}
+		s.Staple(&c)
+	}
+	if grown := heapBytes() - before; grown > 1<<20 {
+		t.Errorf("grown by %.0f bytes", grown)
+	}
+	runtime.KeepAlive(s)
+}
+
+// REQ C2: an entry that died is not found by any of its addresses: a certificate
+// that comes back is stapled.
+func TestAliasesDie(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		other := *cert
+		other.Certificate = [][]byte{slices.Clone(cert.Certificate[0]), cert.Certificate[1]}
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		s.Staple(&other)
+		time.Sleep(9 * day)
+		s.Staple(&other)
+		for range 6 {
+			time.Sleep(day)
+			if s.Staple(&other).OCSPStaple == nil {
+				t.Error("not stapled after it came back")
+			}
+		}
+	})
+}
+
+// What is served is what the source returned, but for the staple.
+func TestFieldsInHand(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{KeyType: ocsptest.Ed25519})
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		for name, change := range map[string]func(*tls.Certificate){
+			"Leaf":       func(c *tls.Certificate) { c.Leaf = nil },
+			"SCTs":       func(c *tls.Certificate) { c.SignedCertificateTimestamps = [][]byte{{1}} },
+			"algorithms": func(c *tls.Certificate) { c.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.Ed25519} },
+		} {
+			c := *cert
+			change(&c)
+			s.Staple(cert)
+			got := s.Staple(&c)
+			if (got.Leaf != c.Leaf) || len(got.SignedCertificateTimestamps) != len(c.SignedCertificateTimestamps) || len(got.SupportedSignatureAlgorithms) != len(c.SupportedSignatureAlgorithms) {
+				t.Errorf("%s: another certificate is served", name)
+			}
+		}
+	})
+}
+
+// REQ C4: what is stapled are the bytes that were judged, whatever the source
+// does with its buffer afterwards.
+func TestStapleBufferReused(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := *ca.Issue(ocsptest.Leaf{NoURL: true})
+		cert.OCSPStaple = ca.Responder.Response(&cert)
+		s := stapler(t, ca)
+		s.Staple(&cert)
+		time.Sleep(time.Second)
+		clear(cert.OCSPStaple)
+		bare := cert
+		bare.OCSPStaple = nil
+		if !stapled(t, s, ca, &bare) {
+			t.Error("the source's staple is not used")
+		}
+	})
+}
+
+// A source that brings its staple in a new buffer each time does not have it
+// judged at each handshake.
+func TestStapleJudgedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		asked := 0
+		s := stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { asked++; return nil, true }))
+		cert := *ca.Issue(ocsptest.Leaf{})
+		cert.OCSPStaple = ca.Responder.Response(&cert)
+		mustFetch(t, s, &cert)
+		before := asked
+		for range 100 {
+			again := cert
+			again.OCSPStaple = bytes.Clone(cert.OCSPStaple)
+			s.Staple(&again)
+			time.Sleep(time.Millisecond)
+		}
+		if asked > before+2 { // once again after each refresh
+			t.Errorf("judged %d times more", asked-before)
+		}
+	})
+}
