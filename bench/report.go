@@ -51,8 +51,8 @@ var tables = []table{
 	{"get/100000", "parallel ns", "the same, on all processors", "ns", false},
 	{"get/10000", "heap B/cert", "heap for each of 10,000 certificates, beyond certificate and response", "B", false},
 	{"get/100000", "heap B/cert", "the same, of 100,000", "B", false},
-	{"handshake", "TLS 1.3 /s", "full TLS 1.3 handshakes, one after the other", "/s", true},
-	{"handshake", "TLS 1.2 /s", "full TLS 1.2 handshakes", "/s", true},
+	{"handshake", "TLS 1.3", "full TLS 1.3 handshakes, by the rate of the floor's in turns with them", "", true},
+	{"handshake", "TLS 1.2", "the same, TLS 1.2", "", true},
 	{"herd", "stapled %", "10,000 handshakes at once, before the first response: stapled", "%", true},
 	{"herd", "requests", "the same: requests", "", false},
 	{"herd", "start ms", "the same: how long the start blocks", "ms", false},
@@ -100,8 +100,7 @@ certificate itself, which it parses from PEM. In the row of 10,000 handshakes at
 only when they have the response: nothing waits later, and the start takes as long as the responder. Traefik starts at
 once; handshakes before its first answer carry no staple. At random the caches of the processor miss, once for each
 thing that is read; the floor reads nothing of what it returns. Where several certificates are listed, staple asks
-SupportsCertificate of the one that it returns, as crypto/tls does and Traefik doesn't. One after the other, handshakes
-differ less by subject than from run to run: BenchmarkHandshake of the root compares in pairs.
+SupportsCertificate of the one that it returns, as crypto/tls does and Traefik doesn't.
 `
 
 // row returns one line of the table, and where a peer is better.
