@@ -73,6 +73,7 @@ type rare struct {
 	aliases   []*ref   // where else the leaf's bytes were met, oldest first
 	otherAt   int64    // Unix ns: when the other CertID hash was tried
 	warned    int64    // Unix ns of the last warning
+	leased    int64    // Unix ns: when the lease was last taken
 	never     *neverList
 	prev, nxt *entry // in never
 }
