@@ -88,11 +88,20 @@ func (r *record) encode() []byte {
 		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
 	}
 	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.etag, "Last-Modified": r.validator.lastModified()} {
-		if v != "" && !strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		if v = printable(v); v != "" {
 			block.Headers[name] = v
 		}
 	}
 	return pem.EncodeToMemory(block)
+}
+
+// printable returns v, or nothing where it could not stand in a header: net/http
+// would send no request with it, and a line break would end the record's.
+func printable(v string) string {
+	if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		return ""
+	}
+	return v
 }
 
 var errRecord = errors.New("staple: stored record is not a PEM block " + recordType)
@@ -106,7 +115,7 @@ func parseRecord(data []byte) (*record, error) {
 		return nil, errRecord
 	}
 	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: seconds(block.Headers["Max-Age"])}
-	r.validator = newValidator(http.Header{"Etag": {block.Headers["ETag"]}, "Last-Modified": {block.Headers["Last-Modified"]}})
+	r.validator = newValidator(http.Header{"Etag": {printable(block.Headers["ETag"])}, "Last-Modified": {block.Headers["Last-Modified"]}})
 	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
 		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
 			*at = t.UnixNano()
