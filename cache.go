@@ -74,6 +74,7 @@ type rare struct {
 	otherAt   int64    // Unix ns: when the other CertID hash was tried
 	warned    int64    // Unix ns of the last warning
 	leased    int64    // Unix ns: when the lease was last taken
+	unread    bool     // in Stapler.unread
 	never     *neverList
 	prev, nxt *entry // in never
 }

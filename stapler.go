@@ -100,6 +100,8 @@ type Stapler struct {
 	workers     int
 	writes      []*entry
 	writers     int
+	unread      []*entry // whose record was not read in time
+	rereading   bool
 	storeUntil  int64 // Unix ns: the store rests
 	storeWarned int64 // Unix ns
 	issuers     interned[issuer]

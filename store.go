@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,7 +23,7 @@ const (
 	storeWait = 100 * time.Millisecond
 	// storeRest is how long a store that was slow is left alone.
 	storeRest = 5 * time.Second
-	// storePut is how long a write may take.
+	// storePut is how long a write may take, and a read that nobody waits for.
 	storePut = 5 * time.Second
 	// maxWriters is how many writes are under way at once.
 	maxWriters = 16
@@ -37,8 +39,9 @@ const (
 // says, in RFC 3339, from when on it is of no use and may be dropped.
 //
 // Methods are called concurrently, off the handshake, with a context that ends
-// after 100 ms for Get and 5 s for the others. Get returns an error, whichever,
-// if there is nothing under key. data must not be kept or changed.
+// after 100 ms for Get, and 5 s for the others and for a Get that nobody waits
+// for, after one that was slow. Get returns an error, whichever, if there is
+// nothing under key. data must not be kept or changed.
 type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, data []byte) error
@@ -114,7 +117,7 @@ func (s *Stapler) load(e *entry) (done bool) {
 	if s.opts.store == nil {
 		return false
 	}
-	a, err := s.read(e)
+	a, err := s.read(e, storeWait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := !e.flags.loaded
@@ -122,7 +125,25 @@ func (s *Stapler) load(e *entry) (done bool) {
 	if e.at == nil || e.flags.gone {
 		return true
 	}
-	now, had := s.nanos(), e.held.Load()
+	now := s.nanos()
+	news := s.acceptLocked(e, a, err, now)
+	if h := e.held.Load(); errors.Is(err, errUnread) && !h.current(now) {
+		s.rereadLocked(e)
+	} else if done = news && h.refreshAt(s.opts.ttl, rand.Float64()) > now; done {
+		s.finishLocked(e, now)
+	}
+	if first && !done {
+		// The handshake that waited for the store goes on. Later reads leave the
+		// gate alone: whoever waits there waits for a responder, and not anew.
+		s.settleLocked(e)
+	}
+	return done
+}
+
+// acceptLocked takes what was read for e, and reports whether that is news. What
+// is not newer than what is held spares nothing: it is that which is due.
+func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
+	had := e.held.Load()
 	if a != nil && err == nil {
 		if err = s.installLocked(e, a, now); err == nil && a.from != nil {
 			e.best = a.from
@@ -131,32 +152,34 @@ func (s *Stapler) load(e *entry) (done bool) {
 	if err != nil {
 		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
 	}
-	// Nothing newer than what is held spares nothing: it is what is held that is due.
-	h := e.held.Load()
-	if done = h != had && h.refreshAt(s.opts.ttl, rand.Float64()) > now; done {
-		s.finishLocked(e, now)
-	} else if first {
-		// The handshake that waited for the store goes on. Later reads leave the
-		// gate alone: whoever waits there waits for a responder, and not anew.
-		s.settleLocked(e)
-	}
-	return done
+	return e.held.Load() != had
 }
 
+// errUnread says that a record was not read in time, or not at all: it may be
+// there.
+var errUnread = errors.New("store is slow, and rests")
+
 // read returns the verified response that the store holds for e, if any.
-func (s *Stapler) read(e *entry) (*answer, error) {
+func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
+	const what = "store Get"
 	s.mu.Lock()
 	sub, rt, resting := e.subject(), e.route, s.nanos() < s.storeUntil
 	s.mu.Unlock()
-	if sub.issuer == nil || resting {
-		return nil, nil // resting: it was slow, and delays nothing
+	switch {
+	case sub.issuer == nil:
+		return nil, nil
+	case resting && wait == storeWait, s.track.count(what) >= maxHung:
+		return nil, errUnread // it was slow, and delays nothing
 	}
 	key := storeKey(e.der)
-	ctx, cancel := context.WithTimeout(s.ctx, storeWait)
+	ctx, cancel := context.WithTimeout(s.ctx, wait)
 	defer cancel()
-	data, err := s.shared(ctx, "store Get", key, func() ([]byte, error) { return s.opts.store.Get(ctx, key) })
+	data, err := s.shared(ctx, what, key, func() ([]byte, error) { return s.opts.store.Get(ctx, key) })
 	if err != nil {
 		s.storeFailed("Get", ctx, err)
+		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) { // of another who shares the call
+			err = fmt.Errorf("%w: %w", errUnread, err)
+		}
 		return nil, err
 	}
 	rec, err := parseRecord(data)
@@ -178,6 +201,116 @@ func (s *Stapler) read(e *entry) (*answer, error) {
 		a.validator = rec.validator
 	}
 	return a, nil
+}
+
+// rereadLocked has the record of e, which holds nothing, read again when the
+// store has rested: or one slow read would keep what is stored for all others
+// from being served, for as long as no responder answers.
+func (s *Stapler) rereadLocked(e *entry) {
+	m := e.also()
+	if m.unread || s.closed {
+		return
+	}
+	m.unread = true
+	s.unread = append(s.unread, e)
+	if !s.rereading {
+		s.rereading = true
+		s.goLocked(s.reread)
+	}
+}
+
+// reread reads the records that were not read in time. It has patience, as
+// nobody waits for it; the store rests again, longer each time, where none of
+// those that are read at once is answered.
+func (s *Stapler) reread() {
+	for pause := storeRest; s.sleep(jitter(int64(pause+pause/4), 0.2)); {
+		batch := s.unreadBatch()
+		if batch == nil {
+			return
+		}
+		var answered atomic.Bool
+		var readers sync.WaitGroup
+		for _, e := range batch {
+			readers.Go(func() {
+				if s.readAgain(e) {
+					answered.Store(true)
+				}
+			})
+		}
+		readers.Wait()
+		if answered.Load() {
+			pause = 0
+		} else {
+			pause = min(max(2*pause, storeRest), maxSleep)
+		}
+	}
+}
+
+// sleep returns after d, or reports false when s is closed.
+func (s *Stapler) sleep(d int64) bool {
+	timer := time.NewTimer(time.Duration(d))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return s.ctx.Err() == nil
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// unreadBatch returns the entries to be read next; nil ends the reading.
+func (s *Stapler) unreadBatch() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.unread), maxWorkers)
+	if n == 0 {
+		s.unread, s.rereading = nil, false
+		return nil
+	}
+	batch := s.unread[:n:n]
+	s.unread = s.unread[n:]
+	return batch
+}
+
+// readAgain reads the record of e, and reports whether the store answered. An
+// attempt that is under way goes on, and ends by itself.
+func (s *Stapler) readAgain(e *entry) (answered bool) {
+	s.mu.Lock()
+	if e.more != nil {
+		e.more.unread = false
+	}
+	needless := e.doneReadingLocked(s.nanos())
+	s.mu.Unlock()
+	if needless {
+		return true
+	}
+	a, err := s.read(e, storePut)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.nanos()
+	switch {
+	case e.doneReadingLocked(now):
+	case errors.Is(err, errUnread):
+		s.rereadLocked(e)
+		return false
+	case !s.acceptLocked(e, a, err, now):
+	case e.at != nil:
+		s.settleLocked(e)
+		s.cache.queueLocked(e)
+		s.moveLocked(e)
+	case e.held.Load().refreshAt(s.opts.ttl, rand.Float64()) > now:
+		e.unqueue() // it stood by
+		s.finishLocked(e, now)
+	default:
+		s.startLocked(e, false)
+		s.moveLocked(e)
+	}
+	return true
+}
+
+// doneReadingLocked reports whether there is no more use in what is stored for e.
+func (e *entry) doneReadingLocked(now int64) bool {
+	return e.flags.gone || e.flags.off || e.flags.none || e.flags.final || e.held.Load().current(now)
 }
 
 // believed returns a time that a record says something was at. Clocks differ;
