@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -19,12 +20,20 @@ import (
 // key, with permissions 0600. The directory is made, with permissions 0700, by
 // the first Put if it is not there. A file is replaced whole or not at all,
 // whatever happens to the process or the disk meanwhile, so several processes
-// may share the directory. The empty DirStore is the working directory.
+// may share the directory. One Put in 64 looks through it for what is of no use
+// any more: records that were not written for a week and have expired, and what
+// killed processes left; other files are not touched. The empty DirStore is the
+// working directory.
 type DirStore string
 
 const (
 	tempPrefix = "staple-temp-"
 	tempLife   = time.Hour // of what a killed process left
+	// recordLife is how long a record is kept at least: one that is in use is
+	// written at each refresh.
+	recordLife = 7 * 24 * time.Hour
+	// maxSwept is how many records a sweep looks at.
+	maxSwept = 256
 )
 
 // Get returns the record under key; an error that is fs.ErrNotExist if there
@@ -33,7 +42,11 @@ func (d DirStore) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	name := d.path(key)
+	return readRecord(d.path(key))
+}
+
+// readRecord returns what is in a file, if it may be a record.
+func readRecord(name string) ([]byte, error) {
 	if fi, err := os.Stat(name); err != nil {
 		return nil, err
 	} else if !fi.Mode().IsRegular() {
@@ -112,14 +125,74 @@ func (d DirStore) path(key string) string {
 	return filepath.Join(d.dir(), name+".pem")
 }
 
-// sweep removes the temporary files that killed processes left.
+// sweep removes the temporary files that killed processes left, and records that
+// are of no use to anyone. Of the records it looks at some, drawn by lot: there
+// may be many, and a Put waits for it.
 func (d DirStore) sweep() {
-	names, _ := filepath.Glob(filepath.Join(d.dir(), tempPrefix+"*"))
-	for _, name := range names {
-		if fi, err := os.Stat(name); err == nil && time.Since(fi.ModTime()) > tempLife {
-			_ = os.Remove(name)
+	var records []string
+	seen := 0
+	d.each(func(name string) {
+		path := filepath.Join(d.dir(), name)
+		switch {
+		case strings.HasPrefix(name, tempPrefix):
+			if unwritten(path, tempLife) {
+				_ = os.Remove(path)
+			}
+		case !strings.HasPrefix(name, keyPrefix) || filepath.Ext(name) != ".pem":
+		case len(records) < maxSwept:
+			records = append(records, path)
+			seen++
+		default: // with equal chances for all
+			seen++
+			if i := rand.IntN(seen); i < maxSwept {
+				records[i] = path
+			}
+		}
+	})
+	for _, path := range records {
+		if useless(path) {
+			_ = os.Remove(path)
 		}
 	}
+}
+
+// each calls f for the names in the directory.
+func (d DirStore) each(f func(name string)) {
+	dir, err := os.Open(d.dir())
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	for err == nil {
+		var names []string
+		names, err = dir.Readdirnames(1024)
+		for _, name := range names {
+			f(name)
+		}
+	}
+}
+
+// unwritten reports whether a file was not written for d.
+func unwritten(name string, d time.Duration) bool {
+	fi, err := os.Lstat(name)
+	return err == nil && fi.Mode().IsRegular() && time.Since(fi.ModTime()) > d
+}
+
+// useless reports whether a file is a record that nobody renews, and expired.
+func useless(name string) bool {
+	if !unwritten(name, recordLife) {
+		return false
+	}
+	data, err := readRecord(name)
+	if err != nil {
+		return false
+	}
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != recordType {
+		return false
+	}
+	until, err := time.Parse(time.RFC3339, block.Headers["Expires"])
+	return err == nil && time.Now().After(until)
 }
 
 func ignoreMissing(err error) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,6 +204,55 @@ func TestDirStoreSweeps(t *testing.T) {
 	}
 	if got := fmt.Sprint(ls(t, dir)); got != "[other staple-ocsp-1.pem staple-temp-new]" {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// Records that were not written for a week and have expired go, a bounded number
+// at once, and nothing else does.
+func TestDirStoreSweepsRecords(t *testing.T) {
+	const many = 600
+	dir := t.TempDir()
+	record := func(typ string, expires time.Time) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: typ, Headers: map[string]string{"Expires": expires.UTC().Format(time.RFC3339)}})
+	}
+	now := time.Now()
+	old, past := now.Add(-8*24*time.Hour), record("OCSP RESPONSE", now.Add(-time.Hour))
+	put := func(name string, data []byte, written time.Time) {
+		name = filepath.Join(dir, name)
+		write(t, name, data)
+		if err := os.Chtimes(name, time.Time{}, written); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("staple-ocsp-put.pem", past, now)
+	put("staple-ocsp-written.pem", past, now.Add(-6*24*time.Hour))
+	put("staple-ocsp-valid.pem", record("OCSP RESPONSE", now.Add(time.Hour)), old)
+	put("staple-ocsp-torn.pem", past[:len(past)/2], old)
+	put("staple-ocsp-other.pem", record("CERTIFICATE", now.Add(-time.Hour)), old)
+	put("staple-ocsp-says-nothing.pem", block("OCSP RESPONSE", nil, old), old)
+	put("staple-ocsp-1.txt", past, old)
+	put("example.com.pem", past, old)
+	put("key-0123456789.pem", past, old)
+	keep := ls(t, dir)
+	for i := range many {
+		put(fmt.Sprint("staple-ocsp-old-", i, ".pem"), past, old)
+	}
+	d := staple.DirStore(dir)
+	before := len(keep) + many
+	for range 3000 { // one in 64 sweeps, and three do: that fewer do is as likely as 1e-17
+		if err := d.Put(background, "staple-ocsp-put", past); err != nil {
+			t.Fatal(err)
+		}
+		n := len(ls(t, dir))
+		if before-n > 256 {
+			t.Fatalf("%d records removed at once", before-n)
+		}
+		if before = n; n == len(keep) {
+			break
+		}
+	}
+	if got := ls(t, dir); !slices.Equal(got, keep) {
+		t.Errorf("left: %.1000q, want %q", got, keep)
 	}
 }
 

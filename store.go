@@ -27,6 +27,8 @@ const (
 	storePut = 5 * time.Second
 	// maxWriters is how many writes are under way at once.
 	maxWriters = 16
+	// keyPrefix begins each key: a store may be shared with autocert, say.
+	keyPrefix = "staple-ocsp-"
 	// recordType is the PEM type of a stored response.
 	recordType = "OCSP RESPONSE"
 )
@@ -35,8 +37,16 @@ const (
 // fleet: see [WithStore]. It has the methods of autocert.Cache, so that every
 // implementation of that is a Store, the manager's own included. Keys are
 // lower-case letters, digits and hyphens, at most 80 bytes; a record is a PEM
-// block of at most 256 KiB that openssl and people can read. Its header Expires
-// says, in RFC 3339, from when on it is of no use and may be dropped.
+// block of at most 256 KiB. People can read its headers, and openssl the rest:
+//
+//	openssl asn1parse -in record.pem -noout -out resp.der
+//	openssl ocsp -respin resp.der -issuer ca.pem -cert leaf.pem -CAfile ca.pem
+//
+// The header Expires says, in RFC 3339, from when on a record is of no use and
+// may be dropped. A Stapler deletes those of certificates that it serves until
+// they expire. Of those that were replaced before the records stay, 2 KB or so
+// for each, in an autocert.DirCache say, until somebody drops them: [DirStore]
+// does, and redisstore.
 //
 // Methods are called concurrently, off the handshake, with a context that ends
 // after 100 ms for Get, and 5 s for the others and for a Get that nobody waits
@@ -51,7 +61,7 @@ type Store interface {
 // storeKey returns the key of the record for a leaf.
 func storeKey(der []byte) string {
 	sum := sha256.Sum256(der)
-	return "staple-ocsp-" + hex.EncodeToString(sum[:])
+	return keyPrefix + hex.EncodeToString(sum[:])
 }
 
 // record is a stored response. What the headers say is believed within limits:
