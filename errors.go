@@ -39,8 +39,9 @@ var (
 // wrapped or bare, by everything that judges responses: find it with
 // [errors.As].
 type ResponseError struct {
-	// Responder is the URL that was asked; empty when the response came from
-	// elsewhere, such as a TLS handshake.
+	// Responder is the URL that was asked, for ReasonIssuer that of the issuer's
+	// certificate; empty when the response came from elsewhere, such as a TLS
+	// handshake.
 	Responder string
 
 	// Reason is the one check that failed.
@@ -89,6 +90,9 @@ func (e *detailError) Unwrap() error { return e.is }
 
 // Error names the responder, the reason and the detail, in this order.
 func (e *ResponseError) Error() string {
+	if e.Reason == ReasonIssuer && e.Err != nil {
+		return "staple: issuer certificate at " + e.Responder + ": " + e.Err.Error()
+	}
 	msg := "staple: OCSP response"
 	if e.Responder != "" {
 		msg = "staple: OCSP responder " + e.Responder
@@ -126,9 +130,9 @@ const (
 	ReasonTruncated
 	// ReasonEmpty: an answer without a byte in it.
 	ReasonEmpty
-	// ReasonIssuer: the issuer's certificate, fetched from id-ad-caIssuers,
-	// came in a format that is not supported, such as PKCS#7, or is not the
-	// issuer (RFC 5280 section 4.2.2.1).
+	// ReasonIssuer: the issuer's certificate was not to be had from
+	// id-ad-caIssuers, came in a format that is not supported, such as PKCS#7,
+	// or is not the issuer (RFC 5280 section 4.2.2.1).
 	ReasonIssuer
 	// ReasonUnavailable: the responder failed lately and was not asked again.
 	ReasonUnavailable

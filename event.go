@@ -118,7 +118,7 @@ func (s *Stapler) notifyLocked(n *notice) {
 		n.asked = n.answer.responder
 	}
 	var re *ResponseError
-	if errors.As(n.err, &re) && re.Responder != "" {
+	if errors.As(n.err, &re) && re.Responder != "" && re.Reason != ReasonIssuer {
 		n.asked = re.Responder
 	}
 	if s.opts.logger != nil {
