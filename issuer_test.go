@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +101,118 @@ func TestNoWellDefinedExpiry(t *testing.T) {
 		}
 		if got := ca.Responder.Requests(); got < 48 || got > 80 {
 			t.Errorf("%d requests in 48 hours, want one an hour or a little more", got)
+		}
+	})
+}
+
+// REQ A5, REQ E4: certificates of one issuer share its download, at once and in
+// turn, whatever hangs elsewhere.
+func TestIssuerIsDownloadedOnce(t *testing.T) {
+	bare := func(ca *ocsptest.CA, n int) (certs []*tls.Certificate) {
+		for range n {
+			certs = append(certs, ca.Issue(ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{ca.Responder.IssuerURL("der")}}))
+		}
+		return certs
+	}
+	for _, one := range []bool{false, true} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			s, certs := stapler(t, ca), bare(ca, 300)
+			if !one {
+				if err := s.Prefetch(context.Background(), certs...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, cert := range certs[:100] {
+				if err := s.Prefetch(context.Background(), cert); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Minute)
+			}
+			if n := len(ca.Responder.Log()) - ca.Responder.Requests(); n != 1 {
+				t.Errorf("one after the other %v: %d downloads for one issuer", one, n)
+			}
+		})
+	}
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		other := ocsptest.NewCA()
+		s := network(t, []*ocsptest.Responder{other.Responder, a, b})
+		for _, r := range []*ocsptest.Responder{a, b} {
+			r.SetFault(ocsptest.FaultHang)
+			for range 40 {
+				list(t, s, ca.Issue(ocsptest.Leaf{Key: ca.Key(), URLs: []string{r.URL()}}))
+			}
+		}
+		time.Sleep(time.Second)
+		if err := s.Prefetch(context.Background(), bare(other, 1)...); err != nil {
+			t.Errorf("with 64 exchanges that hang: %v", err)
+		}
+	})
+}
+
+// A caIssuers URL that is dead, or has the certificate of another CA, is not
+// asked once for each certificate; what is mended is seen within a minute, and
+// by a certificate alone at its next retry.
+func TestIssuerDownloadFails(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		other := ocsptest.NewCA()
+		for _, u := range []string{"http://gone.example/ca.der", other.Responder.IssuerURL("der"), ca.Responder.IssuerURL("p7c")} {
+			var asked, mended atomic.Int64
+			inner := ocsptest.Network(ca.Responder, other.Responder)
+			s := staple.New(staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.URL.String() == u {
+					if asked.Add(1); mended.Load() > 0 {
+						r, _ = http.NewRequestWithContext(r.Context(), http.MethodGet, ca.Responder.IssuerURL("der"), nil)
+					}
+				}
+				return inner.Transport.RoundTrip(r)
+			})}))
+			leaf := ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{u}}
+			first := ca.Issue(leaf)
+			if err := s.Prefetch(context.Background(), first); reason(err) != staple.ReasonIssuer || !errors.Is(err, staple.ErrNoIssuer) ||
+				!strings.Contains(err.Error(), "issuer certificate at "+u+": ") || strings.Contains(err.Error(), "OCSP responder") {
+				t.Errorf("%s: %v", u, err)
+			}
+			time.Sleep(1500 * time.Millisecond)
+			if n := asked.Load(); n != 2 {
+				t.Errorf("%s: asked %d times for one certificate, want a retry after a second", u, n)
+			}
+			certs := []*tls.Certificate{first}
+			for range 200 {
+				certs = append(certs, ca.Issue(leaf))
+			}
+			list(t, s, certs...)
+			time.Sleep(time.Hour)
+			if n := asked.Load(); n > 70 {
+				t.Errorf("%s: asked %d times in an hour for %d certificates, want once a minute", u, n, len(certs))
+			}
+			mended.Store(1)
+			cert := ca.Issue(leaf)
+			time.Sleep(time.Minute)
+			if err := s.Prefetch(context.Background(), cert); err != nil {
+				t.Errorf("%s: mended: %v", u, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A caIssuers URL that hangs is not taken for a responder that does.
+func TestIssuerDownloadHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		stuck := ca.NewResponder("")
+		stuck.SetFault(ocsptest.FaultHang)
+		var events []staple.Event // read after synctest.Wait
+		s := network(t, []*ocsptest.Responder{ca.Responder, stuck}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
+		err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{stuck.URL() + "/x"}}))
+		if !errors.Is(err, staple.ErrNoIssuer) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "issuer certificate at "+stuck.URL()) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if len(events) != 1 || events[0].Responder != ca.Responder.URL() {
+			t.Errorf("%+v, want one event that names the responder %s", events, ca.Responder.URL())
 		}
 	})
 }

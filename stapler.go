@@ -105,6 +105,8 @@ type Stapler struct {
 	storeUntil  int64 // Unix ns: the store rests
 	storeWarned int64 // Unix ns
 	issuers     interned[issuer]
+	subjects    interned[issuer]    // by subject, with and without its key's id
+	downloads   map[string]download // by caIssuers URL
 	responders  interned[responder]
 	routes      interned[route]
 }
