@@ -168,6 +168,8 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 	switch {
 	case errors.Is(n.err, ErrNoResponder):
 		loud(slogError, "Must-Staple certificate has no OCSP responder, clients will refuse it; replace it, or name one with WithResponders")
+	case errors.Is(n.err, ErrNoIssuer) && n.e.must:
+		loud(slogError, "issuer of the Must-Staple certificate not found, clients will refuse it; add it to the chain or use WithIssuers")
 	case errors.Is(n.err, ErrNoIssuer):
 		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
 	case valid:

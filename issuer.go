@@ -173,9 +173,10 @@ func (s *Stapler) refuseLocked(e *entry, leaf *x509.Certificate) {
 			s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 		}
 	case e.issuer == nil && len(httpURLs(leaf.IssuingCertificateURL)) == 0:
-		e.flags.final, e.flags.lost, e.also().err = true, true, ErrNoIssuer
+		err := noIssuer(leaf, nil)
+		e.flags.final, e.flags.lost, e.also().err = true, true, err
 		if !noted {
-			s.notifyLocked(&notice{kind: EventFailed, e: e, err: ErrNoIssuer})
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 		}
 	}
 }
@@ -293,9 +294,18 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 	case is != nil:
 		e.foundLocked(is)
 	case e.issuer == nil: // else a chain brought it meanwhile
-		return fmt.Errorf("%w: %w", ErrNoIssuer, errors.Join(errs...))
+		return noIssuer(leaf, errs)
 	}
 	return nil
+}
+
+// noIssuer says which certificate is wanted, and what came of asking for it.
+func noIssuer(leaf *x509.Certificate, downloads []error) error {
+	err := fmt.Errorf("%w, wanted %q", ErrNoIssuer, clip(leaf.Issuer.String()))
+	if len(downloads) > 0 {
+		err = fmt.Errorf("%w: %w", err, errors.Join(downloads...))
+	}
+	return err
 }
 
 // knownIssuer returns the issuer of leaf if another certificate brought it.

@@ -38,13 +38,14 @@ func (l *logbook) all() []slog.Record {
 
 // trouble is something that an operator has to act on.
 type trouble struct {
-	name string
-	leaf ocsptest.Leaf
-	make func(ca *ocsptest.CA, cert *tls.Certificate) // before the certificate is known
-	late func(ca *ocsptest.CA, cert *tls.Certificate) // once it is stapled
-	says []string                                     // in the message: what happened, what to do
-	err  string                                       // in the error
-	runs time.Duration
+	name  string
+	leaf  ocsptest.Leaf
+	make  func(ca *ocsptest.CA, cert *tls.Certificate) // before the certificate is known
+	late  func(ca *ocsptest.CA, cert *tls.Certificate) // once it is stapled
+	says  []string                                     // in the message: what happened, what to do
+	err   string                                       // in the error
+	level slog.Level                                   // 0: not looked at
+	runs  time.Duration
 }
 
 var troubles = []trouble{
@@ -57,7 +58,11 @@ var troubles = []trouble{
 	{name: "Must-Staple without a responder", leaf: ocsptest.Leaf{MustStaple: true, NoURL: true}, runs: 20 * time.Hour,
 		says: []string{"Must-Staple", "no OCSP responder", "replace it"}, err: "no OCSP responder"},
 	{name: "no issuer", leaf: ocsptest.Leaf{WithoutIssuer: true}, runs: 20 * time.Hour,
-		says: []string{"issuer", "not found", "WithIssuers"}, err: "issuer certificate not found"},
+		says: []string{"issuer", "not found", "WithIssuers"}, err: `issuer certificate not found, wanted "CN=`},
+	{name: "no issuer, Must-Staple", leaf: ocsptest.Leaf{WithoutIssuer: true, MustStaple: true}, runs: 20 * time.Hour, level: slog.LevelError,
+		says: []string{"issuer", "not found", "clients will refuse it", "WithIssuers"}, err: `issuer certificate not found, wanted "CN=`},
+	{name: "issuer not to be had", leaf: ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{"http://gone.example/ca.der"}}, runs: 20 * time.Hour,
+		says: []string{"issuer", "not found", "WithIssuers"}, err: ": staple: issuer certificate at http://gone.example/ca.der: unexpected HTTP status: "},
 	{name: "revoked", runs: 20 * time.Hour, says: []string{"revoked", "replace it"}, err: "keyCompromise since",
 		make: func(ca *ocsptest.CA, c *tls.Certificate) { ca.Responder.Revoke(c, ocsp.KeyCompromise, time.Time{}) }},
 	{name: "never issued", runs: 20 * time.Hour, says: []string{"revoked"}, err: "never issued it",
@@ -113,6 +118,9 @@ func TestLogIsForTheOperator(t *testing.T) {
 func checkRecord(t *testing.T, ca *ocsptest.CA, tc trouble, r slog.Record) {
 	t.Helper()
 	a := attrs(r)
+	if tc.level != 0 && r.Level != tc.level {
+		t.Errorf("%s: level %v, want %v", tc.name, r.Level, tc.level)
+	}
 	for _, want := range tc.says {
 		if !strings.Contains(r.Message, want) {
 			t.Errorf("%s: message %q does not say %q", tc.name, r.Message, want)
