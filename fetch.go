@@ -82,6 +82,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	defer s.mu.Unlock()
 	if e := s.cache.findLocked(id, der); e != nil {
 		s.cache.aliasLocked(e, der)
+		s.rechainLocked(e, cert.Certificate[1:])
 		if listed {
 			e.lists.Add(1)
 			s.cache.queueLocked(e)

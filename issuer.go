@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"weak"
@@ -251,6 +252,34 @@ func (s *Stapler) issuerFrom(der []byte) *issuer {
 		s.subjects.put(string(cert.RawSubject)+string(key), is)
 	}
 	return is
+}
+
+// rechainLocked looks for the issuer of e in chain, if it was not found yet and
+// chain is not the one that was looked at: the owner has mended it.
+func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
+	if len(chain) == 0 || e.issuer != nil || e.flags.gone || s.closed || slices.EqualFunc(chain, e.rare().chain, bytes.Equal) {
+		return
+	}
+	e.also().chain = chain
+	switch {
+	case e.at != nil:
+		s.workLocked(e, true) // goes on with it
+	case e.flags.none, e.flags.off, e.flags.final && !e.flags.lost: // that would change nothing
+	default:
+		s.anewLocked(e)
+	}
+}
+
+// anewLocked starts over with e, as with a certificate that was not known: who
+// needs its response waits for it, whatever failed before.
+func (s *Stapler) anewLocked(e *entry) {
+	e.flags.tried, e.flags.final, e.flags.lost, e.backoff = false, false, false, 0
+	e.cold.Store(true)
+	s.cache.queueLocked(e)
+	if e.at == nil {
+		s.startLocked(e, true)
+		s.moveLocked(e)
+	}
 }
 
 // foundLocked notes who issued the certificate of e.

@@ -62,20 +62,67 @@ func TestIssuerIsFound(t *testing.T) {
 	})
 }
 
-// A source that completes its chain later is served from then on.
+// A chain that is completed later is looked at when it is met, wherever that
+// is, also where another attempt is due some time: what waits gets its response.
 func TestIssuerComesWithAnotherChain(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true})
-		s := stapler(t, ca)
-		if err := s.Prefetch(context.Background(), cert); !errors.Is(err, staple.ErrNoIssuer) {
-			t.Fatal(err)
+	ways := map[string]func(*testing.T, *staple.Stapler, *tls.Certificate){
+		"Staple":   func(_ *testing.T, s *staple.Stapler, c *tls.Certificate) { s.Staple(c) },
+		"a source": func(t *testing.T, s *staple.Stapler, c *tls.Certificate) { s.Staple(anew(t, c)) },
+		"Prefetch": func(t *testing.T, s *staple.Stapler, c *tls.Certificate) {
+			if err := s.Prefetch(t.Context(), anew(t, c)); err != nil {
+				t.Error(err)
+			}
+		},
+		"TLSConfig": func(t *testing.T, s *staple.Stapler, c *tls.Certificate) { list(t, s, c) },
+	}
+	for way, meet := range ways {
+		for _, urls := range [][]string{nil, {"http://gone.example/ca.der"}} {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				full := ca.Issue(ocsptest.Leaf{MustStaple: true, IssuerURLs: urls})
+				bare := *full
+				bare.Certificate = full.Certificate[:1]
+				s := network(t, []*ocsptest.Responder{ca.Responder})
+				if err := s.Prefetch(t.Context(), &bare); !errors.Is(err, staple.ErrNoIssuer) {
+					t.Fatal(err)
+				}
+				time.Sleep(24 * time.Hour) // retries are rare now
+				meet(t, s, full)
+				synctest.Wait()
+				if !stapled(t, s, ca, full) || s.Ready() != nil {
+					t.Errorf("%s, caIssuers %q: not stapled with the full chain: %v", way, urls, s.Ready())
+				}
+			})
 		}
-		full := *cert
-		full.Certificate = [][]byte{cert.Certificate[0], ca.Cert.Raw}
-		s.Staple(&full)
-		synctest.Wait()
-		if !stapled(t, s, ca, &full) || s.Ready() != nil {
-			t.Errorf("not stapled with the full chain: %v", s.Ready())
+	}
+}
+
+// A chain that stays wrong is looked at once, however often it is served, and
+// one that comes while an attempt is under way is used by that.
+func TestChainIsLookedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var failed int // read after synctest.Wait
+		s := network(t, []*ocsptest.Responder{ca.Responder}, staple.WithEventFunc(func(staple.Event) { failed++ }))
+		wrong := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://gone.example/ca.der"}})
+		wrong.Certificate[1] = ocsptest.NewCA().Cert.Raw
+		for range 1000 {
+			s.Staple(anew(t, wrong))
+			time.Sleep(time.Minute)
+		}
+		if failed < 12 || failed > 30 {
+			t.Errorf("%d attempts in 16 hours, want those of retries that grow to 2 hours", failed)
+		}
+	})
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		stuck := ca.NewResponder("")
+		stuck.SetFault(ocsptest.FaultHang)
+		full := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{stuck.URL() + "/x"}})
+		bare := *full
+		bare.Certificate = full.Certificate[:1]
+		s := network(t, []*ocsptest.Responder{ca.Responder, stuck})
+		s.Staple(&bare)
+		time.Sleep(time.Second)
+		if err := s.Prefetch(t.Context(), full); err != nil {
+			t.Errorf("a chain that comes during a download: %v", err)
 		}
 	})
 }

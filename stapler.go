@@ -303,17 +303,13 @@ func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
 }
 
 // rechain has another look for the issuer when the source serves another chain.
+// A handshake does not wait for the lock: the next one is as good.
 func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
-	if e.cold.Load() || e.due.Load() != never {
+	if e.cold.Load() || len(cert.Certificate) == 1 || !s.mu.TryLock() {
 		return
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.flags.lost && e.at == nil && !sameChain(e.rare().chain, cert.Certificate[1:]) {
-		e.also().chain = cert.Certificate[1:]
-		e.flags.final, e.flags.lost = false, false
-		s.startLocked(e, true)
-	}
+	s.rechainLocked(e, cert.Certificate[1:])
 }
 
 // gate is what handshakes and Prefetch wait at. It is opened, and gone, when
