@@ -11,7 +11,7 @@ import (
 // what a responder's answer was refused for is in a [ResponseError].
 var (
 	// ErrNoResponder: the certificate names no OCSP responder that can be asked,
-	// yet it must be stapled.
+	// yet it must be stapled; or the function of WithResponders named none.
 	ErrNoResponder = errors.New("staple: no OCSP responder")
 
 	// ErrNoIssuer: the certificate that issued the leaf was not found, so that

@@ -30,9 +30,10 @@ const (
 	// EventUnchanged: the responder was asked and had nothing new: a 304, or
 	// the same bytes.
 	EventUnchanged
-	// EventFailed: an attempt over all responders brought nothing; Err says
-	// why. What was held stays, and retries go on unless Err is ErrNoIssuer or
-	// ErrNoResponder.
+	// EventFailed: an attempt over all responders brought nothing, or there is
+	// nobody to ask; Err says why. What was held stays, and retries go on unless
+	// the certificate has no issuer and names no URL for it, or has Must-Staple
+	// and names no responder.
 	EventFailed
 	// EventRevoked: a valid response says that the certificate is revoked.
 	// Nothing is stapled from now on, but see WithStapleRevoked. A revocation
@@ -166,6 +167,8 @@ func (s *Stapler) wordLocked(n *notice) {
 
 func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
 	switch {
+	case errors.Is(n.err, ErrNoResponder) && (valid || !n.e.must):
+		loud(slogWarn, "WithResponders function named no URL that can be asked; have it return http or https URLs")
 	case errors.Is(n.err, ErrNoResponder):
 		loud(slogError, "Must-Staple certificate has no OCSP responder, clients will refuse it; replace it, or name one with WithResponders")
 	case errors.Is(n.err, ErrNoIssuer) && n.e.must:

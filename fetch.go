@@ -171,12 +171,14 @@ func (s *Stapler) work() {
 // sends it on to one if prepare is set and there is need.
 func (s *Stapler) process(e *entry, prepare bool) {
 	leaf := s.resolve(e)
-	s.decide(e, leaf)
-	s.judge(e)
+	err := s.decide(e, leaf)
+	if err == nil { // else it may be switched off
+		s.judge(e)
+	}
 	if !prepare {
 		return
 	}
-	if s.ready(e) && !s.load(e) && s.lease(e) {
+	if s.ready(e, err) && !s.load(e) && s.lease(e) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if e.at == nil || e.flags.gone {
@@ -194,8 +196,8 @@ func (s *Stapler) process(e *entry, prepare bool) {
 }
 
 // ready reports whether there is something to be asked about e, and ends the
-// attempt if not.
-func (s *Stapler) ready(e *entry) bool {
+// attempt if not. err says why it is not known who is to be asked.
+func (s *Stapler) ready(e *entry, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.at == nil || e.flags.gone {
@@ -207,7 +209,10 @@ func (s *Stapler) ready(e *entry) bool {
 		e.also().err = errLeafExpired
 	}
 	if !e.flags.none && !e.flags.off && !e.flags.final {
-		return true
+		if err != nil && !s.closed {
+			s.failLocked(e, err, now)
+		}
+		return err == nil
 	}
 	if h := e.held.Load(); e.flags.off || e.flags.none && h.stapleAt(now) == nil {
 		s.setLocked(e, StateNone)

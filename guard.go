@@ -142,47 +142,47 @@ func (s *Stapler) shared(ctx context.Context, what, key string, f func() ([]byte
 	}
 }
 
-// askSwitch calls the function of WithResponders. known is false if it did not
+// askSwitch calls the function of WithResponders. An error says that it gave no
 // answer.
-func (s *Stapler) askSwitch(leaf *x509.Certificate) (urls []string, on, known bool) {
+func (s *Stapler) askSwitch(e *entry, leaf *x509.Certificate) (urls []string, on bool, err error) {
 	const what = "WithResponders function"
-	if s.track.count(what) >= maxHung {
-		return nil, false, false
+	if n := s.track.count(what); n >= maxHung {
+		return nil, false, &ResponseError{Reason: ReasonTimeout, Err: fmt.Errorf("%s: %d calls have not returned", what, n)}
 	}
-	type answer struct {
+	var answer struct { // complete once done is closed, which may be too late
 		urls []string
 		on   bool
+		err  error
 	}
-	ch := make(chan answer, 1)
+	done := make(chan struct{})
 	go func() {
-		a, err := guard(s, what, func() (a answer, err error) {
-			a.urls, a.on = s.opts.responders(leaf)
-			return a, nil
+		defer close(done)
+		_, answer.err = guard(s, what, func() (_ any, err error) {
+			answer.urls, answer.on = s.opts.responders(leaf)
+			return nil, nil
 		})
-		if err != nil {
-			s.complain(what, switchFailed, err)
-			close(ch)
-			return
-		}
-		ch <- a
 	}()
 	timer := time.NewTimer(callWait)
 	defer timer.Stop()
 	select {
-	case a, ok := <-ch:
-		return a.urls, a.on, ok
+	case <-done:
+		urls, on, err = answer.urls, answer.on, answer.err
 	case <-timer.C:
-		s.complain(what, switchFailed, context.DeadlineExceeded)
+		err = &ResponseError{Reason: ReasonTimeout, Err: fmt.Errorf("%s: no answer in %v: %w", what, callWait, context.DeadlineExceeded)}
 	case <-s.ctx.Done():
+		return nil, false, ErrClosed
 	}
-	return nil, false, false
+	if err != nil {
+		s.complain(what, switchFailed, err, "certificate", e)
+	}
+	return urls, on, err
 }
 
 const switchFailed = "WithResponders function panicked or is slow; what it said last stays, and before that nothing is fetched"
 
 // complain logs that code of the user's failed: once a day for each kind, or
 // what fails each time would fill the log.
-func (s *Stapler) complain(what, msg string, err error) {
+func (s *Stapler) complain(what, msg string, err error, args ...any) {
 	now, level := s.nanos(), slogError
 	t := &s.track
 	t.mu.Lock()
@@ -195,5 +195,5 @@ func (s *Stapler) complain(what, msg string, err error) {
 		t.told[what] = now
 	}
 	t.mu.Unlock()
-	s.log(level, msg, "error", err)
+	s.log(level, msg, append(args, "error", err)...)
 }

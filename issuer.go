@@ -130,33 +130,65 @@ func httpURLs(urls []string) []string {
 	return out
 }
 
-// decide says who is asked about e, if anyone.
-func (s *Stapler) decide(e *entry, leaf *x509.Certificate) {
+// decide says who is asked about e, if anyone. It returns an error if the
+// function of WithResponders was to say that and has not.
+func (s *Stapler) decide(e *entry, leaf *x509.Certificate) error {
 	if leaf == nil {
-		return
+		return nil
 	}
-	urls, on, known := []string(nil), true, true
-	if s.opts.responders != nil {
-		urls, on, known = s.askSwitch(leaf)
-	}
-	if len(urls) == 0 {
-		urls = leaf.OCSPServer
-	}
-	urls = httpURLs(urls)
-	none := len(urls) == 0 || passes(leaf)
+	urls, on, err := s.askedAbout(e, leaf)
+	pass := passes(leaf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !known && (e.route != nil || e.flags.off) {
-		return // the callback failed: what it said last stays
+	if err != nil && !errors.Is(err, ErrNoResponder) && (e.route != nil || e.flags.off) {
+		return nil // it gave no answer: what it said last stays
 	}
-	e.flags.off, e.flags.none, e.flags.final = !on || !known, none, false
-	if e.flags.off || none {
+	if pass {
+		err = nil
+	}
+	e.flags.off, e.flags.none, e.flags.final = !on, pass || err == nil && len(urls) == 0, false
+	if e.flags.off || e.flags.none {
 		e.recovered() // what failed before is not wanted any more
 	}
-	if !e.flags.off {
+	if !e.flags.off && err == nil {
 		e.route = s.routeOfLocked(urls)
 		s.refuseLocked(e, leaf)
 	}
+	s.wantedLocked(e)
+	return err
+}
+
+// askedAbout returns the responders for leaf, and whether it is stapled at all.
+func (s *Stapler) askedAbout(e *entry, leaf *x509.Certificate) (urls []string, on bool, err error) {
+	urls, on = leaf.OCSPServer, true
+	if s.opts.responders != nil {
+		var named []string
+		if named, on, err = s.askSwitch(e, leaf); err != nil {
+			return nil, true, err
+		}
+		if len(named) > 0 {
+			urls = named
+		}
+		if on && len(named) > 0 && len(httpURLs(named)) == 0 {
+			err = fmt.Errorf("%w: WithResponders function named %q, want http or https URLs", ErrNoResponder, clip(named[0]))
+		}
+	}
+	return httpURLs(urls), on, err
+}
+
+// wantedLocked has e start over if it needs a staple and did not before, or if
+// its issuer was found when nothing was to be tried any more.
+func (s *Stapler) wantedLocked(e *entry) {
+	if e.flags.off || e.flags.none || e.flags.expired || e.flags.gone {
+		return
+	}
+	switch {
+	case e.held.Load().state == StateNone:
+		s.setLocked(e, StatePending)
+	case e.flags.final || e.at != nil || e.due.Load() != never:
+		return
+	}
+	s.anewLocked(e)
 }
 
 // refuseLocked notes why a certificate can't be stapled, once.
@@ -266,6 +298,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 		s.workLocked(e, true) // goes on with it
 	case e.flags.none, e.flags.off, e.flags.final && !e.flags.lost: // that would change nothing
 	default:
+		e.flags.final, e.flags.lost = false, false
 		s.anewLocked(e)
 	}
 }
@@ -273,7 +306,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 // anewLocked starts over with e, as with a certificate that was not known: who
 // needs its response waits for it, whatever failed before.
 func (s *Stapler) anewLocked(e *entry) {
-	e.flags.tried, e.flags.final, e.flags.lost, e.backoff = false, false, false, 0
+	e.flags.tried, e.backoff = false, 0
 	e.cold.Store(true)
 	s.cache.queueLocked(e)
 	if e.at == nil {

@@ -125,9 +125,13 @@ func WithEventFunc(f func(Event)) Option {
 // time. With on false stapling is off for the certificate, whose state is
 // [StateNone]; f is asked again after the TTL. With on true urls are the
 // responders, in order of preference; none means the certificate's own (RFC
-// 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and read-only. If f panics or
-// takes longer than 5 s what it said last stays, and before that nothing is
-// fetched. nil means the certificate's own URLs.
+// 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and read-only. nil means the
+// certificate's own URLs.
+//
+// If f panics or takes longer than 5 s what it said last stays. Before that
+// nothing is fetched: the certificate is pending, [Stapler.Ready] and
+// [Stapler.Prefetch] say why, and f is asked again like a responder that fails.
+// The same goes for urls that hold no http or https URL ([ErrNoResponder]).
 func WithResponders(f func(leaf *x509.Certificate) (urls []string, on bool)) Option {
 	return func(o *options) { o.responders = f }
 }
