@@ -30,7 +30,7 @@ type delegate struct {
 // delegate's.
 func (b *basicResponse) findSigner(iss *issuer, now time.Time, grace time.Duration) (*x509.Certificate, error) {
 	if b.algorithm == x509.UnknownSignatureAlgorithm {
-		return nil, refuse(ReasonSignatureAlgorithm, oidString(b.algorithmOID), nil)
+		return nil, refuse(ReasonSignatureAlgorithm, algorithmText(b.algorithmOID), nil)
 	}
 	var refused error
 	if b.names(iss.cert, iss.keyHash()) {

@@ -77,3 +77,6 @@ func ReasonOf(err error) Reason {
 	}
 	return 0
 }
+
+// AlgorithmText names a refused signature algorithm.
+func AlgorithmText(oid []byte) string { return algorithmText(oid) }

@@ -315,7 +315,10 @@ func (e *httpError) Error() string { return e.what }
 
 // unexpected says what came instead of a response, cut and sanitised.
 func (r *result) unexpected() *httpError {
-	what := fmt.Sprintf("%d %s, %q", r.status, http.StatusText(r.status), r.header.Get("Content-Type"))
+	what := strings.TrimSpace(fmt.Sprint(r.status, " ", http.StatusText(r.status)))
+	if t := r.header.Get("Content-Type"); t != "" || len(r.body) > 0 {
+		what += fmt.Sprintf(", %q", t)
+	}
 	if len(r.body) > 0 {
 		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
 	}

@@ -40,6 +40,29 @@ var certIDHashes = [...]struct {
 	{crypto.SHA512, oidSHA512},
 }
 
+// refusedAlgorithms are those of the others that a responder may well use.
+var refusedAlgorithms = map[string]string{
+	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x02": "MD2 with RSA",     // 1.2.840.113549.1.1.2
+	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04": "MD5 with RSA",     // 1.2.840.113549.1.1.4
+	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05": "SHA-1 with RSA",   // 1.2.840.113549.1.1.5
+	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0e": "SHA-224 with RSA", // 1.2.840.113549.1.1.14
+	"\x2b\x0e\x03\x02\x1d":                 "SHA-1 with RSA",   // 1.3.14.3.2.29
+	oidRSAPSS:                              "RSASSA-PSS with other parameters than those of SHA-256, 384 and 512",
+	"\x2a\x86\x48\xce\x3d\x04\x01":         "ECDSA with SHA-1",   // 1.2.840.10045.4.1
+	"\x2a\x86\x48\xce\x3d\x04\x03\x01":     "ECDSA with SHA-224", // 1.2.840.10045.4.3.1
+	"\x2a\x86\x48\xce\x38\x04\x03":         "DSA with SHA-1",     // 1.2.840.10040.4.3
+	"\x60\x86\x48\x01\x65\x03\x04\x03\x02": "DSA with SHA-256",   // 2.16.840.1.101.3.4.3.2
+	"\x2b\x65\x71":                         "Ed448",              // 1.3.101.113
+}
+
+// algorithmText is for messages.
+func algorithmText(oid []byte) string {
+	if name, ok := refusedAlgorithms[string(oid)]; ok {
+		return name + " (" + oidString(oid) + ")"
+	}
+	return oidString(oid)
+}
+
 // hashAlgorithm returns 0 for an algorithm that isn't in certIDHashes.
 func hashAlgorithm(oid []byte) crypto.Hash {
 	for _, h := range certIDHashes {

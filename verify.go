@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/big"
 	"sync"
@@ -209,11 +210,11 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 	}
 	b, err := parseResponse(raw)
 	if err != nil {
-		return nil, err
+		return nil, quoting(raw, err)
 	}
 	s, err := b.find(sub)
 	if err != nil {
-		return nil, err
+		return nil, quoting(raw, err)
 	}
 	signer, err := b.findSigner(sub.issuer, now, grace)
 	if err != nil {
@@ -224,6 +225,16 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 		return nil, err
 	}
 	return p, nil
+}
+
+// quoting has the error of what is malformed say how it begins, which tells a
+// page of HTML from a cut response.
+func quoting(raw []byte, err error) error {
+	var re *ResponseError
+	if errors.As(err, &re) && re.Reason == ReasonMalformed {
+		return refuse(ReasonMalformed, fmt.Sprintf("%v, in %d bytes that begin %+q", re.Err, len(raw), raw[:min(len(raw), 32)]), nil)
+	}
+	return err
 }
 
 // find returns the SingleResponse for sub. Among several the worst status wins,
