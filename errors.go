@@ -1,9 +1,11 @@
 package staple
 
 import (
+	"crypto/x509"
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -66,16 +68,72 @@ func refuse(r Reason, detail string, is error) *ResponseError {
 // response may be of any length and content.
 func clip(s string) string {
 	const most = 200
-	s = strings.Map(func(r rune) rune {
+	s = legible(s)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}
+
+func legible(s string) string {
+	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {
 			return '?'
 		}
 		return r
 	}, s)
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// prefix begins the text of every error that a caller gets from this package.
+const prefix = "staple: "
+
+// bare returns the text of err for another to go on with: on one line, and
+// without the prefix, wherever an error of ours is in it.
+func bare(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(strings.TrimPrefix(line, prefix), ": "+prefix, ": ")
 	}
-	return s
+	return strings.Join(lines, "; ")
+}
+
+// An aboutError says which certificate an error is about.
+type aboutError struct {
+	der  []byte
+	leaf *x509.Certificate // nil if it does not parse
+	err  error
+}
+
+// about says that err, which may be nil, is about a certificate.
+func about(der []byte, leaf *x509.Certificate, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &aboutError{der, leaf, err}
+}
+
+func (e *aboutError) Error() string { return prefix + nameOf(e.der, e.leaf) + ": " + bare(e.err) }
+func (e *aboutError) Unwrap() error { return e.err }
+
+// A lapsedError is why there is no response, and that there was one.
+type lapsedError struct {
+	until time.Time
+	err   error // of the last attempt; may be nil
+}
+
+func (e *lapsedError) Error() string {
+	msg := ErrExpired.Error() + " at " + stamp(e.until)
+	if e.err != nil {
+		msg += "; the last attempt: " + bare(e.err)
+	}
+	return msg
+}
+
+func (e *lapsedError) Unwrap() []error {
+	if e.err == nil {
+		return []error{ErrExpired}
+	}
+	return []error{e.err, ErrExpired}
 }
 
 // A detailError wraps a sentinel without repeating its text: the Reason before it
@@ -88,18 +146,19 @@ type detailError struct {
 func (e *detailError) Error() string { return e.text }
 func (e *detailError) Unwrap() error { return e.is }
 
-// Error names the responder, the reason and the detail, in this order.
+// Error names the responder, the reason and the detail, in this order. Where the
+// detail is an error of ours, what it repeats is left out.
 func (e *ResponseError) Error() string {
 	if e.Reason == ReasonIssuer && e.Err != nil {
-		return "staple: issuer certificate at " + e.Responder + ": " + e.Err.Error()
+		return prefix + "issuer certificate at " + e.Responder + ": " + bare(e.Err)
 	}
-	msg := "staple: OCSP response"
+	who := "OCSP response: "
 	if e.Responder != "" {
-		msg = "staple: OCSP responder " + e.Responder
+		who = "OCSP responder " + e.Responder + ": "
 	}
-	msg += ": " + e.Reason.String()
+	msg := prefix + who + e.Reason.String()
 	if e.Err != nil {
-		msg += ": " + e.Err.Error()
+		msg += ": " + strings.TrimPrefix(bare(e.Err), who)
 	}
 	return msg
 }

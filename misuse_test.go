@@ -339,3 +339,24 @@ func TestListenAndServeTLSWithFiles(t *testing.T) {
 		t.Errorf("logged %q, want one warning", got)
 	}
 }
+
+// The way out, as Example_migration has it.
+func TestListenAndServeTLSWithoutFiles(t *testing.T) {
+	ca := ocsptest.NewCA()
+	issued := ca.Issue(ocsptest.Leaf{MustStaple: true})
+	dir := t.TempDir()
+	certFile := writePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", issued.Certificate[0])
+	keyFile := writeKey(t, filepath.Join(dir, "key.pem"), issued.PrivateKey)
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stapler(t, ca, staple.WithIssuers(ca.Cert))
+	addr := serveFiles(t, &http.Server{TLSConfig: s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{cert}})}, "", "")
+	c, err := tls.Dial("tcp", addr, clientFor(ca, "example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	proven(t, c.ConnectionState(), ca)
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -21,9 +20,9 @@ const resumedGrace = 7 * 24 * time.Hour
 // peer certificates, and where nothing is stapled and nothing has to be; use
 // [RequireStaple] where that isn't enough.
 //
-// Every other error wraps [ErrNoIssuer] or is a [*ResponseError] that says what
-// is wrong. [ErrRevoked], found with [errors.Is], means proven revoked; an expired
-// response is [ErrExpired].
+// Each error names the peer's certificate. Every other one wraps [ErrNoIssuer] or
+// a [*ResponseError] that says what is wrong. [ErrRevoked], found with
+// [errors.Is], means proven revoked; an expired response is [ErrExpired].
 //
 // The issuer's certificate is taken from all of VerifiedChains. If there are
 // none, because the [tls.Config] has InsecureSkipVerify set or asks for a client
@@ -49,28 +48,28 @@ func VerifyStaple(cs tls.ConnectionState) error {
 	return RequireStaple(cs)
 }
 
-// RequireStaple is [VerifyStaple], but for that every connection with a peer
-// certificate must have a staple that proves it good: where there is none, the
-// error is [ErrNoStaple]. Only a connection without peer certificates, such as
-// one from a client that need not have any, passes without.
+// RequireStaple is [VerifyStaple] for those who insist: every connection with a
+// peer certificate must have a staple that proves it good, and where there is
+// none the error is [ErrNoStaple]. Only a connection without peer certificates,
+// such as one from a client that need not have any, passes without.
 func RequireStaple(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
 	leaf := cs.PeerCertificates[0]
 	if len(cs.OCSPResponse) == 0 {
-		return fmt.Errorf("%w from %q", ErrNoStaple, leaf.Subject)
+		return about(leaf.Raw, leaf, ErrNoStaple)
 	}
 	grace := time.Duration(0)
 	if cs.DidResume {
 		grace = resumedGrace
 	}
-	return proveGood(cs.OCSPResponse, leaf, issuersOf(&cs), grace)
+	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuersOf(&cs), grace))
 }
 
 // proveGood tries each issuer. The first one is spoken of if none of them will do.
 func proveGood(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, grace time.Duration) error {
-	first := fmt.Errorf("%w for %q", ErrNoIssuer, leaf.Subject)
+	first := ErrNoIssuer
 	now := time.Now()
 	for n, cert := range issuers {
 		sub := newSubject(leaf, newIssuer(cert))

@@ -37,7 +37,14 @@
 // Nothing here fails a handshake. What goes wrong is in [Stapler.Status],
 // [Stapler.Ready] and [Event]s; [WithLogger] logs what an operator must act on.
 // Bad input passes through: for a nil or empty certificate hooks return what
-// the source returned, and [Stapler.Prefetch] an error.
+// the source returned, and [Stapler.Prefetch] an error. A leaf that does not
+// parse is served as it is and logged once, [StateNone]. URLs other than http and
+// https, such as ldap, count as none. Without the issuer nothing is asked: it is
+// looked for as [WithIssuers] says, and then it is an [ErrNoIssuer].
+//
+// Code that is not ours runs off the handshake: while a [Store] hangs responders
+// are asked without it, a slow logger or event function has a queue, whose
+// overflow is counted ([Stats]), and what panics is logged.
 //
 // # Ownership
 //
@@ -71,7 +78,7 @@ const (
 	acmeProtocol     = "acme-tls/1"
 )
 
-var errEmpty = errors.New("staple: certificate is nil or empty")
+var errEmpty = errors.New("is nil or empty")
 
 // A Stapler keeps OCSP responses for certificates and staples them. Make one
 // with [New] and share it among all servers of a process.
@@ -402,13 +409,13 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 	entries := make([]*entry, 0, len(certs))
 	for i, cert := range certs {
 		if empty(cert) {
-			errs = append(errs, fmt.Errorf("certificate %d: %w", i, errEmpty))
+			errs = append(errs, fmt.Errorf("staple: certificate %d %w", i, errEmpty))
 			continue
 		}
 		e := s.learn(cert, true)
 		if e == nil {
 			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
-			errs = append(errs, fmt.Errorf("staple: %s: %w", nameOf(cert.Certificate[0], leaf), ErrClosed))
+			errs = append(errs, about(cert.Certificate[0], leaf, ErrClosed))
 			continue
 		}
 		s.nominate(e, cert)

@@ -30,9 +30,10 @@ const (
 	// StateExpired: there was a response, it expired and no other came; nothing
 	// is stapled.
 	StateExpired
-	// StateNone: needs no staple: the certificate names no responder, says
-	// noRevAvail (RFC 9608), is self-signed, is an acme-tls/1 challenge, does
-	// not parse, or was switched off by [WithResponders]. It passes untouched.
+	// StateNone: needs no staple: the certificate names no responder under http
+	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
+	// challenge, has expired itself, does not parse, or was switched off by
+	// [WithResponders]. It passes untouched.
 	StateNone
 )
 
@@ -50,8 +51,10 @@ func (s State) String() string {
 type Status struct {
 	// Leaf is the certificate, shared and read-only; nil if it does not parse.
 	Leaf *x509.Certificate
-	// Responder is the URL that answered last, or will be asked first; empty
-	// for none.
+	// Responder is the URL that answered last or, where none did, the first one
+	// that [WithResponders] or the certificate names: also if it is never asked,
+	// as the certificate has noRevAvail, say, or no issuer was found for it.
+	// Empty if none is named, or none was looked for yet.
 	Responder string
 	State     State
 	// MustStaple: the certificate has the TLS feature status_request (RFC 7633).
@@ -66,7 +69,8 @@ type Status struct {
 	// LastSuccess is when a responder last gave, or confirmed, a response.
 	LastSuccess time.Time
 	// Failures counts the attempts that failed since; Err is the last one's
-	// error, nil after a success.
+	// error, nil after a success. For a revoked certificate Err is how it was
+	// revoked, an [ErrRevoked], joined with that of a failed attempt.
 	Failures int
 	Err      error
 }
@@ -164,6 +168,12 @@ func (e *entry) statusLocked(now int64) Status {
 		st.NextRefresh = unixNano(due)
 	}
 	st.Responder = e.urlLocked()
+	if h.state == StateRevoked {
+		st.Err = e.revokedLocked(h)
+		if more.err != nil {
+			st.Err = errors.Join(st.Err, more.err)
+		}
+	}
 	return st
 }
 
@@ -196,34 +206,63 @@ func unixNano(ns int64) time.Time {
 const maxReasons = 10
 
 // Ready returns nil when every known certificate that needs a staple has a
-// valid one, and also when none is known; else an error that says which have
-// not and why. It answers from memory and waits for nothing, so that it suits
-// a health check. A revoked certificate is not ready, stapled or not. Those that
-// were replaced are known for a week after their last handshake, for a day if
-// they are revoked.
+// valid one, and also when none is known; else an error that joins one for each
+// that has not, saying which it is and why: ten at most, Must-Staple first, then
+// what is revoked, then what has expired. It answers from memory and waits for
+// nothing. A revoked certificate is not ready, stapled or not. Those that were
+// replaced are known for a week after their last handshake, for a day if they
+// are revoked.
+//
+// It suits a gate before the first traffic, and an alert. It does not suit a
+// check that takes running servers out of service: where a responder fails it
+// fails for all of them at once, and they serve all the same.
 func (s *Stapler) Ready() error {
 	now := s.nanos()
-	type failure struct {
-		e   *entry
-		err error
-	}
-	var failed []failure
+	var failed [severities][]failure // the first of each, to be cut when all are known
 	total := 0
 	s.each(func(e *entry) {
 		if err := e.settledLocked(now, true); err != nil {
-			if total++; total <= maxReasons {
-				failed = append(failed, failure{e, err})
+			total++
+			if f := &failed[e.severityLocked()]; len(*f) < maxReasons {
+				*f = append(*f, failure{e, err})
 			}
 		}
 	})
 	var errs []error
-	for _, f := range failed {
-		errs = append(errs, f.e.named(f.err))
+	for _, fs := range failed {
+		some := make([]error, 0, len(fs))
+		for _, f := range fs[:min(len(fs), maxReasons-len(errs))] {
+			some = append(some, f.e.named(f.err))
+		}
+		slices.SortFunc(some, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+		errs = append(errs, some...)
 	}
-	if more := total - len(failed); more > 0 {
+	if more := total - len(errs); more > 0 {
 		errs = append(errs, fmt.Errorf("staple: and %d more certificates", more))
 	}
 	return errors.Join(errs...)
+}
+
+// failure is why an entry has no staple.
+type failure struct {
+	e   *entry
+	err error
+}
+
+const severities = 4
+
+// severityLocked has what clients refuse before what they may refuse.
+func (e *entry) severityLocked() int {
+	h := e.held.Load()
+	switch {
+	case e.must:
+		return 0
+	case h.state == StateRevoked:
+		return 1
+	case h.raw != nil:
+		return 2
+	}
+	return severities - 1
 }
 
 var errPending = errors.New("no response yet")
@@ -235,7 +274,7 @@ func (e *entry) settledLocked(now int64, ready bool) error {
 	h, err := e.held.Load(), e.rare().err
 	switch {
 	case h.state == StateRevoked:
-		return at(e.urlLocked(), refuse(ReasonRevoked, "", ErrRevoked))
+		return e.revokedLocked(h)
 	case h.current(now):
 		return nil
 	case e.flags.none || e.flags.off || h.state == StateNone:
@@ -243,18 +282,39 @@ func (e *entry) settledLocked(now int64, ready bool) error {
 			return nil
 		}
 		return err
+	case h.raw != nil && (ready || e.flags.tried && err != nil):
+		return &lapsedError{unixNano(h.until), err}
 	case e.flags.final || e.flags.tried && err != nil:
 		return err
-	case h.raw != nil && ready:
-		return ErrExpired
 	}
 	return errPending
 }
 
-// named says which certificate err is about.
-func (e *entry) named(err error) error {
-	return fmt.Errorf("staple: %s: %w", nameOf(e.der, e.leafOf()), err)
+// revokedLocked says when and why the certificate was revoked.
+func (e *entry) revokedLocked(h *held) error {
+	return &ResponseError{Responder: e.urlLocked(), Reason: ReasonRevoked, Err: &revokedError{h.raw, e.subject()}}
 }
+
+// A revokedError reads how the certificate was revoked from what is held, when
+// somebody wants to know it.
+type revokedError struct {
+	raw []byte // verified
+	sub subject
+}
+
+func (e *revokedError) Error() string {
+	if b, err := parseResponse(e.raw); err == nil && e.sub.issuer != nil {
+		if s, err := b.find(&e.sub); err == nil {
+			return newProof(b, s, nil, &e.sub).revocation()
+		}
+	}
+	return bare(ErrRevoked)
+}
+
+func (e *revokedError) Unwrap() error { return ErrRevoked }
+
+// named says which certificate err is about.
+func (e *entry) named(err error) error { return about(e.der, e.leafOf(), err) }
 
 // nameOf names a certificate for people: its names and its serial number.
 func nameOf(der []byte, leaf *x509.Certificate) string {
@@ -262,6 +322,11 @@ func nameOf(der []byte, leaf *x509.Certificate) string {
 		sum := sha256.Sum256(der)
 		return fmt.Sprintf("unparsable certificate (SHA-256 %x)", sum[:8])
 	}
+	return fmt.Sprintf("%q (serial %x)", namesOf(leaf), leaf.SerialNumber)
+}
+
+// namesOf returns the names of leaf, three at most.
+func namesOf(leaf *x509.Certificate) string {
 	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
@@ -272,5 +337,5 @@ func nameOf(der []byte, leaf *x509.Certificate) string {
 	if len(names) > 3 {
 		names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
 	}
-	return fmt.Sprintf("%q (serial %x)", strings.Join(names, ", "), leaf.SerialNumber)
+	return strings.Join(names, ", ")
 }
