@@ -68,7 +68,9 @@ type Event struct {
 	Kind EventKind
 	// Leaf is the certificate; nil if it does not parse.
 	Leaf *x509.Certificate
-	// Responder is the URL that was asked last; empty if none was.
+	// Responder is the URL that the event is about: the one that answered, or
+	// failed last. Where none was asked it is the one that would be; empty for
+	// none.
 	Responder string
 	// Duration is how long the exchange took that brought the response.
 	Duration time.Duration
@@ -156,12 +158,23 @@ func (s *Stapler) wordLocked(n *notice) {
 		n.level = s.storeLevelLocked(now)
 	case EventRevoked:
 		loud(slogError, "certificate is revoked; replace it")
-	case EventExpiring:
-		loud(slogWarn, "OCSP response expires soon and refreshes fail; check the responder and the way to it")
-	case EventExpired:
-		loud(slogError, "OCSP response has expired, nothing is stapled; check the responder and the way to it")
+	case EventExpiring, EventExpired:
+		wordExpiry(n, loud)
 	case EventFailed:
 		s.wordFailure(n, valid, now, loud)
+	}
+}
+
+func wordExpiry(n *notice, loud func(slog.Level, string)) {
+	switch {
+	case n.kind == EventExpiring && n.e.must:
+		loud(slogWarn, "OCSP response of a Must-Staple certificate expires soon and refreshes fail, after that clients will refuse it; check the responder and the way to it")
+	case n.kind == EventExpiring:
+		loud(slogWarn, "OCSP response expires soon and refreshes fail; check the responder and the way to it")
+	case n.e.must:
+		loud(slogError, "OCSP response of a Must-Staple certificate has expired, clients will refuse it; check the responder and the way to it")
+	default:
+		loud(slogError, "OCSP response has expired, nothing is stapled; check the responder and the way to it")
 	}
 }
 
@@ -251,22 +264,12 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 	}
 	var attrs []slog.Attr
 	if n.kind != 0 {
-		attrs = append(attrs, slog.String("event", n.kind.String()), certAttr(n.e, leaf), slog.String("responder", n.asked))
-		if h := n.held; h.raw != nil {
-			attrs = append(attrs, slog.Time("this_update", unix(h.thisUpdate)), slog.Time("served_until", time.Unix(0, h.until)))
-		}
-		attrs = append(attrs, slog.Bool("stapled", n.held.stapleAt(s.nanos()) != nil))
-		if a := n.answer; a != nil && a.proof != nil && n.kind == EventRevoked {
-			attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.Int("reason", a.reason), slog.Bool("never_issued", a.notIssued()))
-		}
-		if n.err != nil {
-			attrs = append(attrs, slog.Any("error", n.err))
-		}
+		attrs = s.eventAttrs(n, leaf)
 	}
 	for i := 0; i+1 < len(n.args); i += 2 {
 		key, _ := n.args[i].(string)
 		if e, ok := n.args[i+1].(*entry); ok {
-			attrs = append(attrs, certAttr(e, e.leafOf()))
+			attrs = append(attrs, certAttrs(e, e.leafOf())...)
 			continue
 		}
 		attrs = append(attrs, slog.Any(key, n.args[i+1]))
@@ -274,6 +277,33 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 	s.opts.logger.LogAttrs(ctx, n.level, n.msg, attrs...)
 }
 
-func certAttr(e *entry, leaf *x509.Certificate) slog.Attr {
-	return slog.String("certificate", nameOf(e.der, leaf))
+// eventAttrs says what there is to say of an event: what does not apply is left
+// out.
+func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
+	attrs := append([]slog.Attr{slog.String("event", n.kind.String())}, certAttrs(n.e, leaf)...)
+	attrs = append(attrs, slog.String("responder", n.asked))
+	if n.held.raw != nil {
+		attrs = append(attrs, slog.Time("this_update", unix(n.held.thisUpdate)))
+	}
+	stapled := n.held.stapleAt(s.nanos()) != nil
+	attrs = append(attrs, slog.Bool("stapled", stapled))
+	if stapled {
+		attrs = append(attrs, slog.Time("served_until", time.Unix(0, n.held.until)))
+	}
+	if a := n.answer; a != nil && a.proof != nil && n.kind == EventRevoked {
+		attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.String("revocation_reason", reasonCode(a.reason)),
+			slog.Bool("never_issued", a.notIssued()))
+	}
+	if n.err != nil {
+		attrs = append(attrs, slog.Any("error", n.err))
+	}
+	return attrs
+}
+
+// certAttrs name a certificate, as nameOf does.
+func certAttrs(e *entry, leaf *x509.Certificate) []slog.Attr {
+	if leaf == nil {
+		return []slog.Attr{slog.String("certificate", nameOf(e.der, nil))}
+	}
+	return []slog.Attr{slog.String("certificate", legible(namesOf(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
 }

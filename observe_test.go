@@ -45,6 +45,7 @@ type trouble struct {
 	says  []string                                     // in the message: what happened, what to do
 	err   string                                       // in the error
 	level slog.Level                                   // 0: not looked at
+	attrs map[string]string                            // more of them
 	runs  time.Duration
 }
 
@@ -64,13 +65,17 @@ var troubles = []trouble{
 	{name: "issuer not to be had", leaf: ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{"http://gone.example/ca.der"}}, runs: 20 * time.Hour,
 		says: []string{"issuer", "not found", "WithIssuers"}, err: ": staple: issuer certificate at http://gone.example/ca.der: unexpected HTTP status: "},
 	{name: "revoked", runs: 20 * time.Hour, says: []string{"revoked", "replace it"}, err: "keyCompromise since",
-		make: func(ca *ocsptest.CA, c *tls.Certificate) { ca.Responder.Revoke(c, ocsp.KeyCompromise, time.Time{}) }},
+		attrs: map[string]string{"revocation_reason": "keyCompromise", "never_issued": "false"},
+		make:  func(ca *ocsptest.CA, c *tls.Certificate) { ca.Responder.Revoke(c, ocsp.KeyCompromise, time.Time{}) }},
 	{name: "never issued", runs: 20 * time.Hour, says: []string{"revoked"}, err: "never issued it",
+		attrs: map[string]string{"revocation_reason": "certificateHold", "never_issued": "true"},
 		make: func(ca *ocsptest.CA, c *tls.Certificate) {
 			ca.Responder.Revoke(c, ocsp.CertificateHold, time.Unix(0, 0))
 		}},
 	{name: "about to expire", late: fault(ocsptest.FaultHTTP403), runs: 60 * time.Hour,
 		says: []string{"expires soon", "check the responder"}, err: "403 Forbidden"},
+	{name: "about to expire, Must-Staple", leaf: ocsptest.Leaf{MustStaple: true}, late: fault(ocsptest.FaultHTTP403), runs: 60 * time.Hour,
+		says: []string{"Must-Staple", "expires soon", "clients will refuse it", "check the responder"}, err: "403 Forbidden"},
 }
 
 func fault(f ocsptest.Fault) func(*ocsptest.CA, *tls.Certificate) {
@@ -126,8 +131,8 @@ func checkRecord(t *testing.T, ca *ocsptest.CA, tc trouble, r slog.Record) {
 			t.Errorf("%s: message %q does not say %q", tc.name, r.Message, want)
 		}
 	}
-	if got := a["certificate"].String(); !strings.Contains(got, "shop.example") || !strings.Contains(got, "c0ffee") {
-		t.Errorf("%s: certificate=%s", tc.name, got)
+	if name, serial := a["certificate"].String(), a["serial"].String(); name != "shop.example" || serial != "c0ffee" {
+		t.Errorf("%s: certificate=%s serial=%s", tc.name, name, serial)
 	}
 	if got := a["responder"].String(); got != ca.Responder.URL() && !tc.leaf.NoURL {
 		t.Errorf("%s: responder=%q", tc.name, got)
@@ -138,8 +143,13 @@ func checkRecord(t *testing.T, ca *ocsptest.CA, tc trouble, r slog.Record) {
 	if got, want := a["stapled"].Bool(), tc.late != nil; a["stapled"].Kind() != slog.KindBool || got != want {
 		t.Errorf("%s: stapled=%v, want %v", tc.name, got, want)
 	}
-	if got := a["served_until"]; tc.late != nil && got.Time().Before(r.Time) {
-		t.Errorf("%s: served_until=%v", tc.name, got)
+	if got, ok := a["served_until"]; ok != a["stapled"].Bool() || ok && got.Time().Before(r.Time) {
+		t.Errorf("%s: served_until=%v, stapled=%v", tc.name, got, a["stapled"])
+	}
+	for key, want := range tc.attrs {
+		if got := fmt.Sprint(a[key]); got != want {
+			t.Errorf("%s: %s=%s, want %s", tc.name, key, got, want)
+		}
 	}
 	if a["event"].Kind() != slog.KindString {
 		t.Errorf("%s: no event", tc.name)
@@ -148,6 +158,30 @@ func checkRecord(t *testing.T, ca *ocsptest.CA, tc trouble, r slog.Record) {
 		if key == "" || key == "!BADKEY" || strings.ToLower(key) != key {
 			t.Errorf("%s: key %q", tc.name, key)
 		}
+	}
+}
+
+// REQ G3: when a response has expired, what that means for clients is said.
+func TestLogOfExpiry(t *testing.T) {
+	for must, want := range map[bool]string{false: "has expired, nothing is stapled", true: "has expired, clients will refuse it"} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var log logbook
+			s := stapler(t, ca, staple.WithLogger(log.logger()))
+			cert := ca.Issue(ocsptest.Leaf{MustStaple: must})
+			if err := s.Prefetch(background, cert); err != nil {
+				t.Fatal(err)
+			}
+			ca.Responder.SetFault(ocsptest.FaultTryLater)
+			time.Sleep(100 * time.Hour)
+			i := slices.IndexFunc(log.all(), func(r slog.Record) bool { return attrs(r)["event"].String() == "expired" })
+			if i < 0 {
+				t.Fatal("not logged")
+			}
+			r := log.all()[i]
+			if _, ok := attrs(r)["served_until"]; ok || !strings.Contains(r.Message, want) || strings.Contains(r.Message, "Must-Staple") != must || r.Level != slog.LevelError {
+				t.Errorf("%v: %q, %v", r.Level, r.Message, attrs(r))
+			}
+		})
 	}
 }
 
@@ -170,8 +204,8 @@ func TestLogIsQuiet(t *testing.T) {
 		time.Sleep(5 * 24 * time.Hour)
 		perDay := map[string]int{}
 		for _, r := range log.all() {
-			if r.Level == slog.LevelWarn && attrs(r)["certificate"].Kind() == slog.KindString {
-				perDay[attrs(r)["certificate"].String()+r.Time.Format(time.DateOnly)]++
+			if a := attrs(r); r.Level == slog.LevelWarn && a["certificate"].Kind() == slog.KindString {
+				perDay[a["serial"].String()+r.Time.Format(time.DateOnly)]++
 			}
 		}
 		for k, n := range perDay {

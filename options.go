@@ -100,7 +100,7 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 // certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
-// WithLogger sets a logger. Good news is logged at debug level; what an
+// WithLogger sets a logger: slog.Default(), say. Good news is logged at debug level; what an
 // operator must act on at warn or error, at most once per certificate and day.
 // Records are written by the goroutine that delivers events, so that a slow
 // handler delays no handshake. The default, and nil, is silence.
@@ -162,8 +162,9 @@ func WithColdWait(d time.Duration) Option { return func(o *options) { o.coldWait
 // WithHash sets the hash of the CertID in requests: SHA-1 by default, because
 // clients of today look a staple up by SHA-1 (it names the certificate and
 // proves nothing). crypto.SHA256, SHA384 and SHA512 are the others; anything
-// else means the default. A responder that refuses the one is asked with the
-// other, SHA-256 or SHA-1 (RFC 9919 §3.1.1).
+// else means the default. A responder that does not know the certificate by that
+// hash is asked again with another: by SHA-256 after SHA-1, by SHA-1 after any
+// other (RFC 9919 §3.1.1).
 func WithHash(h crypto.Hash) Option { return func(o *options) { o.hash = h } }
 
 // WithStapleRevoked says whether a response that proves its certificate revoked
