@@ -38,6 +38,11 @@ import (
 //
 // With http.Server pass no file names to ListenAndServeTLS: net/http would put
 // that pair beside ours, unstapled. Load it into Certificates of base.
+//
+// An httptest.Server does the same with a pair of its own, always, and clients
+// that ask by address get that one. Ask by a name: the server's Client finds it
+// under example.com and names below that, once it trusts the CA of your
+// certificate. Or let an http.Server ServeTLS a listener, with no file names.
 func (s *Stapler) TLSConfig(base *tls.Config) *tls.Config {
 	if base == nil {
 		base = new(tls.Config)

@@ -43,6 +43,23 @@ func TestREADME(t *testing.T) {
 	}
 }
 
+// The test that ocsptest's documentation shows is one that runs.
+func TestDocumentedTest(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("ocsptest", "doc.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile(filepath.Join("ocsptest", "outage_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile(`(?ms)^//\tfunc Test.*?^//\t}$`).FindString(strings.ReplaceAll(string(doc), "\r\n", "\n"))
+	shown = regexp.MustCompile(`(?m)^//`).ReplaceAllString(shown, "")
+	if shown == "" || !strings.Contains(plainLines(string(src)), plainLines(shown)) {
+		t.Errorf("not in outage_test.go:\n%s", shown)
+	}
+}
+
 // exampleBodies returns the bodies of all Examples of the repository.
 func exampleBodies(t *testing.T) string {
 	t.Helper()

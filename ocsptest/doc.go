@@ -23,10 +23,41 @@
 //
 // # Use
 //
+// Nothing fails at once: what was fetched is served, and asked for again after an hour or so.
+// A test of an outage has to let that time pass, and to see that it did:
+//
+//	func TestOutage(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) { // days pass in no time
+//			ca := ocsptest.NewCA() // inside, where it is the year 2000
+//			cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, MustStaple: true})
+//			s := staple.New(staple.WithHTTPClient(ca.Responder.Client()))
+//			defer s.Close()
+//			if err := s.Prefetch(t.Context(), cert); err != nil {
+//				t.Fatal(err)
+//			}
+//			server := s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*cert}})
+//
+//			ca.Responder.SetFault(ocsptest.FaultHTTP503)
+//			time.Sleep(2 * time.Hour) // past the TTL, so that the responder is asked again
+//			if n := ca.Responder.Requests(); n < 3 {
+//				t.Errorf("%d requests: the outage went unnoticed", n)
+//			}
+//
+//			client := &tls.Config{RootCAs: ca.Pool(), ServerName: "www.example.com", VerifyConnection: staple.RequireStaple}
+//			a, b := net.Pipe() // in a bubble time stands still while a socket is waited for
+//			defer a.Close()
+//			defer b.Close()
+//			go tls.Server(b, server).Handshake()
+//			if err := tls.Client(a, client).Handshake(); err != nil {
+//				t.Errorf("a client noticed: %v", err)
+//			}
+//		})
+//	}
+//
 // Everything may be used by several goroutines at once, and a setter may be called while
-// requests are served: a request sees the settings of the moment when its delay is over. What cannot work (no
-// port to listen on, a certificate of another CA passed to [Responder.Revoke]) panics, as
-// net/http/httptest does, since a test has no other use for the error.
+// requests are served: a request sees the settings of the moment when its delay is over. What
+// cannot work (no port to listen on, a certificate of another CA passed to [Responder.Revoke])
+// panics, as net/http/httptest does, since a test has no other use for the error.
 //
 // Nothing here is fit for production: keys are never protected, and most answers are wrong by
 // design.
