@@ -5,6 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"os"
 	"strings"
 	"testing"
@@ -19,8 +24,8 @@ const faultsFile = "docs/faults.md"
 
 const faultsIntro = `# What a handshake carries when the responder misbehaves
 
-One row for each fault that [ocsptest](../ocsptest) can play, against a server with one certificate, in virtual time;
-the responder takes 50 ms for each answer.
+One row for each fault that [ocsptest](../ocsptest) can play, by its name and the constant for it, against a server with
+one certificate, in virtual time; the responder takes 50 ms for each answer.
 Each cell says what the handshake carried (nothing, the response that was held before, or a new one), how long it
 waited for that, and how many HTTP requests the one attempt made that met the fault, retries and redirects within it
 included.
@@ -35,8 +40,8 @@ fails if it is not what is written here; to write it anew:
 
     UPDATE_FAULTS=1 go test -run TestFaultTable .
 
-| fault | cold | cold, Must-Staple | at refresh | after a restart |
-| --- | --- | --- | --- | --- |
+| fault | constant | cold | cold, Must-Staple | at refresh | after a restart |
+| --- | --- | --- | --- | --- | --- |
 `
 
 // REQ C3, REQ C4, REQ C5, REQ E1, REQ E6, REQ B12: what a handshake carries through each fault.
@@ -47,8 +52,9 @@ func TestFaultTable(t *testing.T) {
 	if len(faults) < 35 {
 		t.Errorf("%d faults, want at least 35", len(faults))
 	}
+	constants := faultConstants(t)
 	for _, f := range faults {
-		fmt.Fprintf(&out, "| %v |", f)
+		fmt.Fprintf(&out, "| %v | %s |", f, constants[f])
 		for _, column := range []func(*testing.T, *faulty){cold, coldMust, atRefresh, afterRestart} {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				x := &faulty{ca: ca, fault: f, store: new(shelf)}
@@ -71,6 +77,26 @@ func TestFaultTable(t *testing.T) {
 	if d := firstDifference(out.String(), strings.ReplaceAll(string(want), "\r\n", "\n")); d != "" {
 		t.Errorf("%s is not what was measured; %s", faultsFile, d)
 	}
+}
+
+// faultConstants returns how the faults are called in the source.
+func faultConstants(t *testing.T) map[ocsptest.Fault]string {
+	t.Helper()
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "ocsptest/fault.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	partly := types.Config{Error: func(error) {}, IgnoreFuncBodies: true} // the rest of the package is not there
+	pkg, _ := partly.Check("ocsptest", fset, []*ast.File{file}, nil)
+	names := make(map[ocsptest.Fault]string)
+	for _, name := range pkg.Scope().Names() {
+		if c, ok := pkg.Scope().Lookup(name).(*types.Const); ok && strings.HasPrefix(name, "Fault") {
+			n, _ := constant.Uint64Val(c.Val())
+			names[ocsptest.Fault(n)] = name
+		}
+	}
+	return names
 }
 
 func firstDifference(got, want string) string {
