@@ -115,6 +115,12 @@ func about(der []byte, leaf *x509.Certificate, err error) error {
 func (e *aboutError) Error() string { return prefix + nameOf(e.der, e.leaf) + ": " + bare(e.err) }
 func (e *aboutError) Unwrap() error { return e.err }
 
+// A causedError is an error, and what it is due to.
+type causedError struct{ err, cause error }
+
+func (e *causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
+func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
+
 // A lapsedError is why there is no response, and that there was one.
 type lapsedError struct {
 	until time.Time

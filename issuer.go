@@ -365,7 +365,7 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 func noIssuer(leaf *x509.Certificate, downloads []error) error {
 	err := fmt.Errorf("%w, wanted %q", ErrNoIssuer, clip(leaf.Issuer.String()))
 	if len(downloads) > 0 {
-		err = fmt.Errorf("%w: %w", err, errors.Join(downloads...))
+		err = &causedError{err, errors.Join(downloads...)}
 	}
 	return err
 }

@@ -63,7 +63,7 @@ var troubles = []trouble{
 	{name: "no issuer, Must-Staple", leaf: ocsptest.Leaf{WithoutIssuer: true, MustStaple: true}, runs: 20 * time.Hour, level: slog.LevelError,
 		says: []string{"issuer", "not found", "clients will refuse it", "WithIssuers"}, err: `issuer certificate not found, wanted "CN=`},
 	{name: "issuer not to be had", leaf: ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{"http://gone.example/ca.der"}}, runs: 20 * time.Hour,
-		says: []string{"issuer", "not found", "WithIssuers"}, err: ": staple: issuer certificate at http://gone.example/ca.der: unexpected HTTP status: "},
+		says: []string{"issuer", "not found", "WithIssuers"}, err: "\": issuer certificate at http://gone.example/ca.der: unexpected HTTP status: "},
 	{name: "revoked", runs: 20 * time.Hour, says: []string{"revoked", "replace it"}, err: "keyCompromise since",
 		attrs: map[string]string{"revocation_reason": "keyCompromise", "never_issued": "false"},
 		make:  func(ca *ocsptest.CA, c *tls.Certificate) { ca.Responder.Revoke(c, ocsp.KeyCompromise, time.Time{}) }},
