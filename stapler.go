@@ -38,9 +38,9 @@
 // [Stapler.Ready] and [Event]s; [WithLogger] logs what an operator must act on.
 // Bad input passes through: for a nil or empty certificate hooks return what
 // the source returned, and [Stapler.Prefetch] an error. A leaf that does not
-// parse is served as it is and logged once, [StateNone]. URLs other than http and
-// https, such as ldap, count as none. Without the issuer nothing is asked: it is
-// looked for as [WithIssuers] says, and then it is an [ErrNoIssuer].
+// parse is served as it is and logged once, [StateNone]. URLs in it other than
+// http and https, such as ldap, count as none. Without the issuer nothing is
+// asked: it is looked for as [WithIssuers] says, else it is an [ErrNoIssuer].
 //
 // Code that is not ours runs off the handshake: while a [Store] hangs responders
 // are asked without it, a slow logger or event function has a queue, whose
