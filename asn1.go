@@ -39,6 +39,7 @@ type basicResponse struct {
 	algorithmOID []byte
 	signature    []byte
 	certs        cryptobyte.String // Certificates, each a SEQUENCE
+	embeds       int               // how many of them
 }
 
 // A single is a parsed SingleResponse (RFC 6960 section 4.2.1).
@@ -102,7 +103,7 @@ func parseBasic(in cryptobyte.String) (*basicResponse, error) {
 	var b basicResponse
 	if !readLast(&in, &body, asn1.SEQUENCE) || !body.ReadASN1Element(&tbs, asn1.SEQUENCE) ||
 		!readAlgorithm(&body, &oid, &params) || !body.ReadASN1BitStringAsBytes(&b.signature) ||
-		!readCerts(&body, &b.certs) {
+		!b.readCerts(&body) {
 		return nil, malformed("BasicOCSPResponse")
 	}
 	b.tbs, b.algorithmOID = tbs, oid
@@ -111,6 +112,17 @@ func parseBasic(in cryptobyte.String) (*basicResponse, error) {
 		return nil, err
 	}
 	return &b, nil
+}
+
+// signedPart returns the ResponseData of a response in DER that was parsed before.
+func signedPart(raw []byte) []byte {
+	in := cryptobyte.String(raw)
+	var tbs cryptobyte.String
+	if in.ReadASN1(&in, asn1.SEQUENCE) && in.SkipASN1(asn1.ENUM) && in.ReadASN1(&in, tag0) && in.ReadASN1(&in, asn1.SEQUENCE) &&
+		in.SkipASN1(asn1.OBJECT_IDENTIFIER) && in.ReadASN1(&in, asn1.OCTET_STRING) && in.ReadASN1(&in, asn1.SEQUENCE) {
+		in.ReadASN1Element(&tbs, asn1.SEQUENCE)
+	}
+	return tbs
 }
 
 // parseData parses a ResponseData.
@@ -165,32 +177,6 @@ func (b *basicResponse) readResponder(s *cryptobyte.String) bool {
 	ok := s.ReadASN1(&explicit, tag1) && explicit.ReadASN1Element(&id, asn1.SEQUENCE) && explicit.Empty()
 	b.responder = id
 	return ok
-}
-
-// readCerts reads the optional last element of a BasicOCSPResponse and sees to it
-// that it holds certificates, by their outline: they are outside of what is
-// signed, and few of them are ever looked at.
-func readCerts(s *cryptobyte.String, out *cryptobyte.String) bool {
-	var explicit cryptobyte.String
-	var present bool
-	if !s.ReadOptionalASN1(&explicit, &present, tag0) || !s.Empty() {
-		return false
-	}
-	if !present {
-		return true
-	}
-	if !readLast(&explicit, out, asn1.SEQUENCE) {
-		return false
-	}
-	for certs := *out; !certs.Empty(); {
-		var cert, oid, params cryptobyte.String
-		var signature []byte
-		if !certs.ReadASN1(&cert, asn1.SEQUENCE) || !cert.SkipASN1(asn1.SEQUENCE) ||
-			!readAlgorithm(&cert, &oid, &params) || !cert.ReadASN1BitStringAsBytes(&signature) || !cert.Empty() {
-			return false
-		}
-	}
-	return true
 }
 
 // readSingle reads a SingleResponse.
@@ -371,15 +357,16 @@ func readInteger(s, out *cryptobyte.String) bool {
 // readTime reads a GeneralizedTime in the one form that RFC 5280 section
 // 4.1.2.5.2 allows, YYYYMMDDHHMMSSZ: no fractions, no other zone.
 func readTime(s *cryptobyte.String, out *time.Time) bool {
-	const form = "20060102150405Z"
 	var v cryptobyte.String
-	if !s.ReadASN1(&v, asn1.GeneralizedTime) || len(v) != len(form) {
+	if !s.ReadASN1(&v, asn1.GeneralizedTime) || len(v) != len(generalized) {
 		return false
 	}
-	t, err := time.Parse(form, string(v))
+	t, err := time.Parse(generalized, string(v))
 	*out = t
 	return err == nil
 }
+
+const generalized = "20060102150405Z"
 
 // objectIdentifier is for messages and public types.
 func objectIdentifier(oid []byte) (out encasn1.ObjectIdentifier) {

@@ -212,6 +212,9 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 	if err != nil {
 		return nil, quoting(raw, err)
 	}
+	if err := b.checkCerts(sub.issuer); err != nil {
+		return nil, err
+	}
 	s, err := b.find(sub)
 	if err != nil {
 		return nil, quoting(raw, err)
