@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -19,6 +20,14 @@ const (
 	// maxWorkers is how many certificates are prepared at once: that waits for
 	// a store at most, so it may be more than there are processors.
 	maxWorkers = 32
+	// maxStaple is the longest response that is stapled. OpenSSL's clients take
+	// a CertificateStatus message (RFC 6066 section 8) of one record, 2^14 bytes,
+	// and crypto/tls can't write one of 2^16 in TLS 1.3. The response shares the
+	// record with a handshake header of 4 bytes, the status type and a length of 3.
+	maxStaple = 1<<14 - 4 - 1 - 3
+	// maxStapleCerts is how many certificates may come with what is stapled:
+	// Firefox takes a response with more for no response at all.
+	maxStapleCerts = 8
 	// grace is how long after its first sight a certificate may be unknown to
 	// its responder without anyone being told: CAs publish with a delay.
 	grace = 15 * time.Minute
@@ -302,17 +311,21 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	}
 }
 
-// installLocked takes a for the response of e, unless what e holds is newer.
-// The same bytes again, or a 304 (no proof), renew what is held.
+// installLocked takes a for the response of e, unless what e holds is newer, or
+// clients would not take it. The same bytes again, what was signed the same but
+// is no better, or a 304 (no proof) renew what is held.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
-	if a.proof == nil || bytes.Equal(a.raw, h.raw) {
+	if a.proof == nil || bytes.Equal(a.raw, h.raw) || a.repeats(h) {
 		s.renewLocked(e, h, a, now)
 		return nil
 	}
 	if h.raw != nil && older(a, h) {
 		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
 			Err: errors.New("thisUpdate " + a.thisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
+	}
+	if err := a.unfit(); err != nil {
+		return err
 	}
 	n := &held{state: StateGood, staple: true, open: a.nextUpdate.IsZero(), produced: a.produced(), raw: a.raw,
 		until: wall(a.limit.Unix()), thisUpdate: a.thisUpdate.Unix(), lasts: inSeconds(a.nextUpdate.Unix() - a.thisUpdate.Unix())}
@@ -322,7 +335,7 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	n.confirm(a, s.opts.ttl)
 	kind, says := EventFetched, error(nil)
 	if a.status == ocsp.Revoked {
-		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked, EventRevoked
+		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && a.oversized() == "", EventRevoked
 		says = at(a.responder, a.err())
 		e.die = now // it lives shorter now
 	}
@@ -337,6 +350,44 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		s.storeLocked(e)
 	}
 	return nil
+}
+
+// repeats reports whether a is what is held, signed the same, in unsigned bytes
+// that are no improvement: anyone on the path may add to those. What lives longer,
+// by another certificate of the same delegate, or is shorter, is one.
+func (a *answer) repeats(h *held) bool {
+	if h.raw == nil || !bytes.Equal(a.basic.tbs, signedPart(h.raw)) {
+		return false
+	}
+	limit := h.until
+	if h.open {
+		limit = wall(h.end())
+	}
+	if ends := wall(a.limit.Unix()); ends != limit {
+		return ends < limit
+	}
+	return len(a.raw) >= len(h.raw)
+}
+
+// unfit reports why clients would not take a as a staple. A revocation counts
+// all the same.
+func (a *answer) unfit() error {
+	what := a.oversized()
+	if what == "" || a.status == ocsp.Revoked {
+		return nil
+	}
+	return at(a.responder, refuse(ReasonTooLarge, what, nil))
+}
+
+// oversized says what of a is more than clients take; nothing if it isn't.
+func (a *answer) oversized() string {
+	switch {
+	case len(a.raw) > maxStaple:
+		return fmt.Sprintf("%d bytes, where TLS clients take %d", len(a.raw), maxStaple)
+	case a.basic.embeds > maxStapleCerts:
+		return fmt.Sprintf("%d certificates, where TLS clients take %d", a.basic.embeds, maxStapleCerts)
+	}
+	return ""
 }
 
 // confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
