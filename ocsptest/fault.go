@@ -147,6 +147,18 @@ const (
 	FaultCriticalSingle
 	// FaultCriticalResponse is an unknown critical extension in the response.
 	FaultCriticalResponse
+	// FaultPadded20K is a valid response of more than 20 KiB: it comes with many copies of the
+	// CA's certificate, which are not signed, so that anyone on the path can add them. OpenSSL's
+	// clients do not take that many bytes in TLS 1.2.
+	FaultPadded20K
+	// FaultPadded70K is as FaultPadded20K, of more than 70 KiB. crypto/tls cannot staple that in
+	// TLS 1.3.
+	FaultPadded70K
+	// FaultPadded120K is as FaultPadded20K, of more than 120 KiB.
+	FaultPadded120K
+	// FaultJunkCertificate is a response that comes with a certificate that is none: an empty
+	// TBSCertificate. It is not signed, and OpenSSL's clients refuse the response for it.
+	FaultJunkCertificate
 )
 
 // Signatures that prove nothing.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"io"
 	"math/big"
@@ -211,6 +212,16 @@ var faultChecks = map[ocsptest.Fault]func(*testing.T, *answer){
 		}
 	}),
 
+	ocsptest.FaultPadded20K:  paddedTo(20 << 10),
+	ocsptest.FaultPadded70K:  paddedTo(70 << 10),
+	ocsptest.FaultPadded120K: paddedTo(120 << 10),
+	ocsptest.FaultJunkCertificate: taken(func(t *testing.T, a *answer, b rawBasic) {
+		var outline struct{ TBS, Algorithm, Signature asn1.RawValue }
+		if rest, err := asn1.Unmarshal(b.Certs[0].FullBytes, &outline); err != nil || len(rest) != 0 || len(outline.TBS.Bytes) != 0 {
+			t.Errorf("got %x, %v", b.Certs[0].FullBytes, err)
+		}
+	}),
+
 	ocsptest.FaultBrokenSignature: rejected("ECDSA verification failure"),
 	ocsptest.FaultSHA1Signature: func(t *testing.T, a *answer) {
 		if got := good(t, a).SignatureAlgorithm; got != x509.ECDSAWithSHA1 {
@@ -323,6 +334,20 @@ func taken(check func(*testing.T, *answer, rawBasic)) func(*testing.T, *answer) 
 		}
 		check(t, a, b)
 	}
+}
+
+// paddedTo wants a right response of at least that many bytes, and little more.
+func paddedTo(size int) func(*testing.T, *answer) {
+	return taken(func(t *testing.T, a *answer, b rawBasic) {
+		if len(a.body) < size || len(a.body) > size+2<<10 {
+			t.Errorf("got %d bytes", len(a.body))
+		}
+		for _, c := range b.Certs {
+			if !bytes.Equal(c.FullBytes, a.ca.Cert.Raw) {
+				t.Error("a certificate is not the CA's")
+			}
+		}
+	})
 }
 
 // times checks the times of a response from when it was asked for, rounded to 2 seconds on

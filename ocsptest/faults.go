@@ -96,6 +96,10 @@ var faults = map[Fault]faultInfo{
 	FaultLongLength:       {name: "long-length", edit: change(func(s *Spec) { s.longLength = true })},
 	FaultCriticalSingle:   {name: "critical-single", edit: each(func(s *Single) { s.Extensions = append(s.Extensions, unknownExtension(true)) })},
 	FaultCriticalResponse: {name: "critical-response", edit: change(func(s *Spec) { s.Extensions = append(s.Extensions, unknownExtension(true)) })},
+	FaultPadded20K:        {name: "padded-20k", edit: padded(20 << 10)},
+	FaultPadded70K:        {name: "padded-70k", edit: padded(70 << 10)},
+	FaultPadded120K:       {name: "padded-120k", edit: padded(120 << 10)},
+	FaultJunkCertificate:  {name: "junk-certificate", edit: change(func(s *Spec) { s.Certs = append(s.Certs, []byte(junkCertificate)) })},
 
 	FaultBrokenSignature:     {name: "broken-signature", edit: change(func(s *Spec) { s.brokenSignature = true })},
 	FaultSHA1Signature:       {name: "sha1-signature", edit: sha1Signature},
@@ -292,3 +296,15 @@ func hugeBody(_ *exchange, s *Spec) {
 	padding.Value = make([]byte, 256<<10)
 	s.Extensions = append(s.Extensions, padding)
 }
+
+// padded makes an edit that adds copies of the CA's certificate to the response, size bytes in all.
+func padded(size int) func(*exchange, *Spec) {
+	return func(x *exchange, s *Spec) {
+		for n := 0; n < size; n += len(x.r.ca.Cert.Raw) {
+			s.Certs = append(s.Certs, x.r.ca.Cert.Raw)
+		}
+	}
+}
+
+// junkCertificate has the outline of a certificate: a SEQUENCE, an algorithm, and a BIT STRING.
+const junkCertificate = "\x30\x0a" + "\x30\x00" + "\x30\x03\x06\x01\x2a" + "\x03\x01\x00"
