@@ -37,6 +37,7 @@ const (
 	name     = "fleet.example.com"
 	ttl      = time.Second // asks again so soon, to have something to see
 	validity = time.Minute
+	grace    = 3 * time.Second // for a server to end, before it is killed
 )
 
 func main() {
@@ -124,33 +125,42 @@ func show(ctx context.Context, servers int, addr string, out io.Writer) error {
 		return err
 	}
 	f := &fleet{ca: ca, out: out}
-	if err := f.start(ctx, servers, dir, addr); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%d server processes share Redis at %s; each asks again after %v\n\n", servers, addr, ttl)
-	fmt.Fprintln(out, "  time  handshakes  stapled  requests to the responder")
-	f.watch(ctx, 6)
-	stopRedis()
-	fmt.Fprintln(out, " Redis is stopped: each server asks for itself, and goes on with what it holds")
-	f.watch(ctx, 3)
-	fmt.Fprintf(out, "\n%d handshakes, %d with a valid staple\n", f.shakes, f.stapled)
-	if f.stapled < f.shakes || f.shakes == 0 {
-		return fmt.Errorf("%d handshakes without a valid staple: %w", f.shakes-f.stapled, f.last)
-	}
-	return ctx.Err()
+	return f.run(ctx, servers, dir, addr, stopRedis)
 }
 
 // fleet is the servers, and what was seen of them.
 type fleet struct {
 	ca              *ocsptest.CA
 	out             io.Writer
+	servers         []*exec.Cmd
 	addrs           []string
 	begun           time.Time
 	shakes, stapled int
 	last            error
 }
 
-// start starts the servers, which end with ctx.
+// run starts the servers, uses them, and returns when they have ended.
+func (f *fleet) run(ctx context.Context, servers int, dir, addr string, stopRedis func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer f.wait() // a program that leaves first leaves them behind
+	defer cancel()
+	if err := f.start(ctx, servers, dir, addr); err != nil {
+		return err
+	}
+	fmt.Fprintf(f.out, "%d server processes share Redis at %s; each asks again after %v\n\n", servers, addr, ttl)
+	fmt.Fprintln(f.out, "  time  handshakes  stapled  requests to the responder")
+	f.watch(ctx, 6)
+	stopRedis()
+	fmt.Fprintln(f.out, " Redis is stopped: each server asks for itself, and goes on with what it holds")
+	f.watch(ctx, 3)
+	fmt.Fprintf(f.out, "\n%d handshakes, %d with a valid staple\n", f.shakes, f.stapled)
+	if f.stapled < f.shakes || f.shakes == 0 {
+		return fmt.Errorf("%d handshakes without a valid staple: %w", f.shakes-f.stapled, f.last)
+	}
+	return ctx.Err()
+}
+
+// start starts the servers, which end with ctx: see wait.
 func (f *fleet) start(ctx context.Context, servers int, dir, addr string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -161,6 +171,7 @@ func (f *fleet) start(ctx context.Context, servers int, dir, addr string) error 
 		cmd := exec.CommandContext(ctx, self, "-serve", dir, "-redis", addr)
 		cmd.Stderr = os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		cmd.WaitDelay = grace
 		said, err := cmd.StdoutPipe()
 		if err != nil {
 			return err
@@ -168,6 +179,7 @@ func (f *fleet) start(ctx context.Context, servers int, dir, addr string) error 
 		if err := cmd.Start(); err != nil {
 			return err
 		}
+		f.servers = append(f.servers, cmd)
 		line, err := bufio.NewReader(said).ReadString('\n')
 		if err != nil {
 			return fmt.Errorf("a server did not start: %w", err)
@@ -175,6 +187,14 @@ func (f *fleet) start(ctx context.Context, servers int, dir, addr string) error 
 		f.addrs = append(f.addrs, strings.TrimSpace(line))
 	}
 	return nil
+}
+
+// wait returns when all servers have ended, as they do when the context of start
+// is over. How they ended is of no interest: what they served was seen.
+func (f *fleet) wait() {
+	for _, cmd := range f.servers {
+		_ = cmd.Wait()
+	}
 }
 
 // watch makes handshakes with every server, once a second.
