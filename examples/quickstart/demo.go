@@ -60,14 +60,14 @@ func demonstrate(ctx context.Context, fail bool, out io.Writer) error {
 		return errors.Join(err, ln.Close())
 	}
 	defer remove()
-	d.introduce(ln.Addr().String())
+	d.introduce(ln.Addr().String(), fail)
 	if fail {
 		d.ca.Responder.Close()
 		d.say("the responder is stopped before the first handshake")
 	}
 
 	// This is all that a server needs.
-	d.stapler = staple.New(staple.WithTTL(ttl), staple.WithEventFunc(d.event))
+	d.stapler = staple.New(staple.WithTTL(ttl), staple.WithLogger(hints()), staple.WithEventFunc(d.event))
 	defer d.stapler.Close()
 	cfg := d.stapler.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*d.cert}})
 
@@ -86,7 +86,7 @@ func demonstrate(ctx context.Context, fail bool, out io.Writer) error {
 	return d.sumUp()
 }
 
-func (d *demo) introduce(addr string) {
+func (d *demo) introduce(addr string, fail bool) {
 	fmt.Fprintf(d.out, `OCSP stapling with github.com/ocspstaple/staple, all on this machine:
 
   responder  %s   of a throwaway CA; a response is valid for %v
@@ -98,7 +98,11 @@ func (d *demo) introduce(addr string) {
 	if len(d.clients) == 1 {
 		fmt.Fprintln(d.out, "             (openssl is not installed: Go's client alone)")
 	}
-	fmt.Fprintf(d.out, "\nThe first handshake waits for the first response; no later one waits.\n\n")
+	promise := "The first handshake waits for the first response; no later one waits."
+	if fail {
+		promise = "The responder is stopped before the first handshake: there is nothing to staple."
+	}
+	fmt.Fprintf(d.out, "\n%s\n\n", promise)
 	fmt.Fprintf(d.out, "%6s  %-17s  %-7s  %-11s  %-11s  %6s  %8s\n", "time", "client", "staple", "this update", "next update", "age", "latency")
 }
 
@@ -191,8 +195,8 @@ func (d *demo) sumUp() error {
 Summary
   handshakes  %d, %s
   longest     %s, by Go's client
-  responder   asked %d times, %d of them answered
-`, d.shakes, verdict, millis(d.longest), stats.Requests, d.ca.Responder.Requests())
+  responder   asked %s, %d of them answered
+`, d.shakes, verdict, millis(d.longest), many(stats.Requests, "time"), d.ca.Responder.Requests())
 	if d.bad > 0 {
 		return fmt.Errorf("%d of %d handshakes lacked a valid staple", d.bad, d.shakes)
 	}

@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -76,4 +77,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return usageError("-fail is for the throwaway responder, not for that of your certificate")
 	}
 	return serveOwn(ctx, *certFile, *keyFile, *addr, out)
+}
+
+// hints is a logger for what somebody should act on. It writes beside what the
+// program prints, so that the table stays one.
+func hints() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// many is a number of things, in plain English.
+func many[T int | uint64](n T, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

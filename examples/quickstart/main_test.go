@@ -52,8 +52,14 @@ func TestDemonstration(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit+10*time.Second)
 	defer cancel()
 	began := time.Now()
-	b, err := command(ctx).CombinedOutput()
+	cmd := command(ctx)
+	var hints strings.Builder
+	cmd.Stderr = &hints
+	b, err := cmd.Output()
 	out := string(b)
+	if hints.Len() > 0 {
+		t.Errorf("hints about what is done on purpose: %s", hints.String())
+	}
 	if err != nil {
 		t.Fatalf("%v; it printed:\n%s", err, out)
 	}
@@ -104,6 +110,12 @@ func TestResponderFails(t *testing.T) {
 	if !strings.Contains(out, "handshakes lacked a valid staple") {
 		t.Error("no verdict")
 	}
+	if strings.Contains(out, "waits for the first response") || !strings.Contains(out, "there is nothing to staple") {
+		t.Error("it promises a response")
+	}
+	if !strings.Contains(out, "clients will refuse it; retries go on, check the responder") {
+		t.Error("no hint")
+	}
 	if t.Failed() {
 		t.Logf("it printed:\n%s", out)
 	}
@@ -131,14 +143,33 @@ func TestOwnPair(t *testing.T) {
 		"responder    " + ca.Responder.URL(),
 		"fetched    from " + ca.Responder.URL(),
 		"status     good, Must-Staple, this update ",
-		"stopped: 1 handshakes, 1 with a good staple; the responder was asked 1 times, 0 attempts failed",
+		"stopped: 1 handshake, 1 with a good staple; the responder was asked 1 time, 0 attempts failed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing", want)
 		}
 	}
+	for _, bad := range []string{"status     pending", "status     good, this"} { // it is Must-Staple, and said so late
+		if strings.Contains(out, bad) {
+			t.Errorf("%q is there", bad)
+		}
+	}
 	if t.Failed() {
 		t.Logf("it printed:\n%s", out)
+	}
+}
+
+// What is printed for an address that stands for all can be pasted.
+func TestOwnPairAllAddresses(t *testing.T) {
+	ca := trial.Issuer(t)
+	certFile, keyFile := trial.Files(t, t.TempDir(), ca.Issue(ocsptest.Leaf{}))
+	for _, addr := range []string{":0", "0.0.0.0:0"} {
+		p := trial.Start(t, run, "-cert", certFile, "-key", keyFile, "-addr", addr)
+		p.WaitFor(t, `ready +yes\n`)
+		p.Shake(t, ca, "example.com")
+		if out := p.Stop(t); !strings.HasPrefix(p.Addr, "localhost:") || !strings.Contains(out, "-connect "+p.Addr+" -servername example.com") {
+			t.Errorf("%s: serves %s, in:\n%s", addr, p.Addr, out)
+		}
 	}
 }
 
@@ -148,9 +179,10 @@ func TestOwnPairNotReady(t *testing.T) {
 	cert := ca.Issue(ocsptest.Leaf{})
 	certFile, keyFile := trial.Files(t, t.TempDir(), cert)
 	ca.Responder.SetFault(ocsptest.FaultTryLater)
-	p := trial.Start(t, run, "-cert", certFile, "-key", keyFile, "-addr", "127.0.0.1:0")
+	p := trial.Start(t, process(os.Interrupt), "-cert", certFile, "-key", keyFile, "-addr", "127.0.0.1:0")
 	p.WaitFor(t, `failed .*tryLater`)
-	p.WaitFor(t, `status +pending.* 1 failures\n`)
+	p.WaitFor(t, `status +pending.* 1 failure\n`)
+	p.WaitFor(t, `level=WARN .*check the responder`)
 	p.WaitFor(t, `ready +no: .*tryLater`)
 	p.Stop(t)
 }

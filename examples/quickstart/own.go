@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +33,8 @@ func serveOwn(ctx context.Context, certFile, keyFile, addr string, out io.Writer
 	}
 
 	w := &watcher{out: out}
-	w.stapler = staple.New(staple.WithEventFunc(w.event))
-	introduceOwn(out, ln.Addr(), cert.Leaf)
+	w.stapler = staple.New(staple.WithLogger(hints()), staple.WithEventFunc(w.event))
+	introduceOwn(out, reachable(ln.Addr()), cert.Leaf)
 	srv := &http.Server{
 		TLSConfig: w.stapler.TLSConfig(&tls.Config{Certificates: []tls.Certificate{cert}}),
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
@@ -69,7 +70,16 @@ func stapleable(leaf *x509.Certificate, now time.Time) error {
 		"several public CAs, such as Let's Encrypt, have given up OCSP")
 }
 
-func introduceOwn(out io.Writer, addr net.Addr, leaf *x509.Certificate) {
+// reachable returns an address that clients on this machine can use: one that
+// stands for all of them, as that of -addr :8443 does, is none.
+func reachable(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return addr.String()
+}
+
+func introduceOwn(out io.Writer, addr string, leaf *x509.Certificate) {
 	name := leaf.Subject.String()
 	sni := ""
 	if len(leaf.DNSNames) > 0 {
@@ -127,8 +137,13 @@ func (w *watcher) report() {
 	}
 }
 
-// describe says in a line what is known of a certificate.
+// describe says in a line what is known of a certificate. Before the first
+// attempt has come to an end that is nothing: it may not have been read yet, and
+// who says "pending" without "Must-Staple" has people think that it isn't.
 func describe(st staple.Status) string {
+	if st.State == staple.StatePending && st.Failures == 0 && st.Err == nil {
+		return "the responder is asked for the first time"
+	}
 	s := st.State.String()
 	if st.MustStaple {
 		s += ", Must-Staple"
@@ -140,7 +155,7 @@ func describe(st staple.Status) string {
 		s += ", next asked " + local(st.NextRefresh)
 	}
 	if st.Failures > 0 {
-		s += fmt.Sprintf(", %d failures", st.Failures)
+		s += ", " + many(st.Failures, "failure")
 	}
 	return s
 }
@@ -158,6 +173,6 @@ func (w *watcher) sumUp() {
 	for _, n := range stats.Handshakes {
 		total += n
 	}
-	fmt.Fprintf(w.out, "\nstopped: %d handshakes, %d with a good staple; the responder was asked %d times, %d attempts failed\n",
-		total, stats.Handshakes[staple.StateGood], stats.Requests, stats.Failures)
+	fmt.Fprintf(w.out, "\nstopped: %s, %d with a good staple; the responder was asked %s, %s failed\n",
+		many(total, "handshake"), stats.Handshakes[staple.StateGood], many(stats.Requests, "time"), many(stats.Failures, "attempt"))
 }

@@ -44,7 +44,7 @@ func Start(t *testing.T, main Main, args ...string) *Program {
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Program{out: new(Output), stop: stop, end: make(chan error, 1)}
 	go func() { p.end <- main(ctx, args, p.out) }()
-	serving := regexp.MustCompile(`https://([0-9.:\[\]]+:\d+)`)
+	serving := regexp.MustCompile(`https://((?:localhost|[0-9a-f.:\[\]]+):\d+)`)
 	m, err := p.out.wait(serving, p.end)
 	if err != nil {
 		stop()
