@@ -3,6 +3,7 @@ package statuspage
 import (
 	"cmp"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -18,8 +19,13 @@ type Report struct {
 	Time time.Time `json:"time"`
 	// States counts all known certificates by state, whatever was asked for.
 	States map[string]int `json:"states"`
-	// Certificates are those that were asked for, worst state first, then by
-	// nextUpdate.
+	// Failing counts, of these, the ones whose last attempt failed, whatever
+	// their state.
+	Failing int `json:"failing"`
+	// Certificates are those that were asked for, worst first: Must-Staple ones
+	// without a valid staple, revoked, expired and unknown ones, then what else
+	// fails, though it may still be good. Equals are in order of nextUpdate, those
+	// that have none first.
 	Certificates []Certificate `json:"certificates"`
 }
 
@@ -49,8 +55,14 @@ type Certificate struct {
 	Error    string `json:"error,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 
-	state staple.State
+	state   staple.State
+	missing bool // Must-Staple, and without a valid staple
+	cause   string
+	leaf    *x509.Certificate
 }
+
+// failing is what a query has in place of a state for those that fail.
+const failing = "failing"
 
 // order has the states by how much they need somebody.
 var order = []staple.State{staple.StateRevoked, staple.StateExpired, staple.StateUnknown, staple.StatePending, staple.StateGood, staple.StateNone}
@@ -65,23 +77,48 @@ func newReport(all []staple.Status, q query, now time.Time) *Report {
 	}
 	for _, st := range all {
 		r.States[st.State.String()]++
-		if q.state != "" && q.state != st.State.String() {
+		if st.Failures > 0 {
+			r.Failing++
+		}
+		if !q.wants(st) {
 			continue
 		}
-		if c := newCertificate(st); c.matches(q.text) {
+		if c := newCertificate(st, now); c.matches(q.text) {
 			r.Certificates = append(r.Certificates, c)
 		}
 	}
 	slices.SortStableFunc(r.Certificates, func(a, b Certificate) int {
-		return cmp.Or(cmp.Compare(slices.Index(order, a.state), slices.Index(order, b.state)), at(a.NextUpdate).Compare(at(b.NextUpdate)))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), at(a.NextUpdate).Compare(at(b.NextUpdate)))
 	})
 	return r
 }
 
-func newCertificate(st staple.Status) Certificate {
+// wants reports whether q asks for certificates such as st.
+func (q query) wants(st staple.Status) bool {
+	return q.state == "" || q.state == st.State.String() || q.state == failing && st.Failures > 0
+}
+
+// rank says how much somebody is needed: the less, the more.
+func (c *Certificate) rank() int {
+	switch {
+	case c.missing: // clients refuse it, now
+		return 0
+	case c.state == staple.StateRevoked:
+		return 1
+	case c.state == staple.StateExpired:
+		return 2
+	case c.state == staple.StateUnknown:
+		return 3
+	case c.Failures > 0 || c.Error != "": // even if it is still good
+		return 4
+	}
+	return 5 + slices.Index(order, c.state)
+}
+
+func newCertificate(st staple.Status, now time.Time) Certificate {
 	c := Certificate{Names: []string{"certificate that does not parse"}, State: st.State.String(), state: st.State, MustStaple: st.MustStaple,
 		Responder: st.Responder, ThisUpdate: known(st.ThisUpdate), NextUpdate: known(st.NextUpdate), NextRefresh: known(st.NextRefresh),
-		LastSuccess: known(st.LastSuccess), Failures: st.Failures}
+		LastSuccess: known(st.LastSuccess), Failures: st.Failures, leaf: st.Leaf}
 	if leaf := st.Leaf; leaf != nil {
 		sum := sha256.Sum256(leaf.Raw)
 		c.Fingerprint = hex.EncodeToString(sum[:])
@@ -94,8 +131,10 @@ func newCertificate(st staple.Status) Certificate {
 			c.Names = []string{leaf.Subject.String()}
 		}
 	}
+	expired := c.NotAfter != nil && now.After(*c.NotAfter) // no staple would help it
+	c.missing = c.MustStaple && c.state != staple.StateGood && !expired
 	if st.Err != nil {
-		c.Error = st.Err.Error()
+		c.Error, c.cause = st.Err.Error(), explain(st.Err, st.Responder)
 	}
 	var re *staple.ResponseError
 	if errors.As(st.Err, &re) {

@@ -27,21 +27,24 @@ import (
 var files embed.FS
 
 // Handler returns a handler that shows the status of every certificate that s
-// knows, worst first and then by expiry: HTML, or JSON where the request's Accept
+// knows, worst first (see [Report]): HTML, or JSON where the request's Accept
 // prefers application/json (RFC 9110 §12.5.1). It answers GET and HEAD.
 //
-// The query parameter state shows one state alone, q what has that text in its
-// names, serial number or responder. HTML has 200 certificates to a page, chosen
+// The query parameter state shows one state alone, or with the value failing
+// those whose last attempt failed; q what has that text in its names, serial
+// number or responder. HTML has 200 certificates to a page, chosen
 // by the parameter page; JSON has all of them, as a [Report].
 //
 // The page needs nothing from elsewhere and runs no script. It is made anew for
 // each request from s.Status, which parses certificates that came without their
 // Leaf: about 10 µs for each.
-func Handler(s *staple.Stapler) http.Handler {
+func Handler(s *staple.Stapler) http.Handler { return handler(s.Status) }
+
+func handler(status func() []staple.Status) http.Handler {
 	style, _ := files.ReadFile("style.css")
 	sum := sha256.Sum256(style)
 	p := &page{
-		s:      s,
+		status: status,
 		style:  template.CSS(style),
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 		html:   template.Must(template.ParseFS(files, "page.html")),
@@ -119,7 +122,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 type page struct {
-	s      *staple.Stapler
+	status func() []staple.Status
 	style  template.CSS
 	policy string
 	html   *template.Template
@@ -127,7 +130,7 @@ type page struct {
 
 func (p *page) serve(w http.ResponseWriter, r *http.Request) {
 	q := query{state: r.FormValue("state"), text: r.FormValue("q"), page: r.FormValue("page")}
-	report := newReport(p.s.Status(), q, time.Now().UTC())
+	report := newReport(p.status(), q, time.Now().UTC())
 	if prefersJSON(r, "text/html") {
 		writeJSON(w, http.StatusOK, report)
 		return

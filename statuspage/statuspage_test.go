@@ -115,7 +115,7 @@ func TestReport(t *testing.T) {
 		w.fill()
 		h := statuspage.Handler(w.s)
 		r := report(t, h, "/")
-		if got, want := fmt.Sprint(firstNames(r)), "[revoked expired unknown pending good later none]"; got != want {
+		if got, want := fmt.Sprint(firstNames(r)), "[pending revoked expired unknown good later none]"; got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		for state, n := range map[string]int{"good": 2, "pending": 1, "revoked": 1, "unknown": 1, "expired": 1, "none": 1} {
@@ -123,17 +123,20 @@ func TestReport(t *testing.T) {
 				t.Errorf("%s: %d, want %d", state, r.States[state], n)
 			}
 		}
+		if r.Failing != 3 { // expired, pending, unknown
+			t.Errorf("%d fail, want 3", r.Failing)
+		}
 		good := r.Certificates[4]
 		if good.Serial != "beef" || len(good.Fingerprint) != 64 || len(good.Names) != 6 || good.Names[5] != "192.0.2.1" || good.State != "good" || good.MustStaple ||
 			good.Responder != w.ca.Responder.URL() || good.NextUpdate.Sub(*good.ThisUpdate) != 4*24*time.Hour || good.Error != "" || good.NextRefresh == nil ||
 			!good.LastSuccess.Before(time.Now().Add(1)) || good.NotAfter.Before(time.Now()) {
 			t.Errorf("good: %+v", good)
 		}
-		if c := r.Certificates[3]; c.Failures == 0 || c.Reason == "" || !strings.Contains(c.Error, "tryLater") || !c.MustStaple || c.NextUpdate != nil {
+		if c := r.Certificates[0]; c.Failures == 0 || c.Reason == "" || !strings.Contains(c.Error, "tryLater") || !c.MustStaple || c.NextUpdate != nil {
 			t.Errorf("pending: %+v", c)
 		}
 		for query, want := range map[string]string{"?state=good": "[good later]", "?q=BEEF": "[good]", "?q=expired": "[expired]", "?q=192.0.2": "[good]",
-			"?state=revoked&q=good": "[]", "?state=nonsense": "[]", "?q=ocsp": fmt.Sprint(firstNames(r)[:6])} {
+			"?state=revoked&q=good": "[]", "?state=nonsense": "[]", "?state=failing": "[pending expired unknown]", "?q=ocsp": fmt.Sprint(firstNames(r)[:6])} {
 			if got := fmt.Sprint(firstNames(report(t, h, "/"+query))); got != want {
 				t.Errorf("%s: got %v, want %v", query, got, want)
 			}
@@ -153,7 +156,7 @@ func TestPage(t *testing.T) {
 		rec := get(t, h, "/", browser)
 		body := rec.Body.String()
 		for _, want := range []string{"good.example.com", "and 2 more", "serial <code>beef</code>", "Must-Staple", "1 to 7 of 7", "expires in 4 d", "tryLater",
-			`href="?state=revoked"`, `>all <b>7</b>`, "as of <time datetime=\"2000-01-0"} {
+			`href="?state=revoked"`, `>all <b>7</b>`, `>failing <b>3</b>`, `href="?state=failing"`, "as of <time datetime=\"2000-01-0"} {
 			if !strings.Contains(body, want) {
 				t.Errorf("the page lacks %q", want)
 			}

@@ -32,7 +32,7 @@ type view struct {
 	Prev, Next string // "": none
 }
 
-// tab chooses a state.
+// tab chooses a state, or those that fail.
 type tab struct {
 	Name, Mark, Link string
 	Count            int
@@ -45,9 +45,12 @@ type row struct {
 	More               int // names
 	Serial             string
 	MustStaple         bool
+	Missing            bool // Must-Staple without a valid staple
 	Responder          string
+	Why                string // it is in state none
 	Bar                *bar
 	Update, Refresh    string
+	This, Next         string // update: hovering shows nothing on a phone
 	Failures           int
 	Error              string
 	LastSuccess        string
@@ -57,13 +60,13 @@ type row struct {
 type bar struct {
 	Spent, Now, Refresh float64
 	HasRefresh          bool
-	From, To            time.Time
+	Bad                 bool // nothing good comes of it any more
 	Says                string
 }
 
 // marks tell the states apart for those who don't see colours.
 func mark(state string) string {
-	marks := map[string]string{"good": "✓", "revoked": "✕", "expired": "!", "unknown": "?", "pending": "…", "none": "–"}
+	marks := map[string]string{"good": "✓", "revoked": "✕", "expired": "!", "unknown": "?", "pending": "…", "none": "–", failing: "↻"}
 	return marks[state]
 }
 
@@ -91,10 +94,13 @@ func newView(r *Report, q query, style template.CSS) *view {
 		total += n
 	}
 	v.Tabs = []tab{{Name: "all", Count: total, Link: link("", q.text, 1), Current: q.state == ""}}
-	for _, state := range order {
-		name := state.String()
-		v.Tabs = append(v.Tabs, tab{Name: name, Mark: mark(name), Count: r.States[name], Link: link(name, q.text, 1), Current: q.state == name})
+	add := func(name string, count int) {
+		v.Tabs = append(v.Tabs, tab{Name: name, Mark: mark(name), Count: count, Link: link(name, q.text, 1), Current: q.state == name})
 	}
+	for _, state := range order {
+		add(state.String(), r.States[state.String()])
+	}
+	add(failing, r.Failing)
 	page, _ := strconv.Atoi(q.page)
 	page = min(max(page, 1), (len(r.Certificates)-1)/perPage+1)
 	from := (page - 1) * perPage
@@ -129,7 +135,13 @@ func link(state, text string, page int) string {
 
 func newRow(c Certificate, now time.Time) row {
 	r := row{State: c.State, Mark: mark(c.State), Means: means(c.state), Serial: c.Serial, MustStaple: c.MustStaple, Responder: printable(c.Responder),
-		Failures: c.Failures, Error: printable(c.Error)}
+		Failures: c.Failures, Error: printable(c.cause), Missing: c.missing}
+	if c.missing {
+		r.Means = "Must-Staple without a valid staple: clients refuse it"
+	}
+	if c.state == staple.StateNone && c.Error == "" && c.leaf != nil {
+		r.Why = whyNone(c.leaf, now)
+	}
 	for i, name := range c.Names {
 		if i == maxNames {
 			r.More = len(c.Names) - maxNames
@@ -139,7 +151,8 @@ func newRow(c Certificate, now time.Time) row {
 	}
 	if c.NextUpdate != nil {
 		r.Bar = newBar(c, now)
-		r.Update = relative(*c.NextUpdate, now)
+		r.Update = expiry(c, now)
+		r.This, r.Next = stamp(at(c.ThisUpdate)), stamp(*c.NextUpdate)
 	}
 	if c.NextRefresh != nil {
 		r.Refresh = relative(*c.NextRefresh, now)
@@ -158,7 +171,7 @@ func newBar(c Certificate, now time.Time) *bar {
 		}
 		return 100 * min(max(float64(t.Sub(from))/float64(to.Sub(from)), 0), 1)
 	}
-	b := &bar{Spent: share(now), Now: share(now), From: from, To: to}
+	b := &bar{Spent: share(now), Now: share(now), Bad: c.state != staple.StateGood || !now.Before(to)}
 	b.Says = fmt.Sprintf("valid from %s to %s, %.0f %% of it is over", stamp(from), stamp(to), b.Spent)
 	if c.NextRefresh != nil {
 		b.HasRefresh, b.Refresh = true, share(*c.NextRefresh)
@@ -168,6 +181,18 @@ func newBar(c Certificate, now time.Time) *bar {
 }
 
 func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05 UTC") }
+
+// expiry says until when the response lasts. That a certificate is revoked does
+// not expire.
+func expiry(c Certificate, now time.Time) string {
+	switch {
+	case c.state == staple.StateRevoked:
+		return "next update " + relative(*c.NextUpdate, now)
+	case !now.Before(*c.NextUpdate):
+		return "expired " + span(now.Sub(*c.NextUpdate).Round(time.Second)) + " ago"
+	}
+	return "expires " + relative(*c.NextUpdate, now)
+}
 
 // relative says when t is, in its two largest units.
 func relative(t, now time.Time) string {

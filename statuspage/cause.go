@@ -1,0 +1,105 @@
+package statuspage
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/x509"
+	"encoding/asn1"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ocspstaple/staple"
+)
+
+// explain says what went wrong, with the reason first: a URL may be longer than
+// what is shown of all. That of shown is left out, as it stands beside it.
+func explain(err error, shown string) string {
+	switch e := err.(type) {
+	case *staple.ResponseError:
+		text := e.Reason.String()
+		if e.Err != nil {
+			text += ": " + explain(e.Err, cmp.Or(e.Responder, shown))
+		}
+		if e.Responder != "" && e.Responder != shown {
+			text += " (" + hostOf(e.Responder) + ")"
+		}
+		return text
+	case interface{ Unwrap() []error }:
+		if text := explainAll(err.Error(), e.Unwrap(), shown); text != "" {
+			return text
+		}
+	}
+	return strings.TrimPrefix(err.Error(), "staple: ")
+}
+
+// explainAll explains the parts of an error with that text, if they are all of
+// it: it comes from errors.Join, or from "%w: %w". Else it returns "".
+func explainAll(text string, parts []error, shown string) string {
+	var plain, explained []string
+	for _, err := range parts {
+		plain = append(plain, err.Error())
+		explained = append(explained, explain(err, shown))
+	}
+	switch text {
+	case strings.Join(plain, "\n"):
+		return strings.Join(explained, "; ")
+	case strings.Join(plain, ": "):
+		return strings.Join(explained, ": ")
+	}
+	return ""
+}
+
+// hostOf returns the host of a URL, or all of it where there is none.
+func hostOf(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return s
+	}
+	return cmp.Or(u.Host, s)
+}
+
+var (
+	oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
+	oidNoRevAvail     = asn1.ObjectIdentifier{2, 5, 29, 56}
+)
+
+// whyNone says why a certificate is in StateNone: what of the causes that the
+// state has can be seen in it, else the one that can't; "" if that is not sure. It
+// checks a signature, so it is for rows that are shown.
+func whyNone(leaf *x509.Certificate, now time.Time) string {
+	ownIssuer := bytes.Equal(leaf.RawSubject, leaf.RawIssuer)
+	switch {
+	case now.After(leaf.NotAfter):
+		return "the certificate has expired"
+	case extends(leaf, oidACMEIdentifier):
+		return "acme-tls/1 challenge"
+	case extends(leaf, oidNoRevAvail):
+		return "says noRevAvail: its status is not published"
+	case ownIssuer && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil:
+		return "self-signed"
+	case len(leaf.OCSPServer) == 0:
+		return "names no responder"
+	case !slices.ContainsFunc(leaf.OCSPServer, askable):
+		return "names no responder that can be asked over HTTP"
+	case ownIssuer: // signed in a way that can't be checked here
+		return ""
+	}
+	return "switched off by WithResponders"
+}
+
+func extends(leaf *x509.Certificate, oid asn1.ObjectIdentifier) bool {
+	for _, ext := range leaf.Extensions {
+		if ext.Id.Equal(oid) {
+			return true
+		}
+	}
+	return false
+}
+
+// askable reports whether a responder's URL is of a kind that is ever asked.
+func askable(s string) bool {
+	scheme, rest, _ := strings.Cut(s, "://")
+	return rest != "" && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
+}
