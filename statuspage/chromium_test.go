@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"image/color"
 	"image/png"
+	"io"
+	"maps"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -50,15 +53,44 @@ func known(t *testing.T) *staple.Stapler {
 	revoked := w.ca.Issue(ocsptest.Leaf{Names: []string{"old.example.com"}})
 	w.ca.Responder.Revoke(revoked, 1, revoked.Leaf.NotBefore)
 	_ = w.s.Prefetch(t.Context(), revoked)
+	w.know(ocsptest.Leaf{Names: []string{"short.example.com"}, NoRevAvail: true}, nil)
+	w.know(ocsptest.Leaf{Names: []string{"own.example.com"}, SelfSigned: true}, nil)
 	w.evil()
 	return w.s
+}
+
+// sites serves the status page at /, and /phone, which shows it 360 pixels wide:
+// no window of a headless Chromium is as narrow as a phone. When the page has
+// been loaded the title says how wide it turned out, and how much of it does not
+// fit: what a table cuts off is not in its width.
+func sites(h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		maps.Copy(w.Header(), rec.Header())
+		if r.FormValue("framed") != "" { // the rest of the policy stays
+			policy := strings.Replace(rec.Header().Get("Content-Security-Policy"), "frame-ancestors 'none'", "", 1)
+			w.Header().Set("Content-Security-Policy", policy)
+		}
+		_, _ = w.Write(rec.Body.Bytes())
+	})
+	mux.HandleFunc("/phone", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, `<!doctype html><meta name="color-scheme" content="light dark"><title>no page</title>
+<iframe src="/?framed=1" style="position:absolute;left:0;top:0;width:360px;height:3800px;border:0"
+onload="var d=contentDocument, r=d.documentElement, cut=[...d.querySelectorAll('tbody *')].filter(
+e => e.getBoundingClientRect().right > 360 || e.clientWidth && e.scrollWidth > e.clientWidth);
+document.title=r.clientWidth+' of '+r.scrollWidth+', '+cut.length+' cut, in '+d.title"></iframe>`)
+	})
+	return mux
 }
 
 // In a real browser the page makes nothing of hostile names, breaks no rule of
 // its own policy, and shows something, on a desk and on a phone, by day and by
 // night. STAPLE_SCREENSHOTS names a directory to keep the pictures in.
 func TestChromium(t *testing.T) {
-	srv := httptest.NewServer(statuspage.Handler(known(t)))
+	srv := httptest.NewServer(sites(statuspage.Handler(known(t))))
 	defer srv.Close()
 	dom, said := chromium(t, srv.URL, "--dump-dom")
 	for _, bad := range []string{"<img", "<script", "<b>bold", "<title>owned"} { // in text < is escaped
@@ -72,30 +104,50 @@ func TestChromium(t *testing.T) {
 	if !strings.Contains(dom, "old.example.com") || strings.Contains(said, "Content Security Policy") || strings.Contains(said, "CONSOLE") {
 		t.Errorf("the browser says: %s", said)
 	}
-	dir := os.Getenv("STAPLE_SCREENSHOTS")
-	if dir == "" {
-		dir = t.TempDir()
-	}
+	worst := httptest.NewServer(sites(statuspage.HandlerOf(fleet)))
+	defer worst.Close()
 	for name, args := range map[string][]string{
-		"desk-light":  {"--window-size=1280,1000"},
-		"desk-dark":   {"--window-size=1280,1000", "--blink-settings=preferredColorScheme=0"},
-		"phone-light": {"--window-size=500,1400"},
-		"phone-dark":  {"--window-size=500,1400", "--blink-settings=preferredColorScheme=0"},
+		"desk-light":  {"--window-size=1280,1400"},
+		"desk-dark":   {"--window-size=1280,1400", "--blink-settings=preferredColorScheme=0"},
+		"phone-light": {"--window-size=500,3800"},
+		"phone-dark":  {"--window-size=500,3800", "--blink-settings=preferredColorScheme=0"},
 	} {
-		file := filepath.Join(dir, name+".png")
-		chromium(t, srv.URL, append(args, "--screenshot="+file)...)
-		back, colours := look(t, file)
-		if colours < 20 {
-			t.Errorf("%s: %d colours, the page is blank", name, colours)
+		for kind, url := range map[string]string{"hostile": srv.URL, "worst": worst.URL} {
+			width := 1280
+			if strings.HasPrefix(name, "phone") {
+				url, width = url+"/phone", 360
+			}
+			picture(t, kind+"-"+name, url, width, args)
 		}
-		if dark := back < 0x60; dark != strings.HasSuffix(name, "dark") {
-			t.Errorf("%s: its background is %#x", name, back)
+	}
+	for _, url := range []string{srv.URL, worst.URL} { // nothing to scroll to the side for
+		if dom, said := chromium(t, url+"/phone", "--dump-dom"); !strings.Contains(dom, "<title>360 of 360, 0 cut, in OCSP staples</title>") || strings.Contains(said, "CONSOLE") {
+			t.Errorf("on a phone: %.200s; the browser says: %s", dom, said)
 		}
 	}
 }
 
-// look returns how light the corner of a picture is, and how many colours it has.
-func look(t *testing.T, file string) (corner uint8, colours int) {
+// picture checks what the browser draws at the left, so wide.
+func picture(t *testing.T, name, url string, width int, args []string) {
+	t.Helper()
+	dir := os.Getenv("STAPLE_SCREENSHOTS")
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	file := filepath.Join(dir, name+".png")
+	chromium(t, url, append(args, "--screenshot="+file)...)
+	back, colours := look(t, file, width)
+	if colours < 20 {
+		t.Errorf("%s: %d colours, the page is blank", name, colours)
+	}
+	if dark := back < 0x60; dark != strings.HasSuffix(name, "dark") {
+		t.Errorf("%s: its background is %#x", name, back)
+	}
+}
+
+// look returns how light the corner of a picture is, and how many colours the
+// first width columns have.
+func look(t *testing.T, file string, width int) (corner uint8, colours int) {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
@@ -108,7 +160,7 @@ func look(t *testing.T, file string) (corner uint8, colours int) {
 	}
 	seen := make(map[color.Color]bool)
 	for y := img.Bounds().Min.Y; y < img.Bounds().Max.Y; y += 3 {
-		for x := img.Bounds().Min.X; x < img.Bounds().Max.X; x += 3 {
+		for x := img.Bounds().Min.X; x < min(width, img.Bounds().Max.X); x += 3 {
 			seen[img.At(x, y)] = true
 		}
 	}
