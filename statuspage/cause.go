@@ -31,22 +31,28 @@ func explain(err error, shown string) string {
 			return text
 		}
 	}
-	return strings.TrimPrefix(err.Error(), "staple: ")
+	return bare(err.Error())
+}
+
+// bare leaves out what says which package an error is of, and lines.
+func bare(text string) string {
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "staple: "), "\n", "; ")
+	return strings.NewReplacer("; staple: ", "; ", ": staple: ", ": ").Replace(text)
 }
 
 // explainAll explains the parts of an error with that text, if they are all of
-// it: it comes from errors.Join, or from "%w: %w". Else it returns "".
+// it, side by side as errors.Join has them, or one due to the other. Else it
+// returns "".
 func explainAll(text string, parts []error, shown string) string {
 	var plain, explained []string
 	for _, err := range parts {
 		plain = append(plain, err.Error())
 		explained = append(explained, explain(err, shown))
 	}
-	switch text {
-	case strings.Join(plain, "\n"):
-		return strings.Join(explained, "; ")
-	case strings.Join(plain, ": "):
-		return strings.Join(explained, ": ")
+	for _, between := range []string{"; ", ": "} {
+		if bare(text) == bare(strings.Join(plain, between)) {
+			return strings.Join(explained, between)
+		}
 	}
 	return ""
 }

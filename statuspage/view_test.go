@@ -156,6 +156,21 @@ func TestCauses(t *testing.T) {
 	}
 }
 
+// The longest error that a Stapler has, of a download from where nothing is, has
+// its reason on the page.
+func TestIssuerCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		long := "http://ca.example/" + strings.Repeat("a-long-path/", 30)
+		w.know(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{long}}, nil)
+		_, rows := table(t, w.s.Status())
+		row := rows["example.com"]
+		if strings.Contains(row, "a-long-path") || !strings.Contains(row, "issuer certificate not found") || !strings.Contains(row, "(ca.example)</bdi>") {
+			t.Error(row)
+		}
+	})
+}
+
 // State none says why, where that is certain.
 func TestWhyNone(t *testing.T) {
 	acme := func(c *x509.Certificate) {
