@@ -78,7 +78,9 @@ type Event struct {
 	// It is filled from our own verification.
 	Response *ocsp.Response
 	// Err is why, for what failed, and how the certificate was revoked;
-	// errors.As finds a [*ResponseError] in it.
+	// errors.As finds a [*ResponseError] in it. For EventFetched and
+	// EventUnchanged it is why responders failed that were asked before the one
+	// that answered; nil if none was.
 	Err error
 }
 
@@ -121,7 +123,7 @@ func (s *Stapler) notifyLocked(n *notice) {
 		n.asked = n.answer.responder
 	}
 	var re *ResponseError
-	if errors.As(n.err, &re) && re.Responder != "" && re.Reason != ReasonIssuer {
+	if n.answer == nil && errors.As(n.err, &re) && re.Responder != "" && re.Reason != ReasonIssuer {
 		n.asked = re.Responder
 	}
 	if s.opts.logger != nil {

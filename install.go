@@ -57,7 +57,7 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		n.lasts = inSeconds(a.limit.Unix() - n.thisUpdate)
 	}
 	n.confirm(a, s.opts.ttl)
-	kind, says := EventFetched, error(nil)
+	kind, says := EventFetched, e.failedBefore()
 	if a.status == ocsp.Revoked {
 		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && a.oversized() == "", EventRevoked
 		says = at(a.responder, a.err())
@@ -74,6 +74,15 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		s.storeLocked(e)
 	}
 	return nil
+}
+
+// failedBefore returns what came of the responders that were asked in vain in
+// the attempt that is under way.
+func (e *entry) failedBefore() error {
+	if e.at == nil {
+		return nil
+	}
+	return errors.Join(e.at.errs...)
 }
 
 // repeats reports whether a is what is held, signed the same, in unsigned bytes
@@ -158,7 +167,7 @@ func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
 		e.alarm = n.until
 	}
 	if !a.stored {
-		s.notifyLocked(&notice{kind: EventUnchanged, e: e, answer: a})
+		s.notifyLocked(&notice{kind: EventUnchanged, e: e, answer: a, err: e.failedBefore()})
 		s.storeLocked(e)
 	}
 }

@@ -217,3 +217,22 @@ func TestIsolationByProxy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// REQ G2: what is fetched says which responders failed before.
+func TestEventOfSecond(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		a.SetFault(ocsptest.FaultHTTP404)
+		var events []staple.Event
+		s := network(t, []*ocsptest.Responder{a, b}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
+		mustFetch(t, s, ca.Issue(ocsptest.Leaf{URLs: []string{a.URL(), b.URL()}}))
+		synctest.Wait()
+		if len(events) != 1 || events[0].Kind != staple.EventFetched || events[0].Responder != b.URL() {
+			t.Fatalf("events %+v, want one of the second responder", events)
+		}
+		var re *staple.ResponseError
+		if !errors.As(events[0].Err, &re) || re.Responder != a.URL() || re.Reason != staple.ReasonHTTPStatus {
+			t.Errorf("error %v, want that of the first", events[0].Err)
+		}
+	})
+}

@@ -35,10 +35,10 @@
 //   - staple_requests_total: HTTP requests sent, redirects and issuers included.
 //   - staple_attempt_failures_total: attempts over all responders of a
 //     certificate that brought nothing.
-//   - staple_attempts_total{responder,outcome}: how attempts ended: "fetched"
-//     (a new response), "unchanged", "revoked", "loaded" (a response from the
-//     store or the source, nobody was asked), or a reason as above. Where one
-//     responder failed and the next did not, only the latter counts.
+//   - staple_attempts_total{responder,outcome}: how attempts ended at each
+//     responder: "fetched" (a new response), "unchanged", "revoked", "loaded" (a
+//     response from the store or the source, nobody was asked), or a reason as
+//     above. Where one responder failed and the next did not, both count.
 //   - staple_fetch_duration_seconds{responder}: a histogram of how long the
 //     exchanges took that brought a response.
 //   - staple_store_writes_total{outcome}: "stored" or "failed", both always

@@ -44,7 +44,7 @@ type collector struct {
 func New(opts ...staple.Option) (*staple.Stapler, prometheus.Collector) {
 	c := &collector{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "staple_attempts_total",
-			Help: "Attempts by how they ended."}, []string{"responder", "outcome"}),
+			Help: "Attempts at a responder by how they ended."}, []string{"responder", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "staple_fetch_duration_seconds",
 			Help: "How long exchanges took that brought a response.", Buckets: prometheus.DefBuckets}, []string{"responder"}), // up to 10 s, the most that an attempt takes
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "staple_store_writes_total",
@@ -150,8 +150,6 @@ func (c *collector) event(e staple.Event) {
 		attempt("unchanged")
 	case staple.EventRevoked:
 		attempt("revoked")
-	case staple.EventFailed:
-		attempt(reason(e.Err))
 	case staple.EventExpired:
 		c.expirations.Inc()
 	case staple.EventStored:
@@ -159,8 +157,28 @@ func (c *collector) event(e staple.Event) {
 	case staple.EventStoreFailed:
 		c.writes.WithLabelValues("failed").Inc()
 	}
+	if e.Kind == staple.EventFetched || e.Kind == staple.EventUnchanged || e.Kind == staple.EventFailed {
+		c.failed(e.Responder, e.Err)
+	}
 	if e.Duration > 0 {
 		c.duration.WithLabelValues(host(e.Responder)).Observe(e.Duration.Seconds())
+	}
+}
+
+// failed counts what came of each responder that failed in an attempt.
+func (c *collector) failed(responder string, err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && !errors.Is(err, staple.ErrNoIssuer) {
+		for _, err := range joined.Unwrap() {
+			c.failed(responder, err)
+		}
+		return
+	}
+	var re *staple.ResponseError
+	if errors.As(err, &re) && re.Responder != "" && re.Reason != staple.ReasonIssuer {
+		responder = re.Responder
+	}
+	if err != nil {
+		c.attempts.WithLabelValues(host(responder), reason(err)).Inc()
 	}
 }
 

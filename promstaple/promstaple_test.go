@@ -371,6 +371,30 @@ func TestAttempts(t *testing.T) {
 	})
 }
 
+// Where one responder fails and the next one answers, both count.
+func TestSecondAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := ocsptest.NewCA()
+		dead, alive := ca.NewResponder(""), ca.NewResponder("")
+		dead.SetFault(ocsptest.FaultHTTP404)
+		alive.SetDelay(delay)
+		w := newWorld(t, ca, staple.WithHTTPClient(ocsptest.Network(dead, alive)))
+		w.know(ocsptest.Leaf{URLs: []string{dead.URL(), alive.URL()}})
+		alive.SetFault(ocsptest.FaultTryLater)
+		w.know(ocsptest.Leaf{URLs: []string{dead.URL(), alive.URL()}})
+		got := w.scrape(t)["staple_attempts_total"]
+		for series, want := range map[string]float64{
+			"outcome=unexpected HTTP status,responder=" + strings.TrimPrefix(dead.URL(), "http://"):      2,
+			"outcome=fetched,responder=" + strings.TrimPrefix(alive.URL(), "http://"):                    1,
+			"outcome=OCSP error status tryLater,responder=" + strings.TrimPrefix(alive.URL(), "http://"): 1,
+		} {
+			if got[series] != want {
+				t.Errorf("%s: %v, want %v, in %v", series, got[series], want, got)
+			}
+		}
+	})
+}
+
 // shelf is a Store that may fail.
 type shelf struct {
 	mu   sync.Mutex // guards the rest
