@@ -73,6 +73,16 @@ func hashAlgorithm(oid []byte) crypto.Hash {
 	return 0
 }
 
+// hashIndex returns where h is in certIDHashes, of which it is one.
+func hashIndex(h crypto.Hash) int {
+	for n, known := range certIDHashes {
+		if known.hash == h {
+			return n
+		}
+	}
+	return 0
+}
+
 // signatureAlgorithm returns 0 for what is unknown, weak, or has parameters other
 // than those that its RFC prescribes: RFC 4055 sections 3.1 and 5 for RSA, where
 // an absent NULL is to be accepted; RFC 5758 section 3.2 for ECDSA and RFC 8410

@@ -184,12 +184,14 @@ type proof struct {
 	producedAt time.Time
 
 	// limit is the last moment at which the proof is worth anything: the
-	// earliest of nextUpdate (or thisUpdate and maxAge, if absent), the
-	// delegate's notAfter and the leaf's.
+	// earliest of nextUpdate (or thisUpdate and maxAge, if absent), in each
+	// SingleResponse that a client may pick, the delegate's notAfter and the
+	// leaf's.
 	limit time.Time
 
 	basic  *basicResponse
 	single single
+	ends   *single           // the first to end of those that a client may pick
 	signer *x509.Certificate // nil: the issuer
 }
 
@@ -215,7 +217,7 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 	if err := b.checkCerts(sub.issuer); err != nil {
 		return nil, err
 	}
-	s, err := b.find(sub)
+	s, ends, err := b.find(sub)
 	if err != nil {
 		return nil, quoting(raw, err)
 	}
@@ -223,7 +225,7 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 	if err != nil {
 		return nil, err
 	}
-	p := newProof(b, s, signer, sub)
+	p := newProof(b, s, ends, signer, sub)
 	if err := p.check(sub, now, grace); err != nil {
 		return nil, err
 	}
@@ -241,28 +243,56 @@ func quoting(raw []byte, err error) error {
 }
 
 // find returns the SingleResponse for sub. Among several the worst status wins,
-// so that no order of them hides a revocation, then the newest.
-func (b *basicResponse) find(sub *subject) (*single, error) {
-	var found *single
+// so that no order of them hides a revocation, then the newest. ends is the one
+// that limits it.
+func (b *basicResponse) find(sub *subject) (found, ends *single, err error) {
+	var newest [len(certIDHashes)]*single
 	miss := ReasonSerial
 	for rest := b.singles; !rest.Empty(); {
 		var s single
 		if !readSingle(&rest, &s) {
-			return nil, malformed("SingleResponse")
+			return nil, nil, malformed("SingleResponse")
 		}
-		switch r := s.mismatch(sub); {
-		case r != 0:
+		if r := s.mismatch(sub); r != 0 {
 			miss = max(miss, r) // the greater, the closer
-		case s.critical:
-			return nil, refuse(ReasonCriticalExtension, "in the SingleResponse", nil)
-		case found == nil || s.worse(found):
+			continue
+		}
+		if s.critical {
+			return nil, nil, refuse(ReasonCriticalExtension, "in the SingleResponse", nil)
+		}
+		if found == nil || s.worse(found) {
 			found = &s
+		}
+		if n := &newest[hashIndex(s.hash)]; *n == nil || s.succeeds(*n) {
+			*n = &s
 		}
 	}
 	if found == nil {
-		return nil, refuse(miss, fmt.Sprintf("serial %x", sub.serial), nil)
+		return nil, nil, refuse(miss, fmt.Sprintf("serial %x", sub.serial), nil)
 	}
-	return found, nil
+	return found, found.endsFirst(newest[:]), nil
+}
+
+// endsFirst returns which of s and the newest under each hash ends first: there
+// are clients that look theirs up by one hash, and see no other. A revocation
+// stands by itself.
+func (s *single) endsFirst(newest []*single) *single {
+	first := s
+	for _, n := range newest {
+		if n != nil && s.status == ocsp.Good && n.expiry().Before(first.expiry()) {
+			first = n
+		}
+	}
+	return first
+}
+
+// succeeds reports whether s is newer than another under the same hash or, made
+// at the same time, ends earlier.
+func (s *single) succeeds(other *single) bool {
+	if s.thisUpdate.Equal(other.thisUpdate) {
+		return s.expiry().Before(other.expiry())
+	}
+	return s.thisUpdate.After(other.thisUpdate)
 }
 
 // mismatch returns what of s's CertID is not sub's; 0 if nothing.
@@ -289,7 +319,7 @@ func (s *single) worse(than *single) bool {
 	return severity[s.status] > severity[than.status]
 }
 
-func newProof(b *basicResponse, s *single, signer *x509.Certificate, sub *subject) *proof {
+func newProof(b *basicResponse, s, ends *single, signer *x509.Certificate, sub *subject) *proof {
 	p := &proof{
 		status:     s.status,
 		reason:     s.reason,
@@ -297,9 +327,10 @@ func newProof(b *basicResponse, s *single, signer *x509.Certificate, sub *subjec
 		thisUpdate: s.thisUpdate,
 		nextUpdate: s.nextUpdate,
 		producedAt: b.producedAt,
-		limit:      s.expiry(),
+		limit:      ends.expiry(),
 		basic:      b,
 		single:     *s,
+		ends:       ends,
 		signer:     signer,
 	}
 	p.limit = earlier(p.limit, time.Unix(sub.notAfter, 0).UTC())
@@ -315,6 +346,11 @@ func (s *single) expiry() time.Time {
 		return s.thisUpdate.Add(maxAge)
 	}
 	return s.nextUpdate
+}
+
+// backwards: nextUpdate must be after thisUpdate (RFC 6960 section 4.2.2.1).
+func (s *single) backwards() bool {
+	return !s.nextUpdate.IsZero() && !s.nextUpdate.After(s.thisUpdate)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -337,8 +373,10 @@ func (p *proof) check(sub *subject, now time.Time, grace time.Duration) error {
 		return refuse(ReasonProducedAt, stamp(p.producedAt), nil)
 	case p.producedAt.Before(from) || p.producedAt.After(to):
 		return refuse(ReasonProducedAtLeaf, stamp(p.producedAt), nil)
-	case !p.nextUpdate.IsZero() && !p.nextUpdate.After(p.thisUpdate):
+	case p.single.backwards():
 		return refuse(ReasonNextUpdate, stamp(p.nextUpdate), nil)
+	case p.ends.backwards():
+		return refuse(ReasonNextUpdate, stamp(p.ends.nextUpdate), nil)
 	case p.expired(now, grace):
 		return refuse(ReasonExpired, p.expiredDetail(), ErrExpired)
 	case p.status == ocsp.Unknown:
@@ -352,23 +390,23 @@ func (p *proof) check(sub *subject, now time.Time, grace time.Duration) error {
 // section 4.1.2.5). There is no grace for what has no nextUpdate: maxAge is grace
 // enough.
 func (p *proof) expired(now time.Time, grace time.Duration) bool {
-	switch {
-	case p.nextUpdate.IsZero() && now.After(p.single.expiry()):
+	switch next := p.ends.nextUpdate; {
+	case next.IsZero() && now.After(p.ends.expiry()):
 		return true
-	case !p.nextUpdate.IsZero() && grace == 0 && !now.Before(p.nextUpdate):
+	case !next.IsZero() && grace == 0 && !now.Before(next):
 		return true
 	}
 	return now.After(p.limit.Add(grace))
 }
 
 func (p *proof) expiredDetail() string {
-	if p.nextUpdate.IsZero() {
-		return "no nextUpdate, thisUpdate " + stamp(p.thisUpdate)
+	if p.ends.nextUpdate.IsZero() {
+		return "no nextUpdate, thisUpdate " + stamp(p.ends.thisUpdate)
 	}
-	if p.limit.Before(p.nextUpdate) {
+	if p.limit.Before(p.ends.nextUpdate) {
 		return "the certificates that it rests on end " + stamp(p.limit)
 	}
-	return "nextUpdate " + stamp(p.nextUpdate)
+	return "nextUpdate " + stamp(p.ends.nextUpdate)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

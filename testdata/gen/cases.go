@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"time"
@@ -74,13 +75,8 @@ func (f family) vector(c spoiled) *vector {
 		v.Name += "-" + c.name
 	}
 	if c.expected == "good" {
-		limit := check(time.Parse("20060102150405Z", after(3*day)))
+		limit := r.limit()
 		v.Limit = &limit
-		for _, s := range r.singles {
-			if s.nextUpdate == "" {
-				limit = check(time.Parse("20060102150405Z", s.thisUpdate)).AddDate(0, 0, 7)
-			}
-		}
 		for _, id := range []*identity{f.leaf, r.signer} {
 			if id.cert.NotAfter.Before(limit) {
 				limit = id.cert.NotAfter
@@ -88,6 +84,32 @@ func (f family) vector(c spoiled) *vector {
 		}
 	}
 	return v
+}
+
+// limit is when the first ends of the SingleResponses about the leaf that are the
+// newest under their hash.
+func (r *response) limit() (limit time.Time) {
+	newest := map[string]single{}
+	for _, s := range r.singles {
+		was, ok := newest[s.hashOID]
+		if s.hashOID != oidSHA224 && bytes.Equal(s.serial, octets(r.leaf.cert.SerialNumber)) &&
+			(!ok || s.thisUpdate > was.thisUpdate || s.thisUpdate == was.thisUpdate && s.ends().Before(was.ends())) {
+			newest[s.hashOID] = s
+		}
+	}
+	for _, s := range newest {
+		if limit.IsZero() || s.ends().Before(limit) {
+			limit = s.ends()
+		}
+	}
+	return limit
+}
+
+func (s single) ends() time.Time {
+	if s.nextUpdate == "" {
+		return check(time.Parse("20060102150405Z", s.thisUpdate)).AddDate(0, 0, 7)
+	}
+	return check(time.Parse("20060102150405Z", s.nextUpdate))
 }
 
 // reject makes the usual case.

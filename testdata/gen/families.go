@@ -195,6 +195,12 @@ func certIDs() []spoiled {
 func several() []spoiled {
 	two := func(word string) change { return func(r *response) { status(word)(&r.singles[1]) } }
 	first := func(word string) change { return func(r *response) { status(word)(&r.singles[0]) } }
+	dates := func(n int, this, next string) change {
+		return func(r *response) { r.singles[n].thisUpdate, r.singles[n].nextUpdate = this, next }
+	}
+	alike := func(n int, this, next string) change {
+		return func(r *response) { certID(crypto.SHA1, oidSHA1)(&r.singles[1]); dates(n, this, next)(r) }
+	}
 	skipped := func(r *response) { r.singles[0].hash, r.singles[0].hashOID = crypto.SHA224, oidSHA224 }
 	return []spoiled{
 		{"good-revoked", "B3", "revoked", "status revoked", two("revoked")},
@@ -208,12 +214,24 @@ func several() []spoiled {
 			r.singles[0].issuerKey = keyBits(impostor.cert)
 			r.singles[1].serial = octets(other.cert.SerialNumber)
 		}),
-		fine("old-first", "B3", func(r *response) {
-			r.singles[0].thisUpdate, r.singles[0].nextUpdate = before(3*day), before(day)
+		reject("old-first", "B10", isExpired, dates(0, before(3*day), before(day))), // some clients look at one hash alone
+		reject("old-last", "B10", isExpired, dates(1, before(3*day), before(day))),
+		reject("old-open", "B10", isExpired, dates(0, before(8*day), "")),
+		fine("ends-first", "B10", dates(0, before(time.Hour), after(day))),
+		fine("ends-last", "B10", dates(1, before(time.Hour), after(day))),
+		fine("ends-open", "B10", dates(0, before(6*day), "")),
+		fine("one-hash-old-first", "B3", alike(0, before(3*day), before(day))),
+		fine("one-hash-old-last", "B3", alike(1, before(3*day), before(day))),
+		fine("one-hash-ends-first", "B10", alike(0, before(time.Hour), after(day))),
+		fine("one-hash-ends-last", "B10", alike(1, before(time.Hour), after(day))),
+		reject("backwards", "B9", "nextUpdate not after thisUpdate", func(r *response) {
+			dates(0, after(2*time.Minute), after(time.Minute))(r)
+			dates(1, after(3*time.Minute), after(day))(r)
 		}),
-		fine("old-last", "B3", func(r *response) {
-			r.singles[1].thisUpdate, r.singles[1].nextUpdate = before(3*day), before(day)
-		}),
+		{"revoked-old", "B3", "revoked", "status revoked", func(r *response) { // a revocation stands by itself
+			first("revoked")(r)
+			dates(1, before(3*day), before(day))(r)
+		}},
 		fine("other-revoked", "B3", func(r *response) { two("revoked")(r); r.singles[1].serial = octets(other.cert.SerialNumber) }),
 		fine("other-critical", "B11", func(r *response) {
 			r.singles[1].serial = octets(other.cert.SerialNumber)
