@@ -2,6 +2,7 @@ package staple
 
 import (
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"time"
@@ -15,6 +16,9 @@ const (
 	MaxResponse  = maxResponse
 	MaxDelegates = maxDelegates
 	MaxTries     = maxTries
+	MaxIssuers   = maxIssuers
+	MaxStaple    = maxStaple
+	MaxCerts     = maxStapleCerts
 	MaxReason    = Reason(len(reasonText) - 1)
 )
 
@@ -69,6 +73,8 @@ func (s Subject) Check(raw []byte, now time.Time) error {
 
 func MustStaple(leaf *x509.Certificate) bool { return mustStaple(leaf) }
 func NoRevAvail(leaf *x509.Certificate) bool { return noRevAvail(leaf) }
+
+func IssuersOf(cs *tls.ConnectionState) []*x509.Certificate { return issuersOf(cs) }
 
 // ReasonOf is the Reason of the ResponseError in err; 0 if there is none.
 func ReasonOf(err error) Reason {
