@@ -70,6 +70,9 @@ var scripts = []struct {
 	{"a right answer", true, func(w *wire) { w.answer(ocspMedia, w.right) }},
 	{"media type in capitals", true, func(w *wire) { w.answer("Application/OCSP-Response", w.right) }},
 	{"media type with parameters", true, func(w *wire) { w.answer(ocspMedia+"; charset=utf-8; v=1", w.right) }},
+	{"media type with a parameter twice", true, func(w *wire) { w.answer(ocspMedia+" ; a=b; a=c", w.right) }},
+	{"media type with a broken parameter", true, func(w *wire) { w.answer(ocspMedia+`; a="`, w.right) }},
+	{"media type that begins alike", false, func(w *wire) { w.answer(ocspMedia+"s; a=b", w.right) }},
 	{"HTTP/1.0 without length", true, func(w *wire) { w.say("HTTP/1.0 200 OK\r\nContent-Type: %s\r\n\r\n%s", ocspMedia, w.right) }},
 	{"chunks of one byte", true, func(w *wire) {
 		w.say(headOK + "Transfer-Encoding: chunked\r\n\r\n")
