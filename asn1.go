@@ -355,7 +355,8 @@ func readInteger(s, out *cryptobyte.String) bool {
 }
 
 // readTime reads a GeneralizedTime in the one form that RFC 5280 section
-// 4.1.2.5.2 allows, YYYYMMDDHHMMSSZ: no fractions, no other zone.
+// 4.1.2.5.2 allows, YYYYMMDDHHMMSSZ: no fractions, no other zone. Nothing was
+// signed before 1970, and the year 1 would be taken for an absent time.
 func readTime(s *cryptobyte.String, out *time.Time) bool {
 	var v cryptobyte.String
 	if !s.ReadASN1(&v, asn1.GeneralizedTime) || len(v) != len(generalized) {
@@ -363,7 +364,7 @@ func readTime(s *cryptobyte.String, out *time.Time) bool {
 	}
 	t, err := time.Parse(generalized, string(v))
 	*out = t
-	return err == nil
+	return err == nil && t.Unix() >= 0
 }
 
 const generalized = "20060102150405Z"

@@ -75,6 +75,9 @@ func (b *basicResponse) responderText() string {
 }
 
 func (b *basicResponse) verifySignature(signer *x509.Certificate) error {
+	if keyAlgorithm(b.algorithm) != signer.PublicKeyAlgorithm {
+		return refuse(ReasonSignatureAlgorithm, fmt.Sprintf("%v by a key of type %v", b.algorithm, signer.PublicKeyAlgorithm), nil)
+	}
 	if err := signer.CheckSignature(b.algorithm, b.tbs, b.signature); err != nil {
 		return refuse(ReasonSignature, err.Error(), nil)
 	}

@@ -168,6 +168,17 @@ func readHash(s *cryptobyte.String) crypto.Hash {
 	return hashAlgorithm(oid)
 }
 
+// keyAlgorithm returns what keys sign under alg, one that signatureAlgorithm knows.
+func keyAlgorithm(alg x509.SignatureAlgorithm) x509.PublicKeyAlgorithm {
+	switch alg {
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
+		return x509.ECDSA
+	case x509.PureEd25519:
+		return x509.Ed25519
+	}
+	return x509.RSA
+}
+
 // strong reports whether alg may sign a delegate's certificate: what
 // signatureAlgorithm knows, and neither MD2, MD5, SHA-1 nor DSA.
 func strong(alg x509.SignatureAlgorithm) bool {

@@ -310,6 +310,7 @@ func TestNotIssued(t *testing.T) {
 		"direct-on-hold":        "certificateHold since 2030-01-13T12:00:00Z",
 		"direct-revoked":        "unspecified since 2030-01-13T12:00:00Z",
 		"direct-revoked-reason": "keyCompromise since 2030-01-13T12:00:00Z",
+		"direct-revoked-1970":   "keyCompromise since 1970-01-01T00:00:00Z",
 	} {
 		p, err := v.subject(name).Verify(v.response(name), v.Time, 0)
 		if err != nil {

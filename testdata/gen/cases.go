@@ -167,6 +167,9 @@ func status(word string) func(*single) {
 	return func(s *single) { s.status, s.revokedAt = word, before(2*day) }
 }
 
+// labelled names another algorithm than that of the signature.
+func labelled(alg []byte) change { return func(r *response) { r.algorithm = alg } }
+
 func signedAs(alg []byte, h crypto.Hash) change {
 	return func(r *response) { r.algorithm, r.hash = alg, h }
 }

@@ -43,9 +43,18 @@ func families() []family {
 		}},
 		{"rsa", "B14", rsaLeaf, rsaCA, signedAs(algorithm(oidRSA+"\x0b", null), crypto.SHA256), rsaCases()},
 		{"pss", "B14", rsaLeaf, rsaCA, pssSigned(oidSHA256, crypto.SHA256, 32), pssCases()},
-		{"p384", "B14", p384Leaf, p384CA, signedAs(algorithm(oidECDSA384, ""), crypto.SHA384), nil},
+		{"p384", "B14", p384Leaf, p384CA, signedAs(algorithm(oidECDSA384, ""), crypto.SHA384), []spoiled{
+			reject("labelled-ed25519", "B14", badAlgorithm, signedAs(algorithm(oidEd25519, ""), crypto.SHA384)),
+			reject("parameters", "B14", badAlgorithm, signedAs(algorithm(oidECDSA384, null), crypto.SHA384)),
+			reject("sha512-parameters", "B14", badAlgorithm, signedAs(algorithm(oidECDSA512, null), crypto.SHA512)),
+			fine("delegate-sha384", "B14", strongDelegate(p384CA, x509.ECDSAWithSHA384)),
+			fine("delegate-sha512", "B14", strongDelegate(p384CA, x509.ECDSAWithSHA512)),
+		}},
 		{"ed25519", "B14", edLeaf, edCA, signedAs(algorithm(oidEd25519, ""), 0), []spoiled{
 			reject("parameters", "B14", badAlgorithm, signedAs(algorithm(oidEd25519, null), 0)),
+			fine("delegate", "B14", strongDelegate(edCA, x509.PureEd25519)),
+			reject("labelled-ecdsa", "B14", badAlgorithm, labelled(algorithm(oidECDSA256, ""))),
+			reject("labelled-rsa", "B14", badAlgorithm, labelled(algorithm(oidRSA+"\x0b", null))),
 		}},
 	}
 }
@@ -103,6 +112,9 @@ func direct() []spoiled {
 		{"not-issued", "B13", "revoked", "status revoked", one(func(s *single) {
 			s.status, s.revokedAt, s.reason = "revoked", "19700101000000Z", 6
 		})},
+		{"revoked-1970", "B13", "revoked", "status revoked", one(func(s *single) {
+			s.status, s.revokedAt, s.reason = "revoked", "19700101000000Z", 1
+		})},
 		{"on-hold", "B13", "revoked", "status revoked", one(func(s *single) { status("revoked")(s); s.reason = 6 })},
 		{"unknown", "B12", "unknown", isUnknown, one(status("unknown"))},
 		reject("unknown-expired", "B12", isExpired, one(func(s *single) { status("unknown")(s); s.nextUpdate = before(time.Minute) })),
@@ -129,10 +141,14 @@ func structure() []spoiled {
 		reject("time-local", "B2", malformed, one(func(s *single) { s.thisUpdate = "20300115110000" })),
 		reject("time-utctime", "B2", malformed, instead("producedAt", string(tlv(asn1.UTCTime, []byte("300115110000Z"))))),
 		reject("produced-at-zone", "B2", malformed, func(r *response) { r.producedAt = "20300115110000+0000" }),
+		reject("next-update-zero", "B2", malformed, one(func(s *single) { s.nextUpdate = "00010101000000Z" })),
+		reject("next-update-1969", "B2", malformed, one(func(s *single) { s.nextUpdate = "19691231235959Z" })),
 		reject("next-update-zone", "B2", malformed, one(func(s *single) { s.nextUpdate = "20300118120000+0000" })),
 		reject("certs-not-certs", "B2", malformed, func(r *response) { by(ca, other)(r); r.der = map[string]string{"cert": "\x30\x03\x02\x01\x00"} }),
 		reject("single-not-sequence", "B2", malformed, instead("SingleResponse", null)),
 		reject("after-the-end", "B2", malformed, junk("")),
+		reject("junk-without-certs", "B2", malformed, junk("BasicOCSPResponse")),
+		reject("junk-in-key-hash", "B2", malformed, func(r *response) { r.responder = byKey(ca); junk("responderID")(r) }),
 	}
 }
 
@@ -339,11 +355,29 @@ func rsaCases() []spoiled {
 		reject("sha1", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x05", null), crypto.SHA1)),
 		reject("md5", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x04", null), crypto.MD5)),
 		reject("parameters", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x0b", "\x02\x01\x00"), crypto.SHA256)),
+		reject("sha384-parameters", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x0c", "\x02\x01\x00"), crypto.SHA384)),
+		reject("sha512-parameters", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x0d", "\x30\x00"), crypto.SHA512)),
+		reject("null-filled", "B14", badAlgorithm, signedAs(algorithm(oidRSA+"\x0b", "\x05\x01\x00"), crypto.SHA256)),
+		fine("delegate", "B14", strongDelegate(rsaCA, x509.SHA256WithRSA)),
+		fine("delegate-sha384", "B14", strongDelegate(rsaCA, x509.SHA384WithRSA)),
+		fine("delegate-sha512", "B14", strongDelegate(rsaCA, x509.SHA512WithRSA)),
+		fine("delegate-pss", "B14", strongDelegate(rsaCA, x509.SHA256WithRSAPSS)),
+		fine("delegate-pss-sha384", "B14", strongDelegate(rsaCA, x509.SHA384WithRSAPSS)),
+		fine("delegate-pss-sha512", "B14", strongDelegate(rsaCA, x509.SHA512WithRSAPSS)),
 		reject("delegate-sha1", "B14", "delegate signed under an unsupported or weak algorithm", func(r *response) {
 			by(old, old)(r)
 			r.algorithm = algorithm(oidECDSA256, "")
 		}),
-		reject("labelled-ecdsa", "B14", badSignature, signedAs(algorithm(oidECDSA256, ""), crypto.SHA256)),
+		reject("labelled-ecdsa", "B14", badAlgorithm, signedAs(algorithm(oidECDSA256, ""), crypto.SHA256)),
+	}
+}
+
+// strongDelegate has a delegate sign whose certificate is signed under alg.
+func strongDelegate(ca *identity, alg x509.SignatureAlgorithm) change {
+	id := issue(ca, "", "delegate", p256(), all(isDelegate, func(c *x509.Certificate) { c.SignatureAlgorithm = alg }))
+	return func(r *response) {
+		by(id, id)(r)
+		r.algorithm, r.hash, r.sign = algorithm(oidECDSA256, ""), crypto.SHA256, nil
 	}
 }
 
@@ -357,6 +391,9 @@ func pssSigned(oidHash string, h crypto.Hash, salt int) change {
 func pssCases() []spoiled {
 	params := func(p string) change { return func(r *response) { r.algorithm = algorithm(oidRSA+"\x0a", p) } }
 	right := pss(oidSHA256, oidSHA256, 32)
+	mgf := func(hash string) string { return string(algorithm(oidMGF1, hash)) }
+	sha256, sha256Odd := string(algorithm(oidSHA256, null)), string(algorithm(oidSHA256, "\x02\x01\x00"))
+	mgf1, salt := mgf(sha256), "\x02\x01\x20"
 	trailer := string(tlv(sequence, append(inside([]byte(right)), tlv(explicit(3), []byte{2, 1, 1})...)))
 	return []spoiled{
 		fine("sha384", "B14", pssSigned(oidSHA384, crypto.SHA384, 48)),
@@ -372,6 +409,15 @@ func pssCases() []spoiled {
 		reject("mgf", "B14", badAlgorithm, params(strings.Replace(right, oidMGF1, oidRSA+"\x09", 1))),
 		reject("mgf-hash", "B14", badAlgorithm, params(pss(oidSHA256, oidSHA1, 32))),
 		reject("trailer", "B14", badAlgorithm, params(trailer)),
+		reject("junk-after", "B14", malformed, params(right+null)),
+		reject("junk-inside", "B14", badAlgorithm, params(pssParts(null, sha256, mgf1, salt))),
+		reject("junk-in-hash", "B14", badAlgorithm, params(pssParts("", sha256+null, mgf1, salt))),
+		reject("junk-in-mgf", "B14", badAlgorithm, params(pssParts("", sha256, mgf1+null, salt))),
+		reject("junk-in-mgf-parameters", "B14", badAlgorithm, params(pssParts("", sha256, string(algorithm(oidMGF1, sha256+null)), salt))),
+		reject("junk-in-mgf-hash", "B14", badAlgorithm, params(pssParts("", sha256, mgf(sha256Odd), salt))),
+		reject("junk-in-salt", "B14", badAlgorithm, params(pssParts("", sha256, mgf1, salt+null))),
+		reject("hash-parameters", "B14", badAlgorithm, params(pssParts("", sha256Odd, mgf1, salt))),
+		fine("hash-parameters-absent", "B14", params(pssParts("", string(algorithm(oidSHA256, "")), mgf(string(algorithm(oidSHA256, ""))), salt))),
 		reject("pkcs1", "B4", badSignature, func(r *response) {
 			r.sign = func(key crypto.Signer, tbs []byte) []byte {
 				return check(rsa.SignPKCS1v15(nil, key.(*rsa.PrivateKey), crypto.SHA256, digest(crypto.SHA256, tbs)))

@@ -243,6 +243,13 @@ func pss(hash, mgfHash string, salt int) string {
 		tlv(explicit(2), b.BytesOrPanic()))))
 }
 
+// pssParts encodes RSASSA-PSS-params from what is in its explicit tags, and what
+// follows them.
+func pssParts(junk, hash, mgf, salt string) string {
+	return string(tlv(sequence, join(tlv(explicit(0), []byte(hash)), tlv(explicit(1), []byte(mgf)),
+		tlv(explicit(2), []byte(salt)), []byte(junk))))
+}
+
 func join(parts ...[]byte) (all []byte) {
 	for _, p := range parts {
 		all = append(all, p...)
