@@ -304,8 +304,8 @@ type revokedError struct {
 
 func (e *revokedError) Error() string {
 	if b, err := parseResponse(e.raw); err == nil && e.sub.issuer != nil {
-		if s, err := b.find(&e.sub); err == nil {
-			return newProof(b, s, nil, &e.sub).revocation()
+		if s, ends, err := b.find(&e.sub); err == nil {
+			return newProof(b, s, ends, nil, &e.sub).revocation()
 		}
 	}
 	return bare(ErrRevoked)
