@@ -195,7 +195,7 @@ func TestDelegateRenewed(t *testing.T) {
 			}
 		}
 		s, cert := stapler(t, ca), ca.Issue(ocsptest.Leaf{})
-		ca.Responder.SetEdit(by(12*time.Hour))
+		ca.Responder.SetEdit(by(12 * time.Hour))
 		if err := s.Prefetch(context.Background(), cert); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestDelegateRenewed(t *testing.T) {
 		if len(long) <= len(short) {
 			t.Errorf("%d bytes after %d: the renewed certificate's are not taken", len(long), len(short))
 		}
-		ca.Responder.SetEdit(by(12*time.Hour))
+		ca.Responder.SetEdit(by(12 * time.Hour))
 		time.Sleep(2 * time.Hour)
 		if !bytes.Equal(s.Staple(cert).OCSPStaple, long) {
 			t.Error("the one that ends sooner replaced the other")
