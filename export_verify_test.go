@@ -76,6 +76,8 @@ func NoRevAvail(leaf *x509.Certificate) bool { return noRevAvail(leaf) }
 
 func IssuersOf(cs *tls.ConnectionState) []*x509.Certificate { return issuersOf(cs) }
 
+func SoundCertificate(der []byte) bool { return soundCertificate(der) }
+
 // ReasonOf is the Reason of the ResponseError in err; 0 if there is none.
 func ReasonOf(err error) Reason {
 	if e, ok := errors.AsType[*ResponseError](err); ok {
