@@ -263,6 +263,21 @@ func (c *cache) aliasLocked(e *entry, der []byte) {
 	c.byAddr.addLocked(r)
 }
 
+// nominateLocked makes raw, which a source had set, a candidate, and reports
+// whether it is one that was not judged yet. A source that reads its files anew
+// each time brings the same bytes elsewhere.
+func (c *cache) nominateLocked(e *entry, raw []byte) bool {
+	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > maxResponse {
+		return false
+	}
+	m, id := e.also(), c.hash(raw)
+	if m.nominated == id {
+		return false
+	}
+	m.nominated, m.candidate = id, raw
+	return true
+}
+
 func (c *cache) addLocked(e *entry) {
 	e.of = e
 	c.byID.addLocked(&e.ref)

@@ -189,7 +189,8 @@ const (
 	// ReasonContentType: a media type other than application/ocsp-response
 	// (RFC 6960 appendix A.2).
 	ReasonContentType
-	// ReasonTooLarge: more than 128 KiB.
+	// ReasonTooLarge: more than 128 KiB; or good, and more than TLS clients take
+	// as a staple: 16 KiB, or 8 certificates.
 	ReasonTooLarge
 	// ReasonTruncated: the answer ended before its announced length.
 	ReasonTruncated

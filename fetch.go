@@ -78,6 +78,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	now := s.nanos()
 	e := &entry{ref: ref{der: der}, id: id, alarm: never}
 	e.more = &rare{learned: now, chain: cert.Certificate[1:]}
+	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
 	e.held.Store(&held{state: StatePending})
 	e.cold.Store(true)
 	e.seen.Store(hourOf(now))

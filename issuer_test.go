@@ -108,6 +108,7 @@ func TestChainIsLookedAtOnce(t *testing.T) {
 			s.Staple(anew(t, wrong))
 			time.Sleep(time.Minute)
 		}
+		synctest.Wait()
 		if failed < 12 || failed > 30 {
 			t.Errorf("%d attempts in 16 hours, want those of retries that grow to 2 hours", failed)
 		}

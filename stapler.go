@@ -290,21 +290,12 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 
 // nominate has the staple that the source set judged, once.
 func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
-	if len(cert.OCSPStaple) == 0 {
-		return
-	}
-	p := &cert.OCSPStaple[0]
-	if e.judged.Load() == p || len(cert.OCSPStaple) > maxResponse {
+	if len(cert.OCSPStaple) == 0 || e.judged.Load() == &cert.OCSPStaple[0] {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.judged.Swap(p) == p {
-		return
-	}
-	// A source that reads its files anew each time brings the same bytes elsewhere.
-	if m, id := e.also(), s.cache.hash(cert.OCSPStaple); m.nominated != id {
-		m.nominated, m.candidate = id, cert.OCSPStaple
+	if s.cache.nominateLocked(e, cert.OCSPStaple) {
 		s.workLocked(e, true)
 	}
 }
