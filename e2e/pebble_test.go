@@ -56,7 +56,8 @@ func startPebble(t *testing.T, tlsPort int) *pebble {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, management := freeAddr(t), freeAddr(t)
+	dns := startDNS(t)
+	acme, management := freeAddrs(t)
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": acme, "managementListenAddress": management, "tlsPort": tlsPort, "httpPort": 1,
 		"certificate":      writePEM(t, dir, "cert.pem", "CERTIFICATE", cert.Certificate...),
@@ -76,7 +77,7 @@ func startPebble(t *testing.T, tlsPort int) *pebble {
 
 	p := &pebble{directory: "https://" + acme + "/dir", management: "https://" + management, roots: x509.NewCertPool()}
 	p.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: own.Pool()}}}
-	p.run(t, exec.Command(program, "-config", file, "-dnsserver", startDNS(t)))
+	p.run(t, exec.Command(program, "-config", file, "-dnsserver", dns))
 	ca := p.authority(t, "http://"+l.Addr().String())
 	p.responder = ca.Responder
 	p.responder.SetHook(func(_ http.ResponseWriter, _ *http.Request, serial *big.Int) bool {
@@ -203,15 +204,20 @@ func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// freeAddr returns an address for a process that can't choose one itself.
-func freeAddr(t *testing.T) string {
+// freeAddrs returns two addresses for a process that can't choose its own. What
+// has the system choose a port must listen already: it may be given one of these.
+func freeAddrs(t *testing.T) (a, b string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var addrs [2]string
+	for i := range addrs {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addrs[i] = l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addrs[0], addrs[1]
 }
 
 // startDNS runs a DNS server for which every host is this one.
