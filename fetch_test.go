@@ -1,6 +1,7 @@
 package staple_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -460,4 +461,23 @@ func TestHangingTransport(t *testing.T) {
 		}
 		close(free)
 	})
+}
+
+// REQ A6, REQ A7: a URL of 255 bytes is asked by GET, one of 256 is not.
+func TestLongestGETURL(t *testing.T) {
+	der := bytes.Repeat([]byte{0xff}, 45) // all of its base64 is "/", which is escaped
+	for _, c := range []struct {
+		host string
+		size int
+		want bool
+	}{{"", 0, true}, {"http://a.example", 255, true}, {"http://a.example", 256, false}} {
+		responder := c.host
+		if c.size > 0 {
+			responder += "/" + strings.Repeat("x", c.size-len(c.host)-2-3*60)
+		}
+		u, ok := staple.GetURL(responder, der)
+		if ok != c.want || c.size > 0 && len(u) != c.size {
+			t.Errorf("%d bytes: %v, want %v", len(u), ok, c.want)
+		}
+	}
 }

@@ -62,6 +62,31 @@ func TestIssuerIsFound(t *testing.T) {
 	})
 }
 
+// REQ A5: a certificate that did not sign the leaf is not its issuer, wherever it
+// comes from: nobody is asked on its word.
+func TestDownloadedIssuerSignedNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		impostor := ocsptest.NewCA(ocsptest.Options{Name: ca.Cert.Subject.CommonName})
+		asked := 0
+		client := &http.Client{Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+			if strings.Contains(req.URL.Path, "issuer.") {
+				return impostor.Responder.RoundTrip(req)
+			}
+			asked++
+			return ca.Responder.RoundTrip(req)
+		})}
+		cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{impostor.Responder.IssuerURL("der")}})
+		s := stapler(t, ca, staple.WithHTTPClient(client))
+		err := s.Prefetch(context.Background(), cert)
+		if !errors.Is(err, staple.ErrNoIssuer) || reason(err) != staple.ReasonIssuer {
+			t.Errorf("got %v, want ErrNoIssuer for %v", err, staple.ReasonIssuer)
+		}
+		if asked > 0 || stapled(t, s, ca, cert) {
+			t.Errorf("%d requests about the impostor's certificate", asked)
+		}
+	})
+}
+
 // A chain that is completed later is looked at when it is met, wherever that
 // is, also where another attempt is due some time: what waits gets its response.
 func TestIssuerComesWithAnotherChain(t *testing.T) {
