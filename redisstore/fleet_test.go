@@ -1,9 +1,11 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,9 +31,23 @@ func stapler(t *testing.T, n *node, rt http.RoundTripper, opts ...staple.Option)
 	return s
 }
 
+// warnings counts what is logged of a store that did not answer in time. Who
+// says so asks without it for a while.
+type warnings struct{ atomic.Int32 }
+
+func (w *warnings) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("store is slow")) {
+		w.Add(1)
+	}
+	return len(line), nil
+}
+
 // REQ E5: 50 Staplers that share a Redis refresh 20 times and ask 21 times at
 // most, whether the responder has news each time, says 304, or sends the same
 // bytes again. The first is asked for 20 times what it takes to be due.
+//
+// That holds while Redis answers in time, which it may not on a busy machine: the
+// test of this name in the root package has the same in virtual time.
 func TestFleetAsksOnce(t *testing.T) {
 	for name, prepare := range map[string]func(r *ocsptest.Responder){
 		"news":       func(*ocsptest.Responder) {},
@@ -48,9 +64,11 @@ func TestFleetAsksOnce(t *testing.T) {
 			cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
 			const ttl, refreshes = 500 * time.Millisecond, 20
 			var fleet []*staple.Stapler
+			var slow warnings
+			log := staple.WithLogger(slog.New(slog.NewTextHandler(&slow, nil)))
 			begun := time.Now()
 			for range 50 {
-				s := stapler(t, n, ca.Responder, staple.WithTTL(ttl))
+				s := stapler(t, n, ca.Responder, staple.WithTTL(ttl), log)
 				if err := s.Prefetch(t.Context(), cert); err != nil {
 					t.Fatal(err)
 				}
@@ -66,7 +84,7 @@ func TestFleetAsksOnce(t *testing.T) {
 			})
 			// A refresh comes three quarters of a TTL after the one before at the
 			// earliest: more requests than that had more than one who asked.
-			if got := time.Since(begun); got < refreshes*ttl*3/4 {
+			if got := time.Since(begun); got < refreshes*ttl*3/4 && slow.Load() == 0 {
 				t.Errorf("%d requests in %v: some were made twice", ca.Responder.Requests(), got)
 			}
 			if news := name == "news"; !news && ca.Responder.Requests() == 0 {
@@ -76,7 +94,7 @@ func TestFleetAsksOnce(t *testing.T) {
 			for _, s := range fleet {
 				eventually(t, "everyone has it", func() bool { return s.Status()[0].LastSuccess.After(begun.Add(ttl)) })
 			}
-			t.Logf("%d requests in %v", last, time.Since(begun).Round(time.Millisecond))
+			t.Logf("%d requests in %v, Redis slow for %d", last, time.Since(begun).Round(time.Millisecond), slow.Load())
 		})
 	}
 }
