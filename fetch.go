@@ -300,7 +300,9 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 	e.backoff, e.flags.vain = 0, false
 	e.cold.Store(false)
 	h := e.held.Load()
-	e.dueAt(h.byExpiry(max(h.refreshAt(s.opts.ttl, e.evenLocked()), now+int64(minGap)), now))
+	from, to := h.refreshBetween(s.opts.ttl)
+	from = max(from, now+int64(minGap))
+	e.dueAt(h.byExpiry(e.planLocked(from, max(to, from), now), now))
 	s.cache.queueLocked(e)
 	e.trimLocked(now)
 	s.settleLocked(e)

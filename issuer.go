@@ -8,7 +8,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"weak"
@@ -218,7 +217,7 @@ func (s *Stapler) routeOfLocked(urls []string) *route {
 	}
 	rt := &route{}
 	for _, u := range urls {
-		r := s.responders.put(u, &responder{url: u, phase: rand.Uint64()})
+		r := s.responders.put(u, &responder{url: u})
 		r.shared = r.shared || len(urls) > 1
 		rt.responders = append(rt.responders, r)
 	}

@@ -3,7 +3,6 @@ package staple
 import (
 	"container/heap"
 	"errors"
-	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -16,6 +15,8 @@ const (
 	// its breaker to open: a few that nobody can get a response for, in the
 	// midst of others, say nothing about it. One that fails again does not count.
 	breakAfter = 5
+	// maxPlanned is how many planned requests are kept apart.
+	maxPlanned = 64
 )
 
 // responder is one OCSP responder, known by its URL. Everything but url is
@@ -47,39 +48,49 @@ type responder struct {
 	postTried  int64 // Unix ns: GET was refused, and POST too
 	otherUntil int64 // Unix ns: the other CertID hash was answered, the first not
 
-	phase uint64     // of even: where it starts
-	steps [16]uint64 // of even
+	planned []int64 // Unix ns: the last times that planLocked chose, a ring
+	oldest  int     // in planned
 }
 
 // route is an ordered set of responders, shared by certificates.
 type route struct{ responders []*responder }
 
-// even returns the next of a sequence in [0, 1) that is even however much of it
-// is taken, as steps of the golden ratio are. Random numbers are not: of 33
-// certificates whose responses were signed together, and that spread over four
-// hours, twice as many as in the mean fall into one hour now and then. Refreshes
-// of one kind, of responses that last about as long, have one sequence: what two
-// kinds take in turns is even for neither.
-func (r *responder) even(h *held) float64 {
-	kind := bits.Len32(h.lasts) % (len(r.steps) / 2)
-	if _, renews := h.succession(); renews {
-		kind += len(r.steps) / 2
+// planLocked chooses when in a span to ask r, as far from what it chose last, and
+// is ahead, as a few random times allow. Random alone clumps: of 33 certificates whose
+// responses were signed together, and that spread over four hours, twice as many
+// as in the mean fall into one hour now and then. So does a sequence that is
+// even by itself, once it is added to the times that it led to the last time.
+func (r *responder) planLocked(from, to, now int64) int64 {
+	at, apart := from, int64(-1)
+	for range 8 {
+		t, nearest := from+rand.Int64N(to-from+1), int64(never)
+		for _, other := range r.planned {
+			if other > now {
+				nearest = min(nearest, max(t-other, other-t))
+			}
+		}
+		if nearest > apart {
+			at, apart = t, nearest
+		}
 	}
-	r.steps[kind] += 0x9E3779B97F4A7C15
-	return float64((r.phase+r.steps[kind])>>11) / (1 << 53)
+	if len(r.planned) < maxPlanned {
+		r.planned = append(r.planned, at)
+	} else {
+		r.planned[r.oldest] = at
+		r.oldest = (r.oldest + 1) % maxPlanned
+	}
+	return at
 }
 
-// evenLocked returns the next of the sequence of the responder that is asked
-// about e next.
-func (e *entry) evenLocked() float64 {
-	h := e.held.Load()
+// planLocked chooses when in a span to ask about e.
+func (e *entry) planLocked(from, to, now int64) int64 {
 	switch {
 	case e.best != nil:
-		return e.best.even(h)
+		return e.best.planLocked(from, to, now)
 	case e.route != nil && len(e.route.responders) > 0:
-		return e.route.responders[0].even(h)
+		return e.route.responders[0].planLocked(from, to, now)
 	}
-	return rand.Float64()
+	return to
 }
 
 // urgency is a heap of entries by deadline. An entry is in one at most.

@@ -199,12 +199,7 @@ func smear(h *held, due, now int64) int64 {
 }
 
 // jitter returns d less a random part of up to share of it.
-func jitter(d int64, share float64) int64 { return less(d, share, rand.Float64()) }
-
-// less returns d less share of it, times random in [0, 1).
-func less(d int64, share, random float64) int64 {
-	return d - int64(float64(d)*share*random)
-}
+func jitter(d int64, share float64) int64 { return d - int64(float64(d)*share*rand.Float64()) }
 
 // clamp returns d within [lo, hi].
 func clamp(d, lo, hi time.Duration) int64 { return int64(min(max(d, lo), hi)) }
@@ -227,33 +222,43 @@ func (h *held) succession() (hint int64, renews bool) {
 	return hint, hint > 0 && half <= length/4
 }
 
-// refreshAt returns when to ask again for h after a success: after the TTL, or
-// the responder's max-age where that is longer, but at half of the validity at
-// the latest. A part less, random in [0, 1), lets certificates drift apart that
-// were loaded together: a quarter, or a half of what half-life leaves. That may
-// cut max-age short where it is as long as half of the validity, as it is where
-// responses are signed in advance.
+// refreshBetween returns the span in which to ask again for h after a success:
+// after the TTL, or the responder's max-age where that is longer, but at half of
+// the validity at the latest. It begins a quarter before that, or a half where
+// half-life is what ends it: certificates that were loaded together have to drift
+// apart. That may cut max-age short where it is as long as half of the validity,
+// as it is where responses are signed in advance.
 //
 // Who asked in the half before half-life has made that refresh. What comes next
 // should bring the successor, which is signed about now: at the end of max-age,
 // or soon after, not for all at once. Past half-life the responder still hands
 // out what we hold, and is asked more often as the end comes nearer.
-func (h *held) refreshAt(ttl time.Duration, random float64) int64 {
+func (h *held) refreshBetween(ttl time.Duration) (from, to int64) {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
 	hint, renews := h.succession()
-	least := clamp(time.Duration(length/64), minGap, min(max(ttl/2, minGap), time.Minute))
 	maxAge := int64(h.maxAge) * int64(time.Second)
 	gap := max(int64(ttl), maxAge+maxAge/3)
 	switch {
 	case renews:
-		return h.checked + max(hint+less(length/11, 1, random), least)
+		from, to = hint, hint+length/11
 	case half <= length/8:
-		return h.checked + max(less(min((h.until-h.checked)/8, int64(ttl)), 0.25, random), least)
+		to = min((h.until-h.checked)/8, int64(ttl))
+		from = to - to/4
 	case gap > half && hint > half/2:
-		return h.checked + max(less(half, 0.5, random), least)
+		from, to = half-half/2, half-half/8 // not just before the next
+	default:
+		to = min(gap, half)
+		from = to - to/4
 	}
-	return h.checked + max(less(min(gap, half), 0.25, random), least)
+	least := clamp(time.Duration(length/64), minGap, min(max(ttl/2, minGap), time.Minute))
+	return h.checked + max(from, least), h.checked + max(to, least)
+}
+
+// fresh reports whether h need not be asked for yet.
+func (h *held) fresh(ttl time.Duration, now int64) bool {
+	_, to := h.refreshBetween(ttl)
+	return to > now
 }
 
 // retryAfter returns how long to wait after a failure: exponential in the

@@ -182,6 +182,27 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+// REQ E1: certificates whose responses were signed together drift apart, and do
+// not meet again: after the first time an hour sees little more than twice the
+// mean, of 7.6. Random times alone make it 21 to 30.
+func TestDriftApart(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetValidity(2 * day)
+		ca.Responder.SetPresign(true)
+		s := stapler(t, ca)
+		mustFetch(t, s, leaves(ca, 100)...)
+		time.Sleep(36 * time.Hour)
+		for hour := range 14 * 24 {
+			ca.Responder.ResetCounts()
+			time.Sleep(time.Hour)
+			if got := ca.Responder.Requests(); got > 20 {
+				t.Errorf("%d requests in hour %d", got, hour)
+			}
+		}
+	})
+}
+
 // REQ E4, REQ E7: retries grow, then tighten as expiry nears, and are never a busy
 // loop; after that they grow to hours. The staple goes at nextUpdate, to the
 // moment, and comes back without a restart.

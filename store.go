@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -139,7 +138,7 @@ func (s *Stapler) load(e *entry) (done bool) {
 	news := s.acceptLocked(e, a, err, now)
 	if h := e.held.Load(); errors.Is(err, errUnread) && !h.current(now) {
 		s.rereadLocked(e)
-	} else if done = news && h.refreshAt(s.opts.ttl, rand.Float64()) > now; done {
+	} else if done = news && h.fresh(s.opts.ttl, now); done {
 		s.finishLocked(e, now)
 	}
 	if first && !done {
@@ -308,7 +307,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 		s.settleLocked(e)
 		s.cache.queueLocked(e)
 		s.moveLocked(e)
-	case e.held.Load().refreshAt(s.opts.ttl, rand.Float64()) > now:
+	case e.held.Load().fresh(s.opts.ttl, now):
 		e.unqueue() // it stood by
 		s.finishLocked(e, now)
 	default:
