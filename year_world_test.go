@@ -59,13 +59,14 @@ type host struct {
 	bySerial map[string]*class
 	outages  []outageSpan
 	perHour  map[int]int
+	probes   int // requests in outages
 }
 
 type class struct {
 	validity  time.Duration
 	responder *ocsptest.Responder
 	sites     int
-	requests  int
+	requests  int // but for those in outages
 }
 
 type outageSpan struct {
@@ -181,12 +182,12 @@ func (h *host) answer(req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	h.mu.Lock()
 	c := h.bySerial[serial]
-	c.requests++
 	h.perHour[h.w.hour(now)]++
 	fault := ocsptest.FaultNone
 	if o, on := h.out(now); on {
 		fault = o.fault
-	} else if !h.w.calm && h.faults.IntN(100) == 0 {
+		h.probes++
+	} else if c.requests++; !h.w.calm && h.faults.IntN(100) == 0 {
 		fault = singleFaults[h.faults.IntN(len(singleFaults))]
 	}
 	c.responder.Script(fault)
