@@ -98,7 +98,7 @@ func (e *entry) also() *rare {
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.warned == 0 && now > m.otherAt+int64(time.Hour) {
+		m.warned == 0 && !recent(m.otherAt, now, time.Hour) {
 		e.more = nil
 	}
 }

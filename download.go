@@ -69,13 +69,9 @@ const (
 type download struct {
 	is  *issuer
 	err error
-	at  int64 // Unix ns
-	gap int64 // how long it is not asked again
+	at  int64         // Unix ns
+	gap time.Duration // how long it is not asked again: retries of one certificate are further apart, those of a thousand are not
 }
-
-// recent reports whether the URL need not be asked again. Retries of one
-// certificate are further apart; those of a thousand are not.
-func (d download) recent(now int64) bool { return now >= d.at && now < d.at+d.gap }
 
 // issuerAt returns the certificate at u. Certificates of one issuer share the
 // download, and what came of it.
@@ -105,7 +101,7 @@ func (s *Stapler) issuerAt(ctx context.Context, u string) (*issuer, error) {
 func (s *Stapler) recall(u string) (*issuer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.downloads[u]; d.recent(s.nanos()) {
+	if d := s.downloads[u]; recent(d.at, s.nanos(), d.gap) {
 		return d.is, d.err
 	}
 	return nil, nil
@@ -117,9 +113,9 @@ func (s *Stapler) remember(u string, is *issuer, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, d := s.nanos(), s.downloads[u]
-	gap := int64(500 * time.Millisecond)
-	if now >= d.at && now < d.at+10*int64(maxRecall) {
-		gap = clamp(2*time.Duration(d.gap), time.Duration(gap), maxRecall)
+	gap := 500 * time.Millisecond
+	if recent(d.at, now, 10*maxRecall) {
+		gap = min(max(2*d.gap, gap), maxRecall)
 	}
 	if s.downloads == nil {
 		s.downloads = make(map[string]download)

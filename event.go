@@ -18,6 +18,8 @@ const (
 
 	// maxNotices is how many events and log records may wait for slow code.
 	maxNotices = 1024
+	// warnEach is how often an operator is told the same.
+	warnEach = 24 * time.Hour
 )
 
 // An EventKind says what happened.
@@ -141,7 +143,7 @@ func (s *Stapler) wordLocked(n *notice) {
 	n.level, n.msg = slogDebug, "OCSP event"
 	loud := func(level slog.Level, msg string) {
 		n.msg = msg
-		if last := e.rare().warned; last == 0 || now-last >= int64(24*time.Hour) || now < last || n.kind == EventExpired {
+		if !recent(e.rare().warned, now, warnEach) || n.kind == EventExpired {
 			n.level, e.also().warned = level, now
 		}
 	}

@@ -186,7 +186,7 @@ func (s *Stapler) complain(what, msg string, err error, args ...any) {
 	now, level := s.nanos(), slogError
 	t := &s.track
 	t.mu.Lock()
-	if last, ok := t.told[what]; ok && now >= last && now-last < int64(24*time.Hour) {
+	if recent(t.told[what], now, warnEach) {
 		level = slogDebug
 	} else {
 		if t.told == nil {

@@ -110,7 +110,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	s.mu.Lock()
 	now := s.nanos()
 	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r, post: now < r.postUntil,
-		mayPost: !recent(r.postTried, now)}
+		mayPost: !recent(r.postTried, now, time.Hour)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
 		second = crypto.SHA1
@@ -119,7 +119,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	if swapped {
 		first, second = second, first
 	}
-	again := !recent(e.rare().otherAt, now)
+	again := !recent(e.rare().otherAt, now, time.Hour)
 	s.mu.Unlock()
 
 	a, err := q.ask(ctx, first)
@@ -140,10 +140,6 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	}
 	return b, nil
 }
-
-// recent reports whether at is within the hour before now: what is ahead was
-// noted by a clock that was set back since.
-func recent(at, now int64) bool { return at <= now && now-at <= int64(time.Hour) }
 
 // refusesHash reports whether err may be about the hash in the CertID.
 func refusesHash(err error) bool {

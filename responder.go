@@ -344,7 +344,7 @@ func (s *Stapler) openLocked(r *responder, e *entry, now int64) {
 	r.open, r.gap = true, 0
 	r.probeLocked(e, retryHint(r.err), now)
 	level := slogDebug
-	if r.warned == 0 || now < r.warned || now-r.warned >= int64(24*time.Hour) {
+	if !recent(r.warned, now, warnEach) {
 		level, r.warned = slogWarn, now
 	}
 	s.log(level, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it", "responder", r.url,

@@ -59,6 +59,10 @@ func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
 // hourOf returns a time in ns as one in hours.
 func hourOf(now int64) int32 { return int32(now / int64(time.Hour)) }
 
+// recent reports whether at, in Unix ns, is less than span before now: what is
+// ahead was noted by a clock that was set back since.
+func recent(at, now int64, span time.Duration) bool { return at <= now && now-at < int64(span) }
+
 // wall returns a time in Unix seconds as one in ns, where that has an end:
 // private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
 func wall(sec int64) int64 {

@@ -363,7 +363,7 @@ func (s *Stapler) storeFailed(op string, ctx context.Context, err error) {
 // storeLevelLocked returns how loudly to say that the store fails: once a day,
 // whatever fails in it and for however many certificates.
 func (s *Stapler) storeLevelLocked(now int64) slog.Level {
-	if s.storeWarned != 0 && now >= s.storeWarned && now-s.storeWarned < int64(24*time.Hour) {
+	if recent(s.storeWarned, now, warnEach) {
 		return slogDebug
 	}
 	s.storeWarned = now
