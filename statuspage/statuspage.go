@@ -59,6 +59,10 @@ func handler(status func() []staple.Status) http.Handler {
 //
 // Before a GetCertificate source has had its first handshake nothing is known of
 // it, and that is ready: see [staple.Stapler.Ready].
+//
+// It is a gate before a process takes its first traffic, and an alert after
+// that. As a liveness probe it would make an outage of the CA's responder one of
+// the site: servers that run serve every certificate, stapled or not.
 func Health(s *staple.Stapler) http.Handler {
 	return reading(func(w http.ResponseWriter, r *http.Request) {
 		reasons := reasons(s.Ready())
