@@ -187,7 +187,7 @@ func readSingle(s *cryptobyte.String, out *single) bool {
 		readStatus(&body, out) &&
 		readTime(&body, &out.thisUpdate) &&
 		readNextUpdate(&body, &out.nextUpdate) &&
-		readSingleExtensions(&body, out) &&
+		readExtensions(&body, &out.extensions, &out.critical) &&
 		body.Empty()
 }
 
@@ -243,10 +243,6 @@ func readNextUpdate(s *cryptobyte.String, out *time.Time) bool {
 		return false
 	}
 	return !present || readTime(&explicit, out) && explicit.Empty()
-}
-
-func readSingleExtensions(s *cryptobyte.String, out *single) bool {
-	return readExtensions(s, &out.extensions, &out.critical)
 }
 
 // readExtensions reads optional Extensions under an explicit [1]; critical is set

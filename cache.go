@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -24,6 +25,8 @@ const (
 	// and once it was replaced it would stand in the way of Ready.
 	idleLife    = 7 * 24 * time.Hour
 	revokedLife = 24 * time.Hour
+	// maxETag is the longest that is kept, for each certificate and in its record.
+	maxETag = 256
 	// never is a due time that does not come.
 	never = math.MaxInt64
 )
@@ -64,17 +67,18 @@ type entry struct {
 
 // rare is what most entries do without once they hold a response.
 type rare struct {
-	err       error    // of the last attempt; cleared by a success
-	failures  int      // attempts failed since the last success
-	learned   int64    // Unix ns
-	chain     [][]byte // the rest of the chain, dropped once the issuer is found
-	candidate []byte   // a staple that the source set, to be judged
-	nominated uint64   // the hash of the last one
-	aliases   []*ref   // where else the leaf's bytes were met, oldest first
-	otherAt   int64    // Unix ns: when the other CertID hash was tried
-	warned    int64    // Unix ns of the last warning
-	leased    int64    // Unix ns: when the lease was last taken
-	unread    bool     // in Stapler.unread
+	err       error     // of the last attempt; cleared by a success
+	failures  int       // attempts failed since the last success
+	learned   int64     // Unix ns
+	chain     [][]byte  // the rest of the chain, dropped once the issuer is found
+	candidate []byte    // a staple that the source set, to be judged
+	nominated [4]uint64 // the hashes of the last ones
+	aliases   []*ref    // where else the leaf's bytes were met, oldest first
+	otherAt   int64     // Unix ns: when the other CertID hash was tried
+	warned    int64     // Unix ns of the last warning
+	leased    int64     // Unix ns: when the lease was last taken
+	unread    bool      // in Stapler.unread
+	stoodBy   uint8     // how much of backoff is of attempts that asked nobody
 	never     *neverList
 	prev, nxt *entry // in never
 }
@@ -109,7 +113,7 @@ func (e *entry) subject() subject {
 }
 
 type flags struct {
-	resolved  bool // known is set
+	resolved  bool // resolve read the certificate
 	tried     bool // an attempt came to an end since a valid response was lost or never had
 	final     bool // err is for good: no attempt will be made
 	none      bool // needs no staple: no responder, say
@@ -122,8 +126,16 @@ type flags struct {
 	discard   bool // its record is to be deleted
 	noted     bool // how the certificate was issued was logged
 	announced bool // alarm was brought forward by a failure
-	vain      bool // asked about in vain since the last success
+	vain      vain // asked about in vain since the last success
 }
+
+// vain is what it says of a certificate that it was asked about in vain.
+type vain uint8
+
+const (
+	vainProbe  vain = iota + 1 // nothing: the breaker was open
+	vainItself                 // that it may be the reason: others may have succeeded
+)
 
 // A held is an immutable snapshot of the newest verified response.
 type held struct {
@@ -153,6 +165,9 @@ func (h *held) validator() validator { return validator{h.modified, h.etag} }
 
 func newValidator(h http.Header) validator {
 	v := validator{etag: h.Get("ETag")}
+	if len(v.etag) > maxETag {
+		v.etag = ""
+	}
 	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
 		v.modified = inSeconds(t.Unix())
 	}
@@ -187,7 +202,7 @@ func (h *held) at(now int64) State {
 	return h.state
 }
 
-// current returns what to staple at now: nil for nothing.
+// stapleAt returns what to staple at now: nil for nothing.
 func (h *held) stapleAt(now int64) []byte {
 	if h.staple && h.current(now) {
 		return h.raw
@@ -271,10 +286,11 @@ func (c *cache) nominateLocked(e *entry, raw []byte) bool {
 		return false
 	}
 	m, id := e.also(), c.hash(raw)
-	if m.nominated == id {
+	if slices.Contains(m.nominated[:], id) {
 		return false
 	}
-	m.nominated, m.candidate = id, raw
+	copy(m.nominated[1:], m.nominated[:])
+	m.nominated[0], m.candidate = id, raw
 	return true
 }
 

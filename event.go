@@ -71,12 +71,13 @@ type Event struct {
 	// Leaf is the certificate; nil if it does not parse.
 	Leaf *x509.Certificate
 	// Responder is the URL that the event is about: the one that answered, or
-	// failed last. Where none was asked it is the one that would be; empty for
-	// none.
+	// failed, of several the first. Where none was asked it is the one that
+	// would be; empty for none.
 	Responder string
 	// Duration is how long the exchange took that brought the response.
 	Duration time.Duration
-	// Response is the response that came, for EventFetched and EventRevoked.
+	// Response is the response that came, for EventFetched and EventRevoked; for
+	// EventUnchanged it and Duration are what came again, unless that was a 304.
 	// It is filled from our own verification.
 	Response *ocsp.Response
 	// Err is why, for what failed, and how the certificate was revoked;

@@ -29,7 +29,7 @@ const (
 // attempt is one pass over the responders of a certificate.
 type attempt struct {
 	prepared bool         // a worker has it, or had
-	vain     bool         // a responder was asked, and failed
+	vain     vain         // a responder was asked, and failed
 	probe    *responder   // whose breaker lets this attempt through
 	rest     []*responder // to be asked still
 	errs     []error      // of those that were
@@ -106,9 +106,12 @@ func (s *Stapler) makeRoomLocked(der []byte) bool {
 	return ok
 }
 
-// startLocked queues e for a new attempt.
+// startLocked queues e for a new attempt, or for the rest of one that was put off.
 func (s *Stapler) startLocked(e *entry, urgent bool) {
 	e.dueAt(never)
+	if e.at != nil && e.at.prepared {
+		return // a candidate or a chain had it go on before it was due
+	}
 	e.unqueue()
 	if e.at == nil {
 		e.at = &attempt{left: maxAttempt}
@@ -191,6 +194,7 @@ func (s *Stapler) ready(e *entry, err error) bool {
 	if e.notAfter != 0 && now > wall(e.notAfter) { // RFC 9919 §4.2
 		e.flags.expired, e.flags.none = true, true
 		e.also().err = errLeafExpired
+		e.die = min(e.die, now+int64(time.Hour)) // see dieLocked
 	}
 	if !e.flags.none && !e.flags.off && !e.flags.final {
 		if err != nil && !s.closed {
@@ -233,9 +237,6 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	defer cancel()
 	a, left, err := s.exchange(ctx, e, r)
 	took := time.Since(begun)
-	if err == nil && a.proof != nil {
-		a.took = took
-	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +244,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	at.left -= took
 	release := func() {
 		r.inflight--
-		s.dispatchLocked(r, now)
+		s.dispatchLocked(r)
 	}
 	if left != nil { // a RoundTripper that outlives its context keeps its place for a while
 		s.goLocked(func() {
@@ -289,7 +290,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 // recovered forgets what failed.
 func (e *entry) recovered() {
 	if e.more != nil {
-		e.more.err, e.more.failures = nil, 0
+		e.more.err, e.more.failures, e.more.stoodBy = nil, 0, 0
 	}
 }
 
@@ -297,7 +298,7 @@ func (e *entry) recovered() {
 func (s *Stapler) finishLocked(e *entry, now int64) {
 	s.overLocked(e, now)
 	e.recovered()
-	e.backoff, e.flags.vain = 0, false
+	e.backoff, e.flags.vain = 0, 0
 	e.cold.Store(false)
 	h := e.held.Load()
 	from, to := h.refreshBetween(s.opts.ttl)
@@ -311,7 +312,7 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
-	e.flags.vain = e.flags.vain || e.at.vain
+	e.flags.vain = max(e.flags.vain, e.at.vain)
 	s.overLocked(e, now)
 	m := e.also()
 	m.err = err

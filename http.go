@@ -31,14 +31,15 @@ const (
 func defaultClient() *http.Client {
 	d := &net.Dialer{Timeout: maxAttempt, Control: refuseDial}
 	return &http.Client{Transport: &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         d.DialContext,
-		TLSHandshakeTimeout: maxAttempt,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: maxInFlight, // no MaxConnsPerHost: all that is behind a proxy counts as one host
-		MaxIdleConns:        8 * maxInFlight,
-		IdleConnTimeout:     90 * time.Second,
-		DisableCompression:  true,
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            d.DialContext,
+		TLSHandshakeTimeout:    maxAttempt,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    maxInFlight, // no MaxConnsPerHost: all that is behind a proxy counts as one host
+		MaxIdleConns:           8 * maxInFlight,
+		MaxResponseHeaderBytes: 64 << 10,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true,
 	}}
 }
 
@@ -81,8 +82,18 @@ type inquiry struct {
 // it was in flight. If ctx ends first, left ends with the exchange.
 func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
 	key := string(e.der) + r.url
+	if e.held.Load().raw == nil {
+		key += " anew" // what a 304 confirms it does not hold
+	}
 	ch := s.flight.DoChan(key, func() (any, error) {
-		return guard(s, clientCode, func() (*answer, error) { return s.inquire(ctx, e, r) })
+		return guard(s, clientCode, func() (*answer, error) {
+			begun := time.Now()
+			a, err := s.inquire(ctx, e, r)
+			if err == nil && a.proof != nil {
+				a.took = time.Since(begun) // here, as others may share a
+			}
+			return a, err
+		})
 	})
 	select {
 	case res := <-ch:
@@ -123,7 +134,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	s.mu.Unlock()
 
 	a, err := q.ask(ctx, first)
-	if err == nil || !again || !refusesHash(err) {
+	if err == nil || !(again || swapped) || !refusesHash(err) {
 		return a, err
 	}
 	b, otherErr := q.ask(ctx, second)
@@ -134,8 +145,7 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	if otherErr != nil {
 		return nil, err
 	}
-	r.otherUntil = 0
-	if !swapped {
+	if !swapped { // else both are in use there, by CAs of two generations
 		r.otherUntil = now + int64(recall)
 	}
 	return b, nil
@@ -164,6 +174,9 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	u, fits := getURL(q.r.url, der)
 	get := fits && !q.post
 	a, err := q.send(ctx, u, der, get)
+	if fits && q.post && !tookPost(err) {
+		q.s.forgetPost(q.r) // the next attempt is a GET
+	}
 	if get && q.mayPost && refusesGet(err) {
 		b, postErr := q.send(ctx, u, der, false)
 		took := tookPost(postErr)
@@ -177,6 +190,13 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 		a, err = q.send(ctx, u, der, get)
 	}
 	return a, err
+}
+
+// forgetPost has r asked by GET again, as it always was before it refused that.
+func (s *Stapler) forgetPost(r *responder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.postUntil = 0
 }
 
 // remember notes whether POST did better than GET.
@@ -252,7 +272,7 @@ func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool)
 		err.Responder = q.r.url
 		return nil, err
 	}
-	p, err := verify(res.body, &q.sub, now, 0)
+	p, err := verifyForClients(res.body, &q.sub, now)
 	if err != nil {
 		return nil, at(q.r.url, err)
 	}
@@ -311,7 +331,7 @@ func (e *httpError) Error() string { return e.what }
 // unexpected says what came instead of a response, cut and sanitised.
 func (r *result) unexpected() *httpError {
 	what := strings.TrimSpace(fmt.Sprint(r.status, " ", http.StatusText(r.status)))
-	if t := r.header.Get("Content-Type"); t != "" || len(r.body) > 0 {
+	if t := clip(r.header.Get("Content-Type")); t != "" || len(r.body) > 0 {
 		what += fmt.Sprintf(", %q", t)
 	}
 	if len(r.body) > 0 {
@@ -331,7 +351,7 @@ func (r *result) check() *ResponseError {
 		return &ResponseError{Reason: ReasonContentType, Err: r.unexpected()}
 	}
 	if enc := r.header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", enc)}
+		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", clip(enc))}
 	}
 	if len(r.body) == 0 {
 		return &ResponseError{Reason: ReasonEmpty}
@@ -406,7 +426,7 @@ func (s *Stapler) roundTrip(ctx context.Context, responder, method, u string, bo
 		}
 		next, err := res.Location()
 		if err != nil || res.StatusCode/100 != 3 || res.StatusCode == http.StatusNotModified {
-			return readResult(responder, res)
+			return readResult(ctx, responder, res)
 		}
 		res.Body.Close()
 		if next.Scheme != "http" && next.Scheme != "https" || redirects == maxRedirects {
@@ -417,15 +437,29 @@ func (s *Stapler) roundTrip(ctx context.Context, responder, method, u string, bo
 	}
 }
 
-func readResult(responder string, res *http.Response) (*result, error) {
+// patient reads until ctx ends: the body of a RoundTripper of the user's may go
+// on for ever.
+type patient struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return p.r.Read(b)
+}
+
+func readResult(ctx context.Context, responder string, res *http.Response) (*result, error) {
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
+	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, maxResponse+1))
 	switch {
 	case err != nil:
 		return nil, transportError(responder, err)
 	case len(body) > maxResponse:
 		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxResponse)}
-	case res.ContentLength > int64(len(body)) && res.Request.Method != http.MethodHead && res.StatusCode != http.StatusNotModified:
+	case res.ContentLength > int64(len(body)) && res.StatusCode != http.StatusNotModified:
 		return nil, transportError(responder, io.ErrUnexpectedEOF)
 	}
 	return &result{status: res.StatusCode, header: res.Header, body: body}, nil
@@ -444,6 +478,9 @@ func transportError(responder string, err error) *ResponseError {
 		reason = ReasonTimeout
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		reason = ReasonTruncated
+	}
+	if what := err.Error(); len(what) > 1024 { // it quotes what came, and is kept
+		err = errors.New(clip(what))
 	}
 	return &ResponseError{Responder: responder, Reason: reason, Err: err}
 }

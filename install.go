@@ -196,7 +196,7 @@ func (s *Stapler) judge(e *entry) {
 	s.mu.Unlock()
 	raw = bytes.Clone(raw) // the source's buffer may be used for another
 	now := s.opts.now()
-	p, err := verify(raw, &sub, now, 0)
+	p, err := verifyForClients(raw, &sub, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && !e.flags.gone {

@@ -5,7 +5,6 @@ import (
 	"crypto/fips140"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,12 +12,7 @@ import (
 	"weak"
 )
 
-var (
-	errLeafExpired = errors.New("staple: certificate has expired")
-
-	// oidACMEIdentifier marks the challenge certificates of acme-tls/1 (RFC 8737 §3).
-	oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
-)
+var errLeafExpired = errors.New("staple: certificate has expired")
 
 // interned holds values that entries share, for as long as one has them.
 type interned[V any] struct {
@@ -52,7 +46,8 @@ func (t *interned[V]) put(key string, v *V) *V {
 func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	s.mu.Lock()
 	resolved, chain := e.flags.resolved, e.rare().chain
-	wanted := e.issuer == nil && (!e.flags.none || e.rare().candidate != nil)
+	candidate := e.rare().candidate != nil
+	wanted := e.issuer == nil && (!e.flags.none || candidate)
 	s.mu.Unlock()
 	if resolved && !wanted && s.opts.responders == nil {
 		return nil
@@ -64,7 +59,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	}
 	none := len(httpURLs(leaf.OCSPServer)) == 0 || passes(leaf)
 	var is *issuer
-	if wanted && (!none || s.opts.responders != nil || e.hasCandidate(s)) {
+	if wanted && (!none || s.opts.responders != nil || candidate) {
 		is = s.issuerOf(leaf, chain)
 	}
 	s.mu.Lock()
@@ -96,20 +91,10 @@ func (s *Stapler) unreadable(e *entry) {
 	}
 }
 
-func (e *entry) hasCandidate(s *Stapler) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return e.rare().candidate != nil
-}
-
 // passes reports whether a certificate is of a kind that is never asked about.
 func passes(leaf *x509.Certificate) bool {
-	for _, ext := range leaf.Extensions {
-		if ext.Id.Equal(oidACMEIdentifier) {
-			return true
-		}
-	}
-	return noRevAvail(leaf) || issued(leaf, leaf)
+	_, challenge := extensionValue(leaf, 1, 3, 6, 1, 5, 5, 7, 1, 31) // of acme-tls/1 (RFC 8737 §3)
+	return challenge || noRevAvail(leaf) || issued(leaf, leaf)
 }
 
 // httpURLs returns those of urls that can be asked: http and https alone (RFC

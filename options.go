@@ -15,6 +15,8 @@ const (
 	// defaultColdWait is how long a handshake with a Must-Staple certificate
 	// waits for the first response; clients give up after 10 s or more.
 	defaultColdWait = 5 * time.Second
+	// maxTTL is longer than any response is valid; more would overflow.
+	maxTTL = 100 * 365 * 24 * time.Hour
 )
 
 // An Option configures a [Stapler]; see the With functions. A nil Option is
@@ -37,7 +39,7 @@ type options struct {
 	now           func() time.Time // set by tests alone
 }
 
-// resolve returns the options that opts amount to, with every default filled in.
+// resolveOptions returns the options that opts amount to, with every default filled in.
 func resolveOptions(opts []Option) options {
 	var o options
 	for _, opt := range opts {
@@ -48,6 +50,7 @@ func resolveOptions(opts []Option) options {
 	if o.ttl <= 0 {
 		o.ttl = defaultTTL
 	}
+	o.ttl = min(o.ttl, maxTTL)
 	if o.client == nil {
 		o.client, o.ownClient = defaultClient(), true
 	}
@@ -75,7 +78,9 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 // again: 60 minutes by default and for d <= 0. It says when to refresh, not
 // when to stop serving: a response is served until its nextUpdate. The
 // responder's max-age may put a refresh off, and half of the response's
-// validity always wins over both (RFC 9919 §7).
+// validity always wins over both (RFC 9919 §7). Where a responder says that it
+// has nothing new before that half, the request for its next response is spread
+// over the tenth of the validity that follows.
 //
 // A response without nextUpdate is served until d after it was received and
 // refreshed at half of that.
@@ -100,10 +105,11 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 // certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
-// WithLogger sets a logger: slog.Default(), say. Good news is logged at debug level; what an
-// operator must act on at warn or error, at most once per certificate and day.
-// Records are written by the goroutine that delivers events, so that a slow
-// handler delays no handshake. The default, and nil, is silence.
+// WithLogger sets a logger: slog.Default(), say. Good news is logged at debug
+// level; what an operator must act on at warn or error, once per certificate and
+// day while it lasts, and when a response expires. Records are written by the
+// goroutine that delivers events, so that a slow handler delays no handshake. The
+// default, and nil, is silence.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
 
 // WithEventFunc adds a function that is called with every [Event], one at a

@@ -133,6 +133,9 @@ func (r *responder) when() int64 {
 
 // fireLocked has the certificate that has most to lose tried.
 func (r *responder) fireLocked(s *Stapler, now int64) {
+	if r.probeDue(now) && r.inflight >= maxInFlight { // calls that never return must not pile up
+		r.probeAt = now + max(r.gap, int64(time.Second))
+	}
 	if r.probeDue(now) {
 		if e := r.popLocked(); e != nil {
 			r.probeAt = now + max(r.gap, int64(time.Second)) // in case that nothing comes of it
@@ -184,21 +187,30 @@ func (r *responder) popLocked() *entry {
 }
 
 // drawLocked returns one by lot, of those that were not asked about in vain
-// before unless they are few.
+// before if there are any: for a probe, which is rare, however few they are.
 func (r *responder) drawLocked() *entry {
-	var e *entry
-	for range 32 {
-		if i := rand.IntN(r.queued()); i < len(r.held) {
-			e = r.held[i]
-		} else {
-			e = r.cold[i-len(r.held)]
-		}
-		if !e.flags.vain {
+	n, tries := r.queued(), 32
+	if r.open {
+		tries = n
+	}
+	from := rand.IntN(n)
+	e := r.atLocked(from)
+	for i := range min(tries, n) {
+		if other := r.atLocked((from + i) % n); other.flags.vain == 0 {
+			e = other
 			break
 		}
 	}
 	e.unqueue()
 	return e
+}
+
+// atLocked returns one of those in the queue.
+func (r *responder) atLocked(i int) *entry {
+	if i < len(r.held) {
+		return r.held[i]
+	}
+	return r.cold[i-len(r.held)]
 }
 
 // routeLocked sends the attempt for e on to the next responder, or ends it.
@@ -227,7 +239,7 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 		return
 	}
 	r.pushLocked(e, now)
-	s.dispatchLocked(r, now)
+	s.dispatchLocked(r)
 }
 
 // overLocked ends the attempt for e. Where it was to be a probe and came to no
@@ -257,11 +269,15 @@ func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 		r.gap, r.probeAt = soon, min(r.probeAt, now+soon)
 	}
 	s.moveLocked(r)
+	if len(e.at.errs) == 0 {
+		m := e.also()
+		m.stoodBy = min(m.stoodBy+1, 60)
+	}
 	s.failLocked(e, errors.Join(append(e.at.errs, err)...), now)
 }
 
 // dispatchLocked starts as many requests as r may have.
-func (s *Stapler) dispatchLocked(r *responder, now int64) {
+func (s *Stapler) dispatchLocked(r *responder) {
 	for !s.closed && !r.open && r.inflight < maxInFlight {
 		e := r.popLocked()
 		if e == nil {
@@ -282,8 +298,12 @@ func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, n
 		r.probing = false
 	}
 	unasked := errors.Is(err, ErrNoIssuer)
-	if e.at != nil && (unasked || blames(err)) {
-		e.at.vain = true
+	switch {
+	case e.at == nil || !unasked && !blames(err):
+	case probe && !unasked:
+		e.at.vain = max(e.at.vain, vainProbe)
+	default:
+		e.at.vain = vainItself
 	}
 	switch {
 	case unasked:
@@ -296,7 +316,7 @@ func (s *Stapler) verdictLocked(r *responder, e *entry, err error, probe bool, n
 		r.failed, r.err = r.failed[:0], nil
 		s.reopenLocked(r, now)
 		return
-	case e.flags.vain: // known for failing by itself
+	case e.flags.vain == vainItself: // known for that
 	case len(r.failed) < breakAfter && !slices.Contains(r.failed, e.id):
 		r.failed = append(r.failed, e.id)
 	}
@@ -372,6 +392,13 @@ func (s *Stapler) reopenLocked(r *responder, now int64) {
 		}
 	}
 	for _, e := range waiting {
+		if e.flags.vain == vainProbe {
+			e.flags.vain = 0
+		}
+		if e.more != nil { // it grew while nobody was asked
+			e.backoff -= min(e.backoff, e.more.stoodBy)
+			e.more.stoodBy = 0
+		}
 		s.startLocked(e, false)
 		s.moveLocked(e)
 	}

@@ -218,12 +218,13 @@ func (h *held) span() (start, length int64) {
 }
 
 // succession returns how long after it was confirmed the successor of h may be
-// expected, by max-age and half-life, and whether to ask next for that.
+// expected, by max-age and half-life, and whether to ask next for that: where
+// max-age reaches as far, give or take what clocks differ.
 func (h *held) succession() (hint int64, renews bool) {
 	start, length := h.span()
 	half := start + length/2 - h.checked
 	hint = min(int64(h.maxAge)*int64(time.Second), half)
-	return hint, hint > 0 && half <= length/4
+	return hint, hint > 0 && hint >= half-int64(clockSkew) && half <= length/4
 }
 
 // refreshBetween returns the span in which to ask again for h after a success:
@@ -332,7 +333,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 		end = wall(e.notAfter + 1)
 	}
 	idle := (int64(e.seen.Load())+1)*int64(time.Hour) + life
-	if e.lists.Load() > 0 {
+	if e.lists.Load() > 0 || now-e.die > int64(maxSleep+maxSleep/2) { // it is listed, or the clock leapt
 		idle = max(idle, now+int64(24*time.Hour))
 	}
 	if e.die = min(end, idle); e.die > now {

@@ -196,7 +196,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		return nil, err
 	}
 	now := s.opts.now()
-	p, err := verify(rec.raw, &sub, now, 0)
+	p, err := verifyForClients(rec.raw, &sub, now)
 	if err != nil {
 		return nil, err
 	}
@@ -398,9 +398,9 @@ func (s *Stapler) write() {
 	for len(s.writes) > 0 {
 		e := s.writes[0]
 		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h := e.flags.discard, e.held.Load()
+		discard, h, from := e.flags.discard, e.held.Load(), e.best
 		s.mu.Unlock()
-		err := s.put(e, h, discard)
+		err := s.put(e, h, from, discard)
 		s.mu.Lock()
 		e.flags.dirty = false
 		n := e.held.Load()
@@ -425,7 +425,7 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, discard bool) error {
+func (s *Stapler) put(e *entry, h *held, from *responder, discard bool) error {
 	key := storeKey(e.der)
 	ctx, cancel := context.WithTimeout(s.putCtx, storePut)
 	defer cancel()
@@ -434,8 +434,8 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 	}
 	rec := &record{raw: h.raw, validator: h.validator(), received: h.received(), checked: h.checked,
 		until: h.until, maxAge: time.Duration(h.maxAge) * time.Second}
-	if r := s.bestOf(e); r != nil {
-		rec.responder = r.url
+	if from != nil {
+		rec.responder = from.url
 	}
 	what := "store Put"
 	if discard {
@@ -459,10 +459,4 @@ func (s *Stapler) put(e *entry, h *held, discard bool) error {
 			return err
 		}
 	}
-}
-
-func (s *Stapler) bestOf(e *entry) *responder {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return e.best
 }

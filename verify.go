@@ -232,6 +232,33 @@ func verify(raw []byte, sub *subject, now time.Time, grace time.Duration) (*proo
 	return p, nil
 }
 
+// verifyForClients is verify for what is to be stapled. There are clients that
+// take the first SingleResponse for the certificate, whatever else there is, so
+// that a good one lasts no longer than each of them.
+func verifyForClients(raw []byte, sub *subject, now time.Time) (*proof, error) {
+	p, err := verify(raw, sub, now, 0)
+	if err != nil || p.status != ocsp.Good {
+		return p, err
+	}
+	for rest := p.basic.singles; !rest.Empty(); {
+		var s single
+		if !readSingle(&rest, &s) { // find would have refused it
+			break
+		}
+		if s.mismatch(sub) != 0 {
+			continue
+		}
+		each := *p
+		each.single, each.ends, each.thisUpdate, each.nextUpdate = s, &s, s.thisUpdate, s.nextUpdate
+		each.limit = earlier(p.limit, s.expiry())
+		if err := each.check(sub, now, 0); err != nil {
+			return nil, err
+		}
+		p.limit = each.limit
+	}
+	return p, nil
+}
+
 // quoting has the error of what is malformed say how it begins, which tells a
 // page of HTML from a cut response.
 func quoting(raw []byte, err error) error {

@@ -21,7 +21,7 @@
 //     nextUpdate counts until when it is served.
 //   - staple_response_remaining_ratio{responder}: the least share of its
 //     validity that a response in state good has left, from 1 to 0. Refreshes
-//     are due at 0.5 or before. Less is a sign of trouble where certificates
+//     are due at 0.4 or before. Less is a sign of trouble where certificates
 //     are failing too: some responders sign the next response late, or give a
 //     thisUpdate long past.
 //   - staple_oldest_success_timestamp_seconds{responder}: when a responder last
