@@ -21,8 +21,9 @@ const (
 	// without a hash: one per config that parsed the same file by itself, say.
 	maxAliases = 3
 	// idleLife is how long an entry outlives its last handshake, and revokedLife
-	// one whose certificate is revoked: it holds nothing that is worth keeping,
-	// and once it was replaced it would stand in the way of Ready.
+	// how long Ready and Status tell of one whose certificate is revoked: it was
+	// replaced, as it should be. Known it stays, or an older response would have
+	// it good again.
 	idleLife    = 7 * 24 * time.Hour
 	revokedLife = 24 * time.Hour
 	// maxETag is the longest that is kept, for each certificate and in its record.

@@ -61,7 +61,6 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	if a.status == ocsp.Revoked {
 		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && a.oversized() == "", EventRevoked
 		says = at(a.responder, a.err())
-		e.die = now // it lives shorter now
 	}
 	e.held.Store(n)
 	e.flags.tried, e.flags.announced = false, false

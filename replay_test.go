@@ -75,3 +75,32 @@ func TestReplay(t *testing.T) {
 		}
 	})
 }
+
+// REQ B15: a revocation is remembered for a week without a handshake, though
+// nobody is told of it for so long: an older good response does not undo it.
+func TestRevocationIsRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca)
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		s.Staple(cert)
+		time.Sleep(6 * 24 * time.Hour)
+		if err := s.Ready(); err != nil || len(s.Status()) > 0 {
+			t.Errorf("of a certificate that was replaced: %v", err)
+		}
+		ca.Responder.SetGood(cert)
+		ca.Responder.SetEdit(func(spec *ocsptest.Spec) { // from a cache
+			spec.Singles[0].ThisUpdate = spec.Singles[0].ThisUpdate.Add(-7 * 24 * time.Hour)
+			spec.Singles[0].NextUpdate = spec.Singles[0].NextUpdate.Add(7 * 24 * time.Hour)
+		})
+		for range 12 {
+			if s.Staple(cert).OCSPStaple != nil {
+				t.Fatal("an older good response undid a revocation")
+			}
+			time.Sleep(time.Hour)
+		}
+		if err := s.Ready(); !errors.Is(err, staple.ErrRevoked) {
+			t.Errorf("it is served again: %v", err)
+		}
+	})
+}

@@ -319,20 +319,17 @@ func (s *Stapler) alarmLocked(e *entry, now int64) {
 	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.rare().err})
 }
 
-// dieLocked drops e if its certificate expired or was not used for a week, for a
-// day if it is revoked, and else sets when to look again.
+// dieLocked drops e if its certificate expired or was not used for a week, and
+// else sets when to look again.
 func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	life := int64(idleLife)
-	if e.held.Load().state == StateRevoked {
-		life = int64(revokedLife)
-	}
 	end := int64(never)
 	if e.flags.expired {
 		life = int64(time.Hour) // it is served all the same: do not learn it anew each time
 	} else if e.notAfter != 0 {
 		end = wall(e.notAfter + 1)
 	}
-	idle := (int64(e.seen.Load())+1)*int64(time.Hour) + life
+	idle := e.usedUntil() + life
 	if e.lists.Load() > 0 || now-e.die > int64(maxSleep+maxSleep/2) { // it is listed, or the clock leapt
 		idle = max(idle, now+int64(24*time.Hour))
 	}
@@ -346,6 +343,9 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	}
 	return true
 }
+
+// usedUntil returns the end of the hour of the last handshake with e.
+func (e *entry) usedUntil() int64 { return (int64(e.seen.Load()) + 1) * int64(time.Hour) }
 
 // dropLocked forgets e. What is under way for it comes to nothing.
 func (s *Stapler) dropLocked(e *entry) {

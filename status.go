@@ -145,12 +145,17 @@ func (s *Stapler) Status() []Status {
 	return out
 }
 
-// each calls f with every entry, under the lock.
+// each calls f with every entry that there is something to tell of, under the
+// lock.
 func (s *Stapler) each(f func(*entry)) {
+	now := s.nanos()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.cache.byID.allLocked {
-		f(r.of)
+		replaced := r.of.lists.Load() == 0 && now > r.of.usedUntil()+int64(revokedLife)
+		if !replaced || r.of.held.Load().state != StateRevoked {
+			f(r.of)
+		}
 	}
 }
 
@@ -210,7 +215,7 @@ const maxReasons = 10
 // that has not, saying which it is and why: ten at most, Must-Staple first, then
 // what is revoked, then what has expired. It answers from memory and waits for
 // nothing. A revoked certificate is not ready, stapled or not. Those that were
-// replaced are known for a week after their last handshake, for a day if they
+// replaced are told of for a week after their last handshake, for a day if they
 // are revoked.
 //
 // It suits a gate before the first traffic, and an alert. It does not suit a
