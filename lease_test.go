@@ -1,11 +1,13 @@
 package staple_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -259,6 +261,49 @@ func TestLeaseDenied(t *testing.T) {
 			if lost := unstapledFor(s, cert, max(10*time.Minute, 2*validity), max(validity/80, 50*time.Millisecond)); lost > 0 {
 				t.Errorf("validity %v: without a staple for %v", validity, lost)
 			}
+		})
+	}
+}
+
+// taken is a Leaser whose lease is somebody else's while it is set.
+type taken struct {
+	*shelf
+	atomic.Bool
+}
+
+func (l *taken) Lease(context.Context, string, time.Duration) (bool, error) { return !l.Load(), nil }
+
+// What waits for the lease, and goes on early because the source brings another
+// staple or the chain, is not lost when its wait would have ended: not in the
+// queue of a busy responder either.
+func TestDeferredGoesOnEarly(t *testing.T) {
+	for name, bring := range map[string]func(*tls.Certificate){
+		"staple": func(c *tls.Certificate) { c.OCSPStaple = []byte("another") },
+		"chain":  func(c *tls.Certificate) { c.Certificate[0] = bytes.Clone(c.Certificate[0]) }, // which finds its entry by the bytes
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				l := &taken{shelf: new(shelf)}
+				s := network(t, []*ocsptest.Responder{ca.Responder}, staple.WithStore(l))
+				cert := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
+				bare := *cert
+				bare.Certificate = cert.Certificate[:1]
+				ca.Responder.SetDelay(2 * time.Second)
+				carrying(s, leaves(ca, 64)) // twice as many as are asked about at once
+				time.Sleep(10 * time.Millisecond)
+				l.Store(true)
+				s.Staple(&bare)
+				time.Sleep(50 * time.Millisecond)
+				l.Store(false)
+				again := *cert
+				again.Certificate = slices.Clone(cert.Certificate)
+				bring(&again)
+				s.Staple(&again)
+				time.Sleep(time.Minute)
+				if !stapled(t, s, ca, cert) {
+					t.Errorf("not stapled after a minute, %d requests: %v", ca.Responder.Count("", cert), s.Ready())
+				}
+			})
 		})
 	}
 }
