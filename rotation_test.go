@@ -220,6 +220,26 @@ func TestEntriesDie(t *testing.T) {
 	})
 }
 
+// What had expired when it was learned goes after an hour or two without a
+// handshake: a source that still has such certificates makes nothing grow.
+func TestExpiredDoesNotStay(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca)
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-90 * day), NotAfter: time.Now().Add(-day)})
+		for range 6 {
+			s.Staple(cert)
+			time.Sleep(55 * time.Minute)
+			if got := s.Sizes().Entries; got != 1 {
+				t.Errorf("%d entries while it is used, want 1", got)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		if got := s.Sizes(); got.Entries != 0 || got.Timed != 0 {
+			t.Errorf("sizes %+v, want none once it is not used", got)
+		}
+	})
+}
+
 // heap returns what is allocated, in MiB, once everything that can go is gone. Cleanups
 // run in the runtime's goroutine, outside of any bubble: collecting twice, with
 // a turn for it in between, is enough for those of one rotation or more ago.
