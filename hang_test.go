@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -222,6 +224,75 @@ func TestLostCall(t *testing.T) {
 		}
 		_ = s.Close()
 	})
+}
+
+// A RoundTripper that leaves the Response's Request out, as net/http lets it, is
+// told of what came, and not of a panic.
+//
+// REQ A11
+func TestResponseWithoutRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			res, err := ca.Responder.RoundTrip(r)
+			if err == nil {
+				res.Request, res.ContentLength = nil, res.ContentLength+1
+			}
+			return res, err
+		})}))
+		if err := s.Prefetch(t.Context(), ca.Issue(ocsptest.Leaf{})); reason(err) != staple.ReasonTruncated {
+			t.Errorf("%v, want %v", err, staple.ReasonTruncated)
+		}
+	})
+}
+
+// endless is a body of no bytes that does not end, or after 5,000 reads and 50 s,
+// so that who reads on fails and does not hang.
+type endless struct{ reads atomic.Int64 }
+
+func (*endless) Close() error { return nil }
+func (b *endless) Read([]byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	if b.reads.Add(1) == 5000 {
+		return 0, io.EOF
+	}
+	return 0, nil
+}
+
+// A body that goes on for ever is read for the time of an attempt, and not on
+// after Close.
+//
+// REQ A11
+func TestEndlessBody(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		t.Run(fmt.Sprint("closed ", closes), func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				var body endless
+				var calls atomic.Int64
+				s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					if calls.Add(1) > 1 {
+						return nil, errors.New("down")
+					}
+					return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {ocspMedia}}, Body: &body, ContentLength: -1, Request: r}, nil
+				})}))
+				cert := ca.Issue(ocsptest.Leaf{})
+				if closes {
+					s.Staple(cert)
+					time.Sleep(time.Second)
+					if err := s.Close(); err != nil {
+						t.Errorf("Close: %v", err)
+					}
+				} else if err := s.Prefetch(t.Context(), cert); reason(err) != staple.ReasonTimeout {
+					t.Errorf("%v, want %v", err, staple.ReasonTimeout)
+				}
+				time.Sleep(time.Second) // a read may have been under way
+				before := body.reads.Load()
+				time.Sleep(time.Minute)
+				if got := body.reads.Load(); before == 0 || got > before {
+					t.Errorf("read %d times until its time was over, %d times in the minute after", before, got-before)
+				}
+			})
+		})
+	}
 }
 
 // An event function may call the Stapler; what it must not, it must survive.
