@@ -191,3 +191,53 @@ func TestBreakerAfterStepBack(t *testing.T) {
 		}
 	})
 }
+
+// REQ E9: a clock that is a week ahead for two minutes does not cost a
+// certificate that no config lists what it holds, with the responder down.
+func TestClockAhead(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca, staple.WithNow(c.now))
+		if err := s.Prefetch(t.Context(), cert); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		c.step(8 * day)
+		time.Sleep(2 * time.Minute)
+		c.step(-8 * day)
+		for hour := range 95 {
+			if !stapled(t, s, ca, cert) {
+				t.Fatalf("no staple %d hours after it", hour)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
+// REQ E9: nor does a suspend, while the response is valid: whether the first
+// handshake after it comes before the timer or after it.
+func TestSuspendOfAWeek(t *testing.T) {
+	for _, wait := range []time.Duration{0, 61 * time.Second} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			c := new(clock)
+			ca.Responder.SetValidity(10 * day)
+			certs := leaves(ca, 1)
+			s := stapler(t, ca, staple.WithNow(c.now))
+			if err := s.Prefetch(t.Context(), certs...); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			ca.Responder.SetFault(ocsptest.FaultRefused)
+			c.step(8 * day)
+			time.Sleep(wait)
+			for hour := range 47 {
+				if c.carry(t, s, ca, certs) == 0 {
+					t.Fatalf("first handshake after %v: no staple %d hours after the suspend", wait, hour)
+				}
+				time.Sleep(time.Hour)
+			}
+		})
+	}
+}

@@ -388,3 +388,37 @@ func TestWaitsDoNotAddUp(t *testing.T) {
 		}
 	})
 }
+
+// REQ E4: calls that never return, whatever their context says, do not pile up
+// over weeks; and when they do return all is well again.
+func TestHungForEver(t *testing.T) {
+	for _, n := range []int{1, 50} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var hang atomic.Bool
+			var hung atomic.Int64
+			stop := make(chan struct{})
+			s := staple.New(staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				if hang.Load() {
+					hung.Add(1)
+					<-stop
+				}
+				return ca.Responder.RoundTrip(r)
+			})}))
+			certs := leaves(ca, n)
+			mustFetch(t, s, certs...)
+			hang.Store(true)
+			time.Sleep(30 * day)
+			if got := hung.Load(); got > 110 {
+				t.Errorf("%d certificates: %d calls hang", n, got)
+			}
+			close(stop)
+			time.Sleep(135 * time.Minute)
+			if got := carrying(s, certs); got != n {
+				t.Errorf("%d of %d stapled after it: %v", got, n, s.Ready())
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -357,4 +361,63 @@ func TestWaitingAreNotPushedOut(t *testing.T) {
 			t.Errorf("%d of the first 10,000 stapled", got)
 		}
 	})
+}
+
+// REQ E4, REQ E7: while the breaker is open nobody is asked, and nobody's backoff
+// grows for that: at a responder that fails half of all requests, new
+// certificates have their staples within minutes, not hours.
+func TestHalfFails(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var mu sync.Mutex // guards the rest
+		rng := rand.New(rand.NewPCG(1, 2))
+		unlucky := make(map[string]int) // in a row, for a certificate
+		ca.Responder.SetDelay(20 * time.Millisecond)
+		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, serial *big.Int) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			who := serial.String()
+			if rng.IntN(2) == 0 || unlucky[who] == 10 {
+				unlucky[who] = 0
+				return false
+			}
+			unlucky[who]++
+			http.Error(w, "no", http.StatusInternalServerError)
+			return true
+		})
+		certs := leaves(ca, 400)
+		s := stapler(t, ca)
+		list(t, s, certs...)
+		time.Sleep(30 * time.Minute)
+		if got := carrying(s, certs); got < len(certs)*99/100 {
+			t.Errorf("%d of %d stapled after half an hour", got, len(certs))
+		}
+		time.Sleep(4 * time.Hour)
+		if got := carrying(s, certs); got != len(certs) {
+			t.Errorf("%d of %d stapled after hours", got, len(certs))
+		}
+	})
+}
+
+// REQ E4: that each was a probe in a long outage says nothing of a certificate:
+// one success, and the breaker opens again at the next failures, whatever the
+// number of certificates. A probe a minute is what one valid response is worth.
+func TestOutageAfterOutage(t *testing.T) {
+	for _, n := range []int{50, 400} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			ca.Responder.SetFault(ocsptest.FaultHTTP500)
+			certs := leaves(ca, n)
+			s := stapler(t, ca)
+			list(t, s, certs...)
+			time.Sleep(60 * day)
+			ca.Responder.Script(ocsptest.FaultNone)
+			for carrying(s, certs) == 0 {
+				time.Sleep(time.Minute)
+			}
+			ca.Responder.ResetCounts()
+			time.Sleep(day)
+			if got := ca.Responder.Requests(); got > 24*60+60 { // jitter makes some more
+				t.Errorf("%d certificates: %d requests in a day of outage", n, got)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -233,6 +234,93 @@ func TestEventOfSecond(t *testing.T) {
 		var re *staple.ResponseError
 		if !errors.As(events[0].Err, &re) || re.Responder != a.URL() || re.Reason != staple.ReasonHTTPStatus {
 			t.Errorf("error %v, want that of the first", events[0].Err)
+		}
+	})
+}
+
+// REQ A6: one refused GET whose POST was answered has a responder asked by POST
+// for a day, but not beyond a POST that fails: where GET works again, and POST
+// never does, nothing is lost.
+func TestPostIsForgotten(t *testing.T) {
+	for name, fail := range map[string]func(w http.ResponseWriter, req *http.Request){
+		"refused": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusMethodNotAllowed) },
+		"500":     func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
+		"junk":    func(w http.ResponseWriter, _ *http.Request) { answerWith(w, []byte("junk")) },
+		"hangs":   func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				ca.Responder.SetValidity(time.Hour)
+				ca.Responder.Script(ocsptest.FaultHTTP403)
+				ca.Responder.SetHook(func(w http.ResponseWriter, req *http.Request, _ *big.Int) bool {
+					late := ca.Responder.Requests() > 2 && req.Method == http.MethodPost
+					if late {
+						fail(w, req)
+					}
+					return late
+				})
+				cert := leafFor(ca, "a.example.com")
+				s := stapler(t, ca)
+				mustFetch(t, s, cert)
+				lost := 0
+				for range 24 * 60 {
+					time.Sleep(time.Minute)
+					if !stapled(t, s, ca, cert) {
+						lost++
+					}
+				}
+				if lost > 0 {
+					t.Errorf("no staple in %d minutes of a day", lost)
+				}
+				if got := ca.Responder.Count(http.MethodPost, cert); got != 2 {
+					t.Errorf("%d POSTs, want the one that was answered and one that failed", got)
+				}
+			})
+		})
+	}
+}
+
+// answerWith says body with the media type of a response.
+func answerWith(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Type", ocspMedia)
+	_, _ = w.Write(body)
+}
+
+// REQ A2: CAs of two generations behind one URL, one of which is known by
+// SHA-256 alone and the other by SHA-1 alone: each is asked by what it knows, as
+// often as its certificates are due.
+func TestMixedHashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := ocsptest.Options{URL: "http://ocsp.example"}
+		old, young := ocsptest.NewCA(at), ocsptest.NewCA(at)
+		old.Responder.SetCertIDs(ocsptest.SHA1Only)
+		young.Responder.SetCertIDs(ocsptest.SHA256Only)
+		for _, ca := range []*ocsptest.CA{old, young} {
+			ca.Responder.SetValidity(10 * time.Minute)
+		}
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+			res, err := young.Responder.RoundTrip(req)
+			if err != nil || res.ContentLength > 10 { // not unauthorized
+				return res, err
+			}
+			res.Body.Close()
+			return old.Responder.RoundTrip(req)
+		})}))
+		defer s.Close()
+		list(t, s, append(leaves(old, 10), leaves(young, 10)...)...)
+		time.Sleep(time.Hour)
+		before := s.Stats().Failures
+		lost := 0
+		for range 12 * 60 {
+			for _, st := range s.Status() {
+				if st.State != staple.StateGood {
+					lost++
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := s.Stats().Failures - before; lost > 0 || got > 0 {
+			t.Errorf("%d minutes without a staple, %d failed attempts after the first hour", lost, got)
 		}
 	})
 }

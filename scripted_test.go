@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -330,4 +331,57 @@ func TestRedirectToMetadata(t *testing.T) {
 	if reason(err) != staple.ReasonNetwork || !strings.Contains(err.Error(), "refusing to dial") {
 		t.Errorf("Prefetch: %v", err)
 	}
+}
+
+// REQ A12: what a responder, or a RoundTripper, says in megabytes is cut before it
+// is kept with each certificate.
+func TestMegabytesAreCut(t *testing.T) {
+	big := strings.Repeat("\xff", 1<<20)
+	for name, say := range map[string]func(h http.Header) (status int, err error){
+		"Content-Type":     func(h http.Header) (int, error) { h.Set("Content-Type", big); return 200, nil },
+		"Content-Encoding": func(h http.Header) (int, error) { h.Set("Content-Encoding", big); return 200, nil },
+		"Location":         func(h http.Header) (int, error) { h.Set("Location", "http://%zz"+big); return 302, nil },
+		"error":            func(http.Header) (int, error) { return 0, errors.New(big) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				s := staple.New(staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+					h := http.Header{"Content-Type": {ocspMedia}}
+					status, err := say(h)
+					if err != nil {
+						return nil, err
+					}
+					return &http.Response{StatusCode: status, Header: h, Body: http.NoBody, Request: req}, nil
+				})}))
+				defer s.Close()
+				err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{}))
+				if err == nil || len(err.Error()) > 1024 {
+					t.Errorf("Prefetch says %d bytes", len(fmt.Sprint(err)))
+				}
+				if err := s.Status()[0].Err; err == nil || len(err.Error()) > 1024 {
+					t.Errorf("Status says %d bytes", len(fmt.Sprint(err)))
+				}
+			})
+		})
+	}
+}
+
+// REQ E1: an ETag of any length does not make a record that is too long to be
+// read again after a restart.
+func TestHugeETag(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetHeader("ETag", `"`+strings.Repeat("e", 300<<10)+`"`)
+		cert := ca.Issue(ocsptest.Leaf{})
+		st := learned(t, ca, cert)
+		if _, record := st.only(t); len(record) > 4<<10 {
+			t.Errorf("the record is of %d bytes", len(record))
+		}
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		s := stapler(t, ca, staple.WithStore(st))
+		list(t, s, cert)
+		time.Sleep(time.Second)
+		if !stapled(t, s, ca, cert) {
+			t.Errorf("not stapled after a restart: %v", s.Ready())
+		}
+	})
 }
