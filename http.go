@@ -205,8 +205,8 @@ func (q *inquiry) remember(did bool) {
 	defer q.s.mu.Unlock()
 	q.mayPost = false
 	if now := q.s.nanos(); did {
-		q.post, q.r.postUntil = true, now+int64(recall)
-	} else {
+		q.post, q.r.postUntil, q.r.postTook = true, now+int64(recall), now
+	} else if !recent(q.r.postTook, now, recall) { // else it is POST that fails for the moment
 		q.r.postTried = now
 	}
 }

@@ -45,6 +45,7 @@ type responder struct {
 	warned  int64    // Unix ns
 
 	postUntil  int64 // Unix ns: GET was refused and POST answered
+	postTook   int64 // Unix ns: when POST last was found to be the way
 	postTried  int64 // Unix ns: GET was refused, and POST too
 	otherUntil int64 // Unix ns: the other CertID hash was answered, the first not
 

@@ -280,6 +280,36 @@ func TestPostIsForgotten(t *testing.T) {
 	}
 }
 
+// REQ A6: where POST alone is answered, and fails for ten minutes, it is asked
+// again all the same, and nothing is lost that lasts for an hour.
+func TestPostFailsForAWhile(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetValidity(time.Hour)
+		ca.Responder.SetFault(ocsptest.FaultGETRefused)
+		var until time.Time
+		ca.Responder.SetHook(func(w http.ResponseWriter, req *http.Request, _ *big.Int) bool {
+			late := ca.Responder.Requests() > 2 && req.Method == http.MethodPost
+			if late && until.IsZero() {
+				until = time.Now().Add(10 * time.Minute)
+			}
+			late = late && time.Now().Before(until)
+			if late {
+				http.Error(w, "no", http.StatusInternalServerError)
+			}
+			return late
+		})
+		cert := leafFor(ca, "a.example.com")
+		s := stapler(t, ca)
+		mustFetch(t, s, cert)
+		for minute := range 6 * 60 {
+			time.Sleep(time.Minute)
+			if !stapled(t, s, ca, cert) {
+				t.Fatalf("no staple after %d minutes: %v", minute, s.Ready())
+			}
+		}
+	})
+}
+
 // answerWith says body with the media type of a response.
 func answerWith(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Type", ocspMedia)
