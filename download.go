@@ -69,8 +69,10 @@ const (
 type download struct {
 	is  *issuer
 	err error
-	at  int64         // Unix ns
-	gap time.Duration // how long it is not asked again: retries of one certificate are further apart, those of a thousand are not
+	at  int64 // Unix ns
+	// gap is how long it is not asked again. Retries of one certificate are
+	// further apart; those of a thousand are not.
+	gap time.Duration
 }
 
 // issuerAt returns the certificate at u. Certificates of one issuer share the

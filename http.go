@@ -120,8 +120,8 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	}
 	s.mu.Lock()
 	now := s.nanos()
-	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r, post: now < r.postUntil,
-		mayPost: !recent(r.postTried, now, time.Hour)}
+	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r,
+		post: recent(r.postTook, now, recall) && !r.postFails, mayPost: !recent(r.postTried, now, time.Hour)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
 		second = crypto.SHA1
@@ -175,7 +175,7 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	get := fits && !q.post
 	a, err := q.send(ctx, u, der, get)
 	if fits && q.post && !tookPost(err) {
-		q.s.forgetPost(q.r) // the next attempt is a GET
+		q.forgetPost() // the next attempt is a GET
 	}
 	if get && q.mayPost && refusesGet(err) {
 		b, postErr := q.send(ctx, u, der, false)
@@ -192,11 +192,11 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	return a, err
 }
 
-// forgetPost has r asked by GET again, as it always was before it refused that.
-func (s *Stapler) forgetPost(r *responder) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.postUntil = 0
+// forgetPost has GET tried again, as it was before it was refused.
+func (q *inquiry) forgetPost() {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	q.r.postFails = true
 }
 
 // remember notes whether POST did better than GET.
@@ -205,7 +205,7 @@ func (q *inquiry) remember(did bool) {
 	defer q.s.mu.Unlock()
 	q.mayPost = false
 	if now := q.s.nanos(); did {
-		q.post, q.r.postUntil, q.r.postTook = true, now+int64(recall), now
+		q.post, q.r.postTook, q.r.postFails = true, now, false
 	} else if !recent(q.r.postTook, now, recall) { // else it is POST that fails for the moment
 		q.r.postTried = now
 	}

@@ -44,8 +44,8 @@ type responder struct {
 	gap     int64    // between probes
 	warned  int64    // Unix ns
 
-	postUntil  int64 // Unix ns: GET was refused and POST answered
-	postTook   int64 // Unix ns: when POST last was found to be the way
+	postTook   int64 // Unix ns: GET was refused and POST answered
+	postFails  bool  // since then
 	postTried  int64 // Unix ns: GET was refused, and POST too
 	otherUntil int64 // Unix ns: the other CertID hash was answered, the first not
 
@@ -57,9 +57,9 @@ type responder struct {
 type route struct{ responders []*responder }
 
 // planLocked chooses when in a span to ask r, as far from what it chose last, and
-// is ahead, as a few random times allow. Random alone clumps: of 33 certificates whose
-// responses were signed together, and that spread over four hours, twice as many
-// as in the mean fall into one hour now and then. So does a sequence that is
+// is ahead, as a few random times allow. Random alone clumps: of 33 certificates
+// whose responses were signed together, and that spread over four hours, twice as
+// many as in the mean fall into one hour now and then. So does a sequence that is
 // even by itself, once it is added to the times that it led to the last time.
 func (r *responder) planLocked(from, to, now int64) int64 {
 	at, apart := from, int64(-1)

@@ -196,11 +196,15 @@ func (e *entry) fireLocked(s *Stapler, now int64) {
 // timer can't have been awake. After a suspend or a step of the clock all
 // certificates are due at once; those that can wait are spread.
 func smear(h *held, due, now int64) int64 {
-	if now-due < int64(maxSleep+maxSleep/2) || !h.current(now) {
+	if !overslept(due, now) || !h.current(now) {
 		return 0
 	}
 	return jitter(min((h.until-now)/8, int64(15*time.Minute)), 1)
 }
+
+// overslept reports whether what was due is so late that the timer can't have
+// been awake, or that the clock leapt.
+func overslept(due, now int64) bool { return now-due >= int64(maxSleep+maxSleep/2) }
 
 // jitter returns d less a random part of up to share of it.
 func jitter(d int64, share float64) int64 { return d - int64(float64(d)*share*rand.Float64()) }
@@ -217,16 +221,6 @@ func (h *held) span() (start, length int64) {
 	return start, h.until - start
 }
 
-// succession returns how long after it was confirmed the successor of h may be
-// expected, by max-age and half-life, and whether to ask next for that: where
-// max-age reaches as far, give or take what clocks differ.
-func (h *held) succession() (hint int64, renews bool) {
-	start, length := h.span()
-	half := start + length/2 - h.checked
-	hint = min(int64(h.maxAge)*int64(time.Second), half)
-	return hint, hint > 0 && hint >= half-int64(clockSkew) && half <= length/4
-}
-
 // refreshBetween returns the span in which to ask again for h after a success:
 // after the TTL, or the responder's max-age where that is longer, but at half of
 // the validity at the latest. It begins a quarter before that, or a half where
@@ -234,18 +228,18 @@ func (h *held) succession() (hint int64, renews bool) {
 // apart. That may cut max-age short where it is as long as half of the validity,
 // as it is where responses are signed in advance.
 //
-// Who asked in the half before half-life has made that refresh. What comes next
-// should bring the successor, which is signed about now: at the end of max-age,
-// or soon after, not for all at once. Past half-life the responder still hands
+// Who asked in the half before half-life, and was told to come back no sooner
+// (give or take what clocks differ), has made that refresh. What comes next should
+// bring the successor, which is signed about now: at the end of max-age, or soon
+// after, not for all at once. Past half-life the responder still hands
 // out what we hold, and is asked more often as the end comes nearer.
 func (h *held) refreshBetween(ttl time.Duration) (from, to int64) {
 	start, length := h.span()
 	half := start + length/2 - h.checked // from then on, as is all that follows
-	hint, renews := h.succession()
 	maxAge := int64(h.maxAge) * int64(time.Second)
-	gap := max(int64(ttl), maxAge+maxAge/3)
+	hint, gap := min(maxAge, half), max(int64(ttl), maxAge+maxAge/3)
 	switch {
-	case renews:
+	case hint > 0 && hint >= half-int64(clockSkew) && half <= length/4:
 		from, to = hint, hint+length/11
 	case half <= length/8:
 		to = min((h.until-h.checked)/8, int64(ttl))
@@ -330,7 +324,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 		end = wall(e.notAfter + 1)
 	}
 	idle := e.usedUntil() + life
-	if e.lists.Load() > 0 || now-e.die > int64(maxSleep+maxSleep/2) { // it is listed, or the clock leapt
+	if e.lists.Load() > 0 || overslept(e.die, now) { // in the latter case it may be used any moment
 		idle = max(idle, now+int64(24*time.Hour))
 	}
 	if e.die = min(end, idle); e.die > now {

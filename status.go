@@ -129,7 +129,7 @@ func (s *Stapler) Status() []Status {
 	now := s.nanos()
 	var rows []row
 	var entries []*entry
-	s.each(func(e *entry) {
+	s.each(now, func(e *entry) {
 		rows = append(rows, row{Status: e.statusLocked(now)})
 		entries = append(entries, e)
 	})
@@ -145,10 +145,9 @@ func (s *Stapler) Status() []Status {
 	return out
 }
 
-// each calls f with every entry that there is something to tell of, under the
-// lock.
-func (s *Stapler) each(f func(*entry)) {
-	now := s.nanos()
+// each calls f with every entry that there is something to tell of at now, under
+// the lock.
+func (s *Stapler) each(now int64, f func(*entry)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.cache.byID.allLocked {
@@ -225,7 +224,7 @@ func (s *Stapler) Ready() error {
 	now := s.nanos()
 	var failed [severities][]failure // the first of each, to be cut when all are known
 	total := 0
-	s.each(func(e *entry) {
+	s.each(now, func(e *entry) {
 		if err := e.settledLocked(now, true); err != nil {
 			total++
 			if f := &failed[e.severityLocked()]; len(*f) < maxReasons {

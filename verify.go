@@ -248,13 +248,11 @@ func verifyForClients(raw []byte, sub *subject, now time.Time) (*proof, error) {
 		if s.mismatch(sub) != 0 {
 			continue
 		}
-		each := *p
-		each.single, each.ends, each.thisUpdate, each.nextUpdate = s, &s, s.thisUpdate, s.nextUpdate
-		each.limit = earlier(p.limit, s.expiry())
+		each := newProof(p.basic, &s, &s, p.signer, sub)
 		if err := each.check(sub, now, 0); err != nil {
 			return nil, err
 		}
-		p.limit = each.limit
+		p.limit = earlier(p.limit, each.limit)
 	}
 	return p, nil
 }

@@ -22,9 +22,9 @@ func yearSeed(t testing.TB) uint64 {
 	return seed
 }
 
-// budget is how many requests a certificate may take in a day, in the mean over
-// all time but outages, retries and restarts and all: it is refreshed about twice
-// in each half of its validity.
+// budget is how many requests outside outages a certificate may take in a day, in
+// the mean, with retries and restarts: it is refreshed about twice in each half of
+// its validity.
 func budget(validity time.Duration) float64 {
 	return 0.25 + 4*float64(day)/float64(validity)
 }
