@@ -11,6 +11,9 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 const (
@@ -48,22 +51,22 @@ type entry struct {
 	cold   atomic.Bool          // handshakes may have to wait: see wait
 
 	flags               flags
-	must                bool       // Must-Staple; this and the next are set by resolve
-	backoff             uint8      // exponent of the next retry; starts anew when validity is lost
-	slot                int32      // in queue
-	notBefore, notAfter int64      // of the leaf, in Unix seconds
-	issuer              *issuer    // nil: not found yet
-	id                  uint64     // hash of the leaf
-	timing                         // of what is next: an attempt, an alarm, its death
-	route               *route     // who is asked, in order; nil or empty: nobody
-	best                *responder // the one that answered last
-	at                  *attempt   // nil between attempts
-	gate                *gate      // what handshakes and Prefetch wait for
-	queue               *urgency   // of a responder
-	deadline            int64      // Unix ns: the order in queue
-	alarm               int64      // when EventExpiring or EventExpired is due
-	die                 int64      // when to look whether the entry should be dropped
-	more                *rare      // nil: nothing of it; see rare and also
+	must                bool             // Must-Staple; this and the next are set by resolve
+	backoff             uint8            // exponent of the next retry; starts anew when validity is lost
+	slot                int32            // in queue
+	notBefore, notAfter int64            // of the leaf, in Unix seconds
+	issuer              *ocspresp.Issuer // nil: not found yet
+	id                  uint64           // hash of the leaf
+	timing                               // of what is next: an attempt, an alarm, its death
+	route               *route           // who is asked, in order; nil or empty: nobody
+	best                *responder       // the one that answered last
+	at                  *attempt         // nil between attempts
+	gate                *gate            // what handshakes and Prefetch wait for
+	queue               *urgency         // of a responder
+	deadline            int64            // Unix ns: the order in queue
+	alarm               int64            // when EventExpiring or EventExpired is due
+	die                 int64            // when to look whether the entry should be dropped
+	more                *rare            // nil: nothing of it; see rare and also
 }
 
 // rare is what most entries do without once they hold a response.
@@ -72,6 +75,7 @@ type rare struct {
 	failures  int       // attempts failed since the last success
 	learned   int64     // Unix ns
 	chain     [][]byte  // the rest of the chain, dropped once the issuer is found
+	unissued  error     // why nothing in the chain is the issuer; nil if nothing has its name
 	candidate []byte    // a staple that the source set, to be judged
 	nominated [4]uint64 // the hashes of the last ones
 	aliases   []*ref    // where else the leaf's bytes were met, oldest first
@@ -102,15 +106,15 @@ func (e *entry) also() *rare {
 
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
-	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
+	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
 		m.warned == 0 && !recent(m.otherAt, now, time.Hour) {
 		e.more = nil
 	}
 }
 
 // subject returns what a response must speak of.
-func (e *entry) subject() subject {
-	return subject{serial: serialOf(e.der), notBefore: e.notBefore, notAfter: e.notAfter, issuer: e.issuer}
+func (e *entry) subject() ocspresp.Subject {
+	return ocspresp.Subject{Serial: certinfo.SerialOf(e.der), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
 }
 
 type flags struct {
@@ -120,6 +124,8 @@ type flags struct {
 	none      bool // needs no staple: no responder, say
 	off       bool // switched off by WithResponders
 	lost      bool // err is ErrNoIssuer: another chain may bring it
+	alone     bool // the chain lacks the issuer
+	scanned   bool // the chain was looked through for the issuer
 	gone      bool // dropped from the cache
 	expired   bool // the leaf's notAfter had passed when it was learned
 	loaded    bool // the store was read
@@ -192,7 +198,7 @@ func (h *held) current(now int64) bool {
 		return false
 	}
 	// What is counted from its receipt was not received in the future: the clock was set back.
-	return !h.open || now >= h.checked-int64(clockSkew)
+	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
 }
 
 // at returns the state of what is served at now.
@@ -283,7 +289,7 @@ func (c *cache) aliasLocked(e *entry, der []byte) {
 // whether it is one that was not judged yet. A source that reads its files anew
 // each time brings the same bytes elsewhere.
 func (c *cache) nominateLocked(e *entry, raw []byte) bool {
-	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > maxResponse {
+	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > ocspresp.MaxResponse {
 		return false
 	}
 	m, id := e.also(), c.hash(raw)

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // DirStore is a [Store] in a directory: one file per certificate, named by its
@@ -57,8 +59,8 @@ func readRecord(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 2*maxResponse+1))
-	if err == nil && len(data) > 2*maxResponse {
+	data, err := io.ReadAll(io.LimitReader(f, 2*ocspresp.MaxResponse+1))
+	if err == nil && len(data) > 2*ocspresp.MaxResponse {
 		err = fmt.Errorf("staple: %s is larger than any record", name)
 	}
 	return data, err

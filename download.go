@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // fetchIssuer gets the issuer of e from another certificate that it issued, or
@@ -26,15 +29,16 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 	}
 	is := s.knownIssuer(leaf)
 	var errs []error
-	for _, u := range httpURLs(leaf.IssuingCertificateURL) {
+	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, maxIssuerURLs) {
 		if is != nil {
 			break
 		}
 		var err error
-		if is, err = s.issuerAt(ctx, u); err == nil && !issued(is.cert, leaf) {
-			is, err = nil, errors.New("did not sign this certificate")
+		if is, err = s.issuerAt(ctx, u); err == nil {
+			err = certinfo.SignedBy(is.Cert, leaf)
 		}
 		if err != nil {
+			is = nil
 			errs = append(errs, downloadFailed(u, err))
 		}
 	}
@@ -42,9 +46,9 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 	defer s.mu.Unlock()
 	switch {
 	case is != nil:
-		e.foundLocked(is)
+		e.foundLocked(is, true)
 	case e.issuer == nil: // else a chain brought it meanwhile
-		return noIssuer(leaf, errs)
+		return e.noIssuerLocked(leaf, errs)
 	}
 	return nil
 }
@@ -67,7 +71,7 @@ const (
 
 // download is what came of asking a caIssuers URL last.
 type download struct {
-	is  *issuer
+	is  *ocspresp.Issuer
 	err error
 	at  int64 // Unix ns
 	// gap is how long it is not asked again. Retries of one certificate are
@@ -77,7 +81,7 @@ type download struct {
 
 // issuerAt returns the certificate at u. Certificates of one issuer share the
 // download, and what came of it.
-func (s *Stapler) issuerAt(ctx context.Context, u string) (*issuer, error) {
+func (s *Stapler) issuerAt(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
 	der, err := s.shared(ctx, what, u, func() ([]byte, error) {
 		is, err := s.recall(u)
@@ -88,7 +92,7 @@ func (s *Stapler) issuerAt(ctx context.Context, u string) (*issuer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return is.cert.Raw, nil
+		return is.Cert.Raw, nil
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -100,7 +104,7 @@ func (s *Stapler) issuerAt(ctx context.Context, u string) (*issuer, error) {
 }
 
 // recall returns what came of asking u lately, if it was asked.
-func (s *Stapler) recall(u string) (*issuer, error) {
+func (s *Stapler) recall(u string) (*ocspresp.Issuer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d := s.downloads[u]; recent(d.at, s.nanos(), d.gap) {
@@ -111,7 +115,7 @@ func (s *Stapler) recall(u string) (*issuer, error) {
 
 // remember notes what came of asking u: for longer each time, so that a failure
 // that passes costs no certificate more than its own retry.
-func (s *Stapler) remember(u string, is *issuer, err error) {
+func (s *Stapler) remember(u string, is *ocspresp.Issuer, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, d := s.nanos(), s.downloads[u]
@@ -129,7 +133,7 @@ func (s *Stapler) remember(u string, is *issuer, err error) {
 }
 
 // download gets a certificate over HTTP.
-func (s *Stapler) download(ctx context.Context, u string) (*issuer, error) {
+func (s *Stapler) download(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxAttempt)
 	defer cancel()
 	res, err := s.roundTrip(ctx, u, http.MethodGet, u, nil, nil)

@@ -3,10 +3,11 @@ package staple
 import (
 	"crypto/x509"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // Errors that a caller may want to branch on. They are found with [errors.Is];
@@ -24,14 +25,14 @@ var (
 	ErrNoStaple = errors.New("staple: no OCSP staple")
 
 	// ErrRevoked: a valid response says that the certificate is revoked.
-	ErrRevoked = errors.New("staple: certificate is revoked")
+	ErrRevoked = ocspresp.ErrRevoked
 
 	// ErrUnknown: a valid response says that the responder does not know the
 	// certificate.
-	ErrUnknown = errors.New("staple: certificate is unknown to the responder")
+	ErrUnknown = ocspresp.ErrUnknown
 
 	// ErrExpired: the response, or what it rests on, is past its time.
-	ErrExpired = errors.New("staple: OCSP response has expired")
+	ErrExpired = ocspresp.ErrExpired
 
 	// ErrClosed: the Stapler was closed.
 	ErrClosed = errors.New("staple: closed")
@@ -54,34 +55,14 @@ type ResponseError struct {
 	Err error
 }
 
-// refuse makes the error of a failed check. is, which may be nil, is the sentinel
-// that it wraps; detail may be empty.
-func refuse(r Reason, detail string, is error) *ResponseError {
-	e := &ResponseError{Reason: r, Err: is}
-	if detail != "" {
-		e.Err = &detailError{clip(detail), is}
+// responseError returns err, which may be ocspresp's, as a [ResponseError] of
+// responder.
+func responseError(responder string, err error) error {
+	var oe *ocspresp.Error
+	if errors.As(err, &oe) {
+		return &ResponseError{Responder: responder, Reason: Reason(oe.Reason), Err: oe.Err}
 	}
-	return e
-}
-
-// clip makes text that came from the network fit for a log: names and OIDs in a
-// response may be of any length and content.
-func clip(s string) string {
-	const most = 200
-	s = legible(s)
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
-	}
-	return s
-}
-
-func legible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
+	return err
 }
 
 // prefix begins the text of every error that a caller gets from this package.
@@ -112,8 +93,20 @@ func about(der []byte, leaf *x509.Certificate, err error) error {
 	return &aboutError{der, leaf, err}
 }
 
-func (e *aboutError) Error() string { return prefix + nameOf(e.der, e.leaf) + ": " + bare(e.err) }
+func (e *aboutError) Error() string {
+	return prefix + certinfo.Name(e.der, e.leaf) + ": " + bare(e.err)
+}
 func (e *aboutError) Unwrap() error { return e.err }
+
+// An issuerError is an [ErrNoIssuer] where a certificate of the issuer's name is
+// there.
+type issuerError struct {
+	text string
+	why  error
+}
+
+func (e *issuerError) Error() string   { return prefix + e.text }
+func (e *issuerError) Unwrap() []error { return []error{ErrNoIssuer, e.why} }
 
 // A causedError is an error, and what it is due to.
 type causedError struct{ err, cause error }
@@ -128,7 +121,7 @@ type lapsedError struct {
 }
 
 func (e *lapsedError) Error() string {
-	msg := ErrExpired.Error() + " at " + stamp(e.until)
+	msg := ErrExpired.Error() + " at " + e.until.UTC().Format(time.RFC3339)
 	if e.err != nil {
 		msg += "; the last attempt: " + bare(e.err)
 	}
@@ -141,16 +134,6 @@ func (e *lapsedError) Unwrap() []error {
 	}
 	return []error{e.err, ErrExpired}
 }
-
-// A detailError wraps a sentinel without repeating its text: the Reason before it
-// has said that already.
-type detailError struct {
-	text string
-	is   error
-}
-
-func (e *detailError) Error() string { return e.text }
-func (e *detailError) Unwrap() error { return e.is }
 
 // Error names the responder, the reason and the detail, in this order. Where the
 // detail is an error of ours, what it repeats is left out.
@@ -190,7 +173,7 @@ const (
 	// (RFC 6960 appendix A.2).
 	ReasonContentType
 	// ReasonTooLarge: more than 128 KiB; or good, and more than TLS clients take
-	// as a staple: 16 KiB, or 8 certificates.
+	// as a staple, 16 KiB.
 	ReasonTooLarge
 	// ReasonTruncated: the answer ended before its announced length.
 	ReasonTruncated
@@ -206,93 +189,95 @@ const (
 	// panicked.
 	ReasonPanic
 
+	// The rest is named as package ocspresp, which verifies responses, has it.
+
 	// The error statuses of OCSPResponseStatus (RFC 6960 section 4.2.1), which
 	// are unsigned and prove nothing:
 
 	// ReasonMalformedRequest: malformedRequest (1).
-	ReasonMalformedRequest
+	ReasonMalformedRequest = Reason(ocspresp.MalformedRequest)
 	// ReasonInternalError: internalError (2).
-	ReasonInternalError
+	ReasonInternalError = Reason(ocspresp.InternalError)
 	// ReasonTryLater: tryLater (3).
-	ReasonTryLater
+	ReasonTryLater = Reason(ocspresp.TryLater)
 	// ReasonSigRequired: sigRequired (5).
-	ReasonSigRequired
+	ReasonSigRequired = Reason(ocspresp.SigRequired)
 	// ReasonUnauthorized: unauthorized (6): the responder has no record of the
 	// certificate, which is common in a certificate's first minutes
 	// (RFC 9919 section 3.2.3).
-	ReasonUnauthorized
+	ReasonUnauthorized = Reason(ocspresp.Unauthorized)
 
 	// Why a response is no proof:
 
 	// ReasonMalformed: not the DER of an OCSPResponse (RFC 6960 section 4.2.1),
 	// at whatever depth; or a responseStatus that does not exist.
-	ReasonMalformed
+	ReasonMalformed = Reason(ocspresp.Malformed)
 	// ReasonResponseType: a responseType other than id-pkix-ocsp-basic
 	// (RFC 6960 section 4.2.1).
-	ReasonResponseType
+	ReasonResponseType = Reason(ocspresp.ResponseType)
 	// ReasonVersion: a version other than v1 (RFC 6960 section 4.2.2.3).
-	ReasonVersion
+	ReasonVersion = Reason(ocspresp.Version)
 	// ReasonSerial: no SingleResponse has the certificate's serial number
 	// (RFC 6960 section 3.2, item 1).
-	ReasonSerial
+	ReasonSerial = Reason(ocspresp.Serial)
 	// ReasonHashAlgorithm: the serial number is there, under a CertID hash
 	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 section 4.1.1).
-	ReasonHashAlgorithm
+	ReasonHashAlgorithm = Reason(ocspresp.HashAlgorithm)
 	// ReasonIssuerName: the serial number is there, under another issuer's name
 	// (RFC 6960 section 4.1.1, issuerNameHash).
-	ReasonIssuerName
+	ReasonIssuerName = Reason(ocspresp.IssuerName)
 	// ReasonIssuerKey: the serial number is there, under another issuer's key
 	// (RFC 6960 section 4.1.1, issuerKeyHash).
-	ReasonIssuerKey
+	ReasonIssuerKey = Reason(ocspresp.IssuerKey)
 	// ReasonCriticalExtension: an unknown critical extension, in the response
 	// or in the SingleResponse (RFC 6960 section 4.4, RFC 9919 section 3.2.1).
-	ReasonCriticalExtension
+	ReasonCriticalExtension = Reason(ocspresp.CriticalExtension)
 	// ReasonSignatureAlgorithm: the response is signed under an algorithm that
 	// is unknown or weak (MD2, MD5, SHA-1), or is not one for the signer's key.
-	ReasonSignatureAlgorithm
+	ReasonSignatureAlgorithm = Reason(ocspresp.SignatureAlgorithm)
 	// ReasonSignature: the signature does not verify (RFC 6960 section 3.2,
 	// item 2).
-	ReasonSignature
+	ReasonSignature = Reason(ocspresp.Signature)
 	// ReasonSigner: the response is signed by neither the issuer nor a
 	// certificate that it holds (RFC 6960 section 4.2.2.2).
-	ReasonSigner
+	ReasonSigner = Reason(ocspresp.Signer)
 	// ReasonResponderID: the responderID names another than the signer
 	// (RFC 6960 section 4.2.1, RFC 9919 section 3.2.2).
-	ReasonResponderID
+	ReasonResponderID = Reason(ocspresp.ResponderID)
 	// ReasonDelegateIssuer: the signer's certificate was not issued directly by
 	// the issuer: another name, or a signature that does not verify (RFC 6960
 	// section 4.2.2.2).
-	ReasonDelegateIssuer
+	ReasonDelegateIssuer = Reason(ocspresp.DelegateIssuer)
 	// ReasonDelegateAlgorithm: the signer's certificate is signed under an
 	// algorithm that is unknown or weak.
-	ReasonDelegateAlgorithm
+	ReasonDelegateAlgorithm = Reason(ocspresp.DelegateAlgorithm)
 	// ReasonDelegateEKU: the signer's certificate lacks the extended key usage
 	// id-kp-OCSPSigning (RFC 6960 section 4.2.2.2).
-	ReasonDelegateEKU
+	ReasonDelegateEKU = Reason(ocspresp.DelegateEKU)
 	// ReasonDelegateExtension: the signer's certificate has an unknown critical
 	// extension (RFC 5280 section 4.2).
-	ReasonDelegateExtension
+	ReasonDelegateExtension = Reason(ocspresp.DelegateExtension)
 	// ReasonDelegateValidity: the signer's certificate is not valid now.
-	ReasonDelegateValidity
+	ReasonDelegateValidity = Reason(ocspresp.DelegateValidity)
 	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 section 4.2.2.1).
-	ReasonThisUpdate
+	ReasonThisUpdate = Reason(ocspresp.ThisUpdate)
 	// ReasonNextUpdate: nextUpdate is not after thisUpdate (RFC 6960 section
 	// 4.2.2.1).
-	ReasonNextUpdate
+	ReasonNextUpdate = Reason(ocspresp.NextUpdate)
 	// ReasonProducedAt: producedAt is in the future.
-	ReasonProducedAt
+	ReasonProducedAt = Reason(ocspresp.ProducedAt)
 	// ReasonProducedAtLeaf: producedAt is not within the certificate's own
 	// validity.
-	ReasonProducedAtLeaf
+	ReasonProducedAtLeaf = Reason(ocspresp.ProducedAtLeaf)
 	// ReasonExpired: nextUpdate is past (RFC 6960 section 3.2, item 6), or,
 	// where there is none, thisUpdate is too old. Wraps [ErrExpired].
-	ReasonExpired
+	ReasonExpired = Reason(ocspresp.Expired)
 	// ReasonUnknown: the certificate's status is unknown. Wraps [ErrUnknown].
-	ReasonUnknown
+	ReasonUnknown = Reason(ocspresp.Unknown)
 	// ReasonRevoked: the certificate is revoked. Wraps [ErrRevoked].
-	ReasonRevoked
+	ReasonRevoked = Reason(ocspresp.Revoked)
 	// ReasonReplay: the response is older than the one that is held.
-	ReasonReplay
+	ReasonReplay = Reason(ocspresp.Replay)
 )
 
 var reasonText = [...]string{
@@ -307,44 +292,12 @@ var reasonText = [...]string{
 	ReasonIssuer:      "unusable issuer certificate",
 	ReasonUnavailable: "responder unavailable, not asked",
 	ReasonPanic:       "panic in user code",
-
-	ReasonMalformedRequest: "OCSP error status malformedRequest",
-	ReasonInternalError:    "OCSP error status internalError",
-	ReasonTryLater:         "OCSP error status tryLater",
-	ReasonSigRequired:      "OCSP error status sigRequired",
-	ReasonUnauthorized:     "OCSP error status unauthorized",
-
-	ReasonMalformed:          "malformed response",
-	ReasonResponseType:       "unsupported response type",
-	ReasonVersion:            "unsupported version",
-	ReasonSerial:             "no answer for this serial number",
-	ReasonIssuerName:         "issuerNameHash of another issuer",
-	ReasonIssuerKey:          "issuerKeyHash of another issuer",
-	ReasonHashAlgorithm:      "unsupported CertID hash algorithm",
-	ReasonCriticalExtension:  "unknown critical extension",
-	ReasonSignatureAlgorithm: "unsupported or weak signature algorithm",
-	ReasonSignature:          "bad signature",
-	ReasonSigner:             "signer not found",
-	ReasonResponderID:        "responderID is not the signer's",
-	ReasonDelegateIssuer:     "delegate not issued by the issuer",
-	ReasonDelegateAlgorithm:  "delegate signed under an unsupported or weak algorithm",
-	ReasonDelegateEKU:        "delegate lacks id-kp-OCSPSigning",
-	ReasonDelegateExtension:  "delegate has an unknown critical extension",
-	ReasonDelegateValidity:   "delegate not valid at this time",
-	ReasonThisUpdate:         "thisUpdate in the future",
-	ReasonNextUpdate:         "nextUpdate not after thisUpdate",
-	ReasonProducedAt:         "producedAt in the future",
-	ReasonProducedAtLeaf:     "producedAt outside the certificate's validity",
-	ReasonExpired:            "expired",
-	ReasonUnknown:            "status unknown",
-	ReasonRevoked:            "status revoked",
-	ReasonReplay:             "older than the response held",
 }
 
 // String describes r in a few words, fit for a log line or a metric's label.
 func (r Reason) String() string {
-	if r == 0 || int(r) >= len(reasonText) {
-		return "no reason"
+	if r > 0 && int(r) < len(reasonText) {
+		return reasonText[r]
 	}
-	return reasonText[r]
+	return ocspresp.Reason(r).String()
 }

@@ -2,7 +2,6 @@ package staple_test
 
 import (
 	"crypto/tls"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
@@ -171,40 +170,6 @@ func TestReadyInOrder(t *testing.T) {
 			t.Errorf("%q", names)
 		}
 	})
-}
-
-// REQ B7: a refused algorithm is named, not only numbered.
-func TestAlgorithmText(t *testing.T) {
-	for oid, want := range map[string]string{
-		"1.2.840.113549.1.1.2":   "MD2 with RSA",
-		"1.2.840.113549.1.1.4":   "MD5 with RSA",
-		"1.2.840.113549.1.1.5":   "SHA-1 with RSA",
-		"1.2.840.113549.1.1.14":  "SHA-224 with RSA",
-		"1.3.14.3.2.29":          "SHA-1 with RSA",
-		"1.2.840.10045.4.1":      "ECDSA with SHA-1",
-		"1.2.840.10045.4.3.1":    "ECDSA with SHA-224",
-		"1.2.840.10040.4.3":      "DSA with SHA-1",
-		"2.16.840.1.101.3.4.3.2": "DSA with SHA-256",
-		"1.3.101.113":            "Ed448",
-		"1.2.3.4":                "",
-	} {
-		var id asn1.ObjectIdentifier
-		for arc := range strings.SplitSeq(oid, ".") {
-			var n int
-			fmt.Sscan(arc, &n)
-			id = append(id, n)
-		}
-		der, err := asn1.Marshal(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want = strings.TrimSpace(want + " (OID " + oid + ")"); want[0] == '(' {
-			want = "OID " + oid
-		}
-		if got := staple.AlgorithmText(der[2:]); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
 }
 
 // What came instead of a response is shown as far as it fits into a line.

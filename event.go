@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -245,8 +247,8 @@ func (s *Stapler) deliverOne(n *notice) {
 		ev := Event{Kind: n.kind, Leaf: leaf, Responder: n.asked, Err: n.err}
 		if n.answer != nil {
 			ev.Duration = n.answer.took
-			if n.answer.proof != nil {
-				ev.Response = n.answer.response(n.answer.raw)
+			if n.answer.Proof != nil {
+				ev.Response = n.answer.Response()
 			}
 		}
 		for _, f := range s.opts.events {
@@ -295,9 +297,9 @@ func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 	if stapled {
 		attrs = append(attrs, slog.Time("served_until", time.Unix(0, n.held.until)))
 	}
-	if a := n.answer; a != nil && a.proof != nil && n.kind == EventRevoked {
-		attrs = append(attrs, slog.Time("revoked_at", a.revokedAt), slog.String("revocation_reason", reasonCode(a.reason)),
-			slog.Bool("never_issued", a.notIssued()))
+	if a := n.answer; a != nil && a.Proof != nil && n.kind == EventRevoked {
+		attrs = append(attrs, slog.Time("revoked_at", a.RevokedAt), slog.String("revocation_reason", ocspresp.ReasonCode(a.Reason)),
+			slog.Bool("never_issued", a.NotIssued()))
 	}
 	if n.err != nil {
 		attrs = append(attrs, slog.Any("error", n.err))
@@ -308,7 +310,7 @@ func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 // certAttrs name a certificate, as nameOf does.
 func certAttrs(e *entry, leaf *x509.Certificate) []slog.Attr {
 	if leaf == nil {
-		return []slog.Attr{slog.String("certificate", nameOf(e.der, nil))}
+		return []slog.Attr{slog.String("certificate", certinfo.Name(e.der, nil))}
 	}
-	return []slog.Attr{slog.String("certificate", legible(namesOf(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
+	return []slog.Attr{slog.String("certificate", certinfo.Legible(certinfo.Names(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
 }

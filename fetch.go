@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
 )
 
 const (
@@ -98,7 +100,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 func (s *Stapler) makeRoomLocked(der []byte) bool {
 	evict, ok := s.cache.roomLocked()
 	if evict != nil {
-		if s.opts.responders == nil && !mayNameResponder(der) && !mayMustStaple(der) {
+		if s.opts.responders == nil && !certinfo.MayNameResponder(der) && !certinfo.MayMustStaple(der) {
 			return false
 		}
 		s.dropLocked(evict)
@@ -158,6 +160,7 @@ func (s *Stapler) work() {
 // sends it on to one if prepare is set and there is need.
 func (s *Stapler) process(e *entry, prepare bool) {
 	leaf := s.resolve(e)
+	s.issuerFromStore(e)
 	err := s.decide(e, leaf)
 	if err == nil { // else it may be switched off
 		s.judge(e)

@@ -16,6 +16,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 const (
@@ -69,7 +72,7 @@ type inquiry struct {
 	s       *Stapler
 	r       *responder
 	e       *entry
-	sub     subject
+	sub     ocspresp.Subject
 	held    *held
 	last    bool // r confirmed what is held
 	post    bool // GET is not used
@@ -89,7 +92,7 @@ func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answ
 		return guard(s, clientCode, func() (*answer, error) {
 			begun := time.Now()
 			a, err := s.inquire(ctx, e, r)
-			if err == nil && a.proof != nil {
+			if err == nil && a.Proof != nil {
 				a.took = time.Since(begun) // here, as others may share a
 			}
 			return a, err
@@ -167,7 +170,7 @@ func refusesHash(err error) bool {
 // ask makes one request, and another where the first tells how to do better:
 // POST where GET is refused, past all caches where the answer has expired.
 func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
-	der, err := q.sub.issuer.request(h, q.sub.serial)
+	der, err := q.sub.Issuer.Request(h, q.sub.Serial)
 	if err != nil {
 		return nil, err
 	}
@@ -272,11 +275,11 @@ func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool)
 		err.Responder = q.r.url
 		return nil, err
 	}
-	p, err := verifyForClients(res.body, &q.sub, now)
+	p, err := ocspresp.Prove(res.body, &q.sub, now)
 	if err != nil {
-		return nil, at(q.r.url, err)
+		return nil, responseError(q.r.url, err)
 	}
-	a.proof, a.raw = p, bytes.Clone(res.body) // without the spare capacity of reading
+	a.Proof = p
 	if get {
 		a.validator = newValidator(res.header)
 	}
@@ -301,17 +304,6 @@ func (q *inquiry) conditions(header http.Header) bool {
 	return true
 }
 
-// at names the responder in a ResponseError.
-func at(responder string, err error) error {
-	var re *ResponseError
-	if errors.As(err, &re) {
-		named := *re
-		named.Responder = responder
-		return &named
-	}
-	return err
-}
-
 // result is an HTTP response, read whole.
 type result struct {
 	status int
@@ -331,7 +323,7 @@ func (e *httpError) Error() string { return e.what }
 // unexpected says what came instead of a response, cut and sanitised.
 func (r *result) unexpected() *httpError {
 	what := strings.TrimSpace(fmt.Sprint(r.status, " ", http.StatusText(r.status)))
-	if t := clip(r.header.Get("Content-Type")); t != "" || len(r.body) > 0 {
+	if t := certinfo.Clip(r.header.Get("Content-Type")); t != "" || len(r.body) > 0 {
 		what += fmt.Sprintf(", %q", t)
 	}
 	if len(r.body) > 0 {
@@ -351,7 +343,7 @@ func (r *result) check() *ResponseError {
 		return &ResponseError{Reason: ReasonContentType, Err: r.unexpected()}
 	}
 	if enc := r.header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", clip(enc))}
+		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", certinfo.Clip(enc))}
 	}
 	if len(r.body) == 0 {
 		return &ResponseError{Reason: ReasonEmpty}
@@ -453,12 +445,12 @@ func (p patient) Read(b []byte) (int, error) {
 
 func readResult(ctx context.Context, responder string, res *http.Response) (*result, error) {
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, maxResponse+1))
+	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, ocspresp.MaxResponse+1))
 	switch {
 	case err != nil:
 		return nil, transportError(responder, err)
-	case len(body) > maxResponse:
-		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxResponse)}
+	case len(body) > ocspresp.MaxResponse:
+		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", ocspresp.MaxResponse)}
 	case res.ContentLength > int64(len(body)) && res.StatusCode != http.StatusNotModified:
 		return nil, transportError(responder, io.ErrUnexpectedEOF)
 	}
@@ -480,7 +472,7 @@ func transportError(responder string, err error) *ResponseError {
 		reason = ReasonTruncated
 	}
 	if what := err.Error(); len(what) > 1024 { // it quotes what came, and is kept
-		err = errors.New(clip(what))
+		err = errors.New(certinfo.Clip(what))
 	}
 	return &ResponseError{Responder: responder, Reason: reason, Err: err}
 }

@@ -1,66 +1,60 @@
 package staple
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
 )
 
-const (
-	// maxStaple is the longest response that is stapled. OpenSSL's clients take
-	// a CertificateStatus message (RFC 6066 section 8) of one record, 2^14 bytes,
-	// and crypto/tls can't write one of 2^16 in TLS 1.3. The response shares the
-	// record with a handshake header of 4 bytes, the status type and a length of 3.
-	maxStaple = 1<<14 - 4 - 1 - 3
-	// maxStapleCerts is how many certificates may come with what is stapled:
-	// Firefox takes a response with more for no response at all.
-	maxStapleCerts = 8
-)
+// maxStaple is the longest response that is stapled. OpenSSL's clients take a
+// CertificateStatus message (RFC 6066 §8) of one record, 2^14 bytes, and
+// crypto/tls can't write one of 2^16 in TLS 1.3. The response shares the record
+// with a handshake header of 4 bytes, the status type and a length of 3.
+const maxStaple = 1<<14 - 4 - 1 - 3
 
 // answer is a verified response on its way into an entry.
 type answer struct {
-	*proof
-	raw       []byte
-	responder string
-	from      *responder // that gave what is in the store, if it is known
-	received  int64      // Unix ns
-	checked   int64      // Unix ns
-	maxAge    time.Duration
-	validator validator
-	took      time.Duration
-	stored    bool // from the store, which needs no telling
+	*ocspresp.Proof // nil: a 304
+	responder       string
+	from            *responder // that gave what is in the store, if it is known
+	received        int64      // Unix ns
+	checked         int64      // Unix ns
+	maxAge          time.Duration
+	validator       validator
+	took            time.Duration
+	stored          bool // from the store, which needs no telling
 }
 
 // installLocked takes a for the response of e, unless what e holds is newer, or
-// clients would not take it. The same bytes again, what was signed the same but
-// is no better, or a 304 (no proof) renew what is held.
+// clients would not take it. What was signed the same but lasts no longer, and a
+// 304 (no proof), renew what is held.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
-	if a.proof == nil || bytes.Equal(a.raw, h.raw) || a.repeats(h) {
+	if a.Proof == nil || a.repeats(h) {
 		s.renewLocked(e, h, a, now)
 		return nil
 	}
 	if h.raw != nil && older(a, h) {
 		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
-			Err: errors.New("thisUpdate " + a.thisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
+			Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
 	}
 	if err := a.unfit(); err != nil {
 		return err
 	}
-	n := &held{state: StateGood, staple: true, open: a.nextUpdate.IsZero(), produced: a.produced(), raw: a.raw,
-		until: wall(a.limit.Unix()), thisUpdate: a.thisUpdate.Unix(), lasts: inSeconds(a.nextUpdate.Unix() - a.thisUpdate.Unix())}
+	n := &held{state: StateGood, staple: true, open: a.NextUpdate.IsZero(), produced: a.produced(), raw: a.Raw,
+		until: wall(a.Limit.Unix()), thisUpdate: a.ThisUpdate.Unix(), lasts: inSeconds(a.NextUpdate.Unix() - a.ThisUpdate.Unix())}
 	if n.open {
-		n.lasts = inSeconds(a.limit.Unix() - n.thisUpdate)
+		n.lasts = inSeconds(a.Limit.Unix() - n.thisUpdate)
 	}
 	n.confirm(a, s.opts.ttl)
 	kind, says := EventFetched, e.failedBefore()
-	if a.status == ocsp.Revoked {
-		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && a.oversized() == "", EventRevoked
-		says = at(a.responder, a.err())
+	if a.Status == ocsp.Revoked {
+		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && !a.oversized(), EventRevoked
+		says = responseError(a.responder, a.Err())
 	}
 	e.held.Store(n)
 	e.flags.tried, e.flags.announced = false, false
@@ -84,43 +78,31 @@ func (e *entry) failedBefore() error {
 	return errors.Join(e.at.errs...)
 }
 
-// repeats reports whether a is what is held, signed the same, in unsigned bytes
-// that are no improvement: anyone on the path may add to those. What lives longer,
-// by another certificate of the same delegate, or is shorter, is one.
+// repeats reports whether a is what is held: the same signed bytes. Another
+// certificate of the same delegate that ends later is an improvement; one that
+// ends sooner, which anyone on the path may have put there, is not.
 func (a *answer) repeats(h *held) bool {
-	if h.raw == nil || !bytes.Equal(a.basic.tbs, signedPart(h.raw)) {
+	if h.raw == nil || !a.SameSigned(h.raw) {
 		return false
 	}
 	limit := h.until
 	if h.open {
 		limit = wall(h.end())
 	}
-	if ends := wall(a.limit.Unix()); ends != limit {
-		return ends < limit
-	}
-	return len(a.raw) >= len(h.raw)
+	return wall(a.Limit.Unix()) <= limit
 }
 
 // unfit reports why clients would not take a as a staple. A revocation counts
 // all the same.
 func (a *answer) unfit() error {
-	what := a.oversized()
-	if what == "" || a.status == ocsp.Revoked {
+	if !a.oversized() || a.Status == ocsp.Revoked {
 		return nil
 	}
-	return at(a.responder, refuse(ReasonTooLarge, what, nil))
+	return &ResponseError{Responder: a.responder, Reason: ReasonTooLarge,
+		Err: fmt.Errorf("%d bytes, where TLS clients take %d", len(a.Raw), maxStaple)}
 }
 
-// oversized says what of a is more than clients take; nothing if it isn't.
-func (a *answer) oversized() string {
-	switch {
-	case len(a.raw) > maxStaple:
-		return fmt.Sprintf("%d bytes, where TLS clients take %d", len(a.raw), maxStaple)
-	case a.basic.embeds > maxStapleCerts:
-		return fmt.Sprintf("%d certificates, where TLS clients take %d", a.basic.embeds, maxStapleCerts)
-	}
-	return ""
-}
+func (a *answer) oversized() bool { return len(a.Raw) > maxStaple }
 
 // confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
 // Without nextUpdate it may be served for a TTL from now on.
@@ -132,7 +114,7 @@ func (h *held) confirm(a *answer, ttl time.Duration) {
 	h.checked = a.checked
 	h.age = inSeconds((a.checked - received) / int64(time.Second))
 	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
-	if a.proof != nil && a.responder != "" {
+	if a.Proof != nil && a.responder != "" {
 		h.modified, h.etag = a.validator.modified, a.validator.etag
 	}
 	if h.open {
@@ -149,7 +131,7 @@ func (h *held) received() int64 { return h.checked - int64(h.age)*int64(time.Sec
 
 // produced returns how long after thisUpdate the response was signed, in seconds.
 func (a *answer) produced() int32 {
-	return int32(min(max(a.producedAt.Unix()-a.thisUpdate.Unix(), math.MinInt32), math.MaxInt32))
+	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
 // renewLocked notes that what e holds was confirmed.
@@ -174,33 +156,32 @@ func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
 // older reports whether a was signed before what is held, so that a replay
 // never replaces it. Of two made at one time the worse is kept.
 func older(a *answer, h *held) bool {
-	switch this, produced := a.thisUpdate.Unix(), a.produced(); {
+	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
 	case this != h.thisUpdate:
 		return this < h.thisUpdate
 	case produced != h.produced:
 		return produced < h.produced
 	}
-	return h.state == StateRevoked && a.status == ocsp.Good
+	return h.state == StateRevoked && a.Status == ocsp.Good
 }
 
 // judge takes the staple that the source had set for a candidate.
 func (s *Stapler) judge(e *entry) {
 	s.mu.Lock()
 	raw, sub := e.rare().candidate, e.subject()
-	if raw == nil || sub.issuer == nil || e.flags.off {
+	if raw == nil || sub.Issuer == nil || e.flags.off {
 		s.mu.Unlock()
 		return // without an issuer it waits until there is one
 	}
 	e.more.candidate = nil
 	s.mu.Unlock()
-	raw = bytes.Clone(raw) // the source's buffer may be used for another
 	now := s.opts.now()
-	p, err := verifyForClients(raw, &sub, now)
+	p, err := ocspresp.Prove(raw, &sub, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && !e.flags.gone {
 		n := now.UnixNano()
-		err = s.installLocked(e, &answer{proof: p, raw: raw, received: n, checked: min(n, wall(p.thisUpdate.Unix()))}, n)
+		err = s.installLocked(e, &answer{Proof: p, received: n, checked: min(n, wall(p.ThisUpdate.Unix()))}, n)
 		s.settleLocked(e)
 		s.cache.queueLocked(e)
 		s.moveLocked(e)

@@ -2,14 +2,15 @@ package staple
 
 import (
 	"bytes"
-	"crypto/fips140"
-	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"weak"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 var errLeafExpired = errors.New("staple: certificate has expired")
@@ -48,6 +49,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	resolved, chain := e.flags.resolved, e.rare().chain
 	candidate := e.rare().candidate != nil
 	wanted := e.issuer == nil && (!e.flags.none || candidate)
+	scan := wanted && !e.flags.scanned
 	s.mu.Unlock()
 	if resolved && !wanted && s.opts.responders == nil {
 		return nil
@@ -57,24 +59,31 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 		s.unreadable(e)
 		return nil
 	}
-	none := len(httpURLs(leaf.OCSPServer)) == 0 || passes(leaf)
-	var is *issuer
-	if wanted && (!none || s.opts.responders != nil || candidate) {
-		is = s.issuerOf(leaf, chain)
+	none := len(certinfo.HTTPURLs(leaf.OCSPServer, maxOCSPURLs)) == 0 || certinfo.Exempt(leaf)
+	scan = scan && (!none || s.opts.responders != nil || candidate)
+	var is *ocspresp.Issuer
+	var alone bool
+	var unissued error
+	if scan {
+		is, alone, unissued = s.issuerOf(leaf, chain)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !e.flags.resolved {
-		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), mustStaple(leaf)
+		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), certinfo.MustStaple(leaf)
 		e.flags.resolved, e.flags.none = true, none
 		if now, end := s.nanos(), wall(e.notAfter+1); !e.flags.gone && now < end && end < e.die {
 			e.die = end
 			s.moveLocked(e)
 		}
 	}
-	if is != nil && e.issuer == nil {
-		e.foundLocked(is)
-		e.flags.lost = false
+	if !scan || e.issuer != nil {
+		return leaf
+	}
+	if is != nil {
+		e.foundLocked(is, alone)
+	} else {
+		e.flags.scanned, e.also().unissued = true, unissued
 	}
 	return leaf
 }
@@ -91,24 +100,11 @@ func (s *Stapler) unreadable(e *entry) {
 	}
 }
 
-// passes reports whether a certificate is of a kind that is never asked about.
-func passes(leaf *x509.Certificate) bool {
-	_, challenge := extensionValue(leaf, 1, 3, 6, 1, 5, 5, 7, 1, 31) // of acme-tls/1 (RFC 8737 §3)
-	return challenge || noRevAvail(leaf) || issued(leaf, leaf)
-}
-
-// httpURLs returns those of urls that can be asked: http and https alone (RFC
-// 9919 §4.1).
-func httpURLs(urls []string) []string {
-	var out []string
-	for _, u := range urls {
-		scheme, rest, ok := strings.Cut(u, "://")
-		if ok && rest != "" && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
-			out = append(out, u)
-		}
-	}
-	return out
-}
+// What of a certificate's URLs counts: it may be anybody's.
+const (
+	maxOCSPURLs   = 4
+	maxIssuerURLs = 2
+)
 
 // decide says who is asked about e, if anyone. It returns an error if the
 // function of WithResponders was to say that and has not.
@@ -117,7 +113,7 @@ func (s *Stapler) decide(e *entry, leaf *x509.Certificate) error {
 		return nil
 	}
 	urls, on, err := s.askedAbout(e, leaf)
-	pass := passes(leaf)
+	pass := certinfo.Exempt(leaf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && !errors.Is(err, ErrNoResponder) && (e.route != nil || e.flags.off) {
@@ -140,20 +136,21 @@ func (s *Stapler) decide(e *entry, leaf *x509.Certificate) error {
 
 // askedAbout returns the responders for leaf, and whether it is stapled at all.
 func (s *Stapler) askedAbout(e *entry, leaf *x509.Certificate) (urls []string, on bool, err error) {
-	urls, on = leaf.OCSPServer, true
-	if s.opts.responders != nil {
-		var named []string
-		if named, on, err = s.askSwitch(e, leaf); err != nil {
-			return nil, true, err
-		}
-		if len(named) > 0 {
-			urls = named
-		}
-		if on && len(named) > 0 && len(httpURLs(named)) == 0 {
-			err = fmt.Errorf("%w: WithResponders function named %q, want http or https URLs", ErrNoResponder, clip(named[0]))
-		}
+	urls, on = certinfo.HTTPURLs(leaf.OCSPServer, maxOCSPURLs), true
+	if s.opts.responders == nil {
+		return urls, on, nil
 	}
-	return httpURLs(urls), on, err
+	named, on, err := s.askSwitch(e, leaf)
+	switch usable := certinfo.HTTPURLs(named, len(named)); {
+	case err != nil:
+		return nil, true, err
+	case len(usable) > 0:
+		urls = usable
+	case on && len(named) > 0:
+		urls = nil
+		err = fmt.Errorf("%w: WithResponders function named %q, want http or https URLs", ErrNoResponder, certinfo.Clip(named[0]))
+	}
+	return urls, on, err
 }
 
 // wantedLocked has e start over if it needs a staple and did not before, or if
@@ -182,11 +179,11 @@ func (s *Stapler) refuseLocked(e *entry, leaf *x509.Certificate) {
 			s.notifyLocked(&notice{kind: EventFailed, e: e, err: ErrNoResponder})
 		}
 	case e.flags.none:
-		if !noted && noRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
+		if !noted && certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
 			s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 		}
-	case e.issuer == nil && len(httpURLs(leaf.IssuingCertificateURL)) == 0:
-		err := noIssuer(leaf, nil)
+	case e.issuer == nil && !e.mayDownloadLocked(leaf):
+		err := e.noIssuerLocked(leaf, nil)
 		e.flags.final, e.flags.lost, e.also().err = true, true, err
 		if !noted {
 			s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
@@ -209,43 +206,39 @@ func (s *Stapler) routeOfLocked(urls []string) *route {
 	return s.routes.put(key, rt)
 }
 
-// issuerOf finds the issuer of leaf in its chain, in whatever order, or among
-// the configured ones. The leaf's signature decides (RFC 9919 §4.2).
-func (s *Stapler) issuerOf(leaf *x509.Certificate, chain [][]byte) *issuer {
-	for _, der := range chain {
-		if is := s.issuerFrom(der); is != nil && issued(is.cert, leaf) {
-			return is
+// issuerOf finds the issuer of leaf in its chain, in whatever order, or among the
+// configured ones, and then leaf is alone. The leaf's signature decides (RFC 9919
+// §4.2). Where there is none, why says what speaks against one of that name.
+func (s *Stapler) issuerOf(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, alone bool, why error) {
+	reject := func(err error) {
+		if _, was := why.(*certinfo.UnsupportedError); !was && err != certinfo.ErrOtherName {
+			why = err
 		}
+	}
+	for _, der := range chain {
+		is := s.issuerFrom(der)
+		if is == nil {
+			reject(certinfo.Unparsed(der, leaf))
+			continue
+		}
+		err := certinfo.SignedBy(is.Cert, leaf)
+		if err == nil {
+			return is, false, nil
+		}
+		reject(err)
 	}
 	for _, c := range s.opts.issuers {
-		if bytes.Equal(c.RawSubject, leaf.RawIssuer) && issued(c, leaf) {
-			return s.issuerFrom(c.Raw)
+		err := certinfo.SignedBy(c, leaf)
+		if err == nil {
+			return s.issuerFrom(c.Raw), true, nil
 		}
+		reject(err)
 	}
-	return nil
-}
-
-// issued reports whether ca signed leaf. That finds the issuer and is no proof
-// of anything, so a legacy leaf may be signed with SHA-1, and FIPS 140 has no say
-// in it. Of a key that came over the network none is larger than crypto/tls takes.
-func issued(ca, leaf *x509.Certificate) (ok bool) {
-	if key, isRSA := ca.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > 8192 {
-		return false
-	}
-	if !bytes.Equal(ca.RawSubject, leaf.RawIssuer) {
-		return false
-	}
-	check := func() { ok = ca.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil }
-	if strong(leaf.SignatureAlgorithm) {
-		check()
-	} else {
-		fips140.WithoutEnforcement(check)
-	}
-	return ok
+	return nil, true, why
 }
 
 // issuerFrom returns the shared issuer with these bytes, or nil.
-func (s *Stapler) issuerFrom(der []byte) *issuer {
+func (s *Stapler) issuerFrom(der []byte) *ocspresp.Issuer {
 	s.mu.Lock()
 	is := s.issuers.get(string(der))
 	s.mu.Unlock()
@@ -256,7 +249,7 @@ func (s *Stapler) issuerFrom(der []byte) *issuer {
 	if err != nil {
 		return nil
 	}
-	is = newIssuer(cert)
+	is = ocspresp.NewIssuer(cert)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	is = s.issuers.put(string(der), is)
@@ -273,6 +266,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 		return
 	}
 	e.also().chain = chain
+	e.flags.scanned = false
 	switch {
 	case e.at != nil:
 		s.workLocked(e, true) // goes on with it
@@ -295,17 +289,37 @@ func (s *Stapler) anewLocked(e *entry) {
 	}
 }
 
-// foundLocked notes who issued the certificate of e.
-func (e *entry) foundLocked(is *issuer) {
-	e.issuer = is
+// foundLocked notes who issued the certificate of e, and whether that is missing
+// in its chain.
+func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
+	e.issuer, e.flags.alone, e.flags.lost = is, alone, false
 	if e.more != nil {
-		e.more.chain = nil
+		e.more.chain, e.more.unissued = nil, nil
 	}
 }
 
-// noIssuer says which certificate is wanted, and what came of asking for it.
-func noIssuer(leaf *x509.Certificate, downloads []error) error {
-	err := fmt.Errorf("%w, wanted %q", ErrNoIssuer, clip(leaf.Issuer.String()))
+// mayDownloadLocked reports whether the issuer may be had from where leaf says. A
+// signature that can't be checked can't be by any other certificate either.
+func (e *entry) mayDownloadLocked(leaf *x509.Certificate) bool {
+	_, unsupported := e.rare().unissued.(*certinfo.UnsupportedError)
+	return !unsupported && len(leaf.IssuingCertificateURL) > 0 && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
+}
+
+// noIssuerLocked says which certificate is wanted, what speaks against the one
+// that is there, and what came of asking for it.
+func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error {
+	wanted := certinfo.Clip(leaf.Issuer.String())
+	err := fmt.Errorf("%w, wanted %q", ErrNoIssuer, wanted)
+	switch why := e.rare().unissued.(type) {
+	case nil:
+	case *certinfo.UnsupportedError:
+		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: its %v", wanted, why), why}
+		if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+			err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: the certificate's %v", wanted, why), why}
+		}
+	default:
+		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %v", wanted, why), why}
+	}
 	if len(downloads) > 0 {
 		err = &causedError{err, errors.Join(downloads...)}
 	}
@@ -313,24 +327,13 @@ func noIssuer(leaf *x509.Certificate, downloads []error) error {
 }
 
 // knownIssuer returns the issuer of leaf if another certificate brought it.
-func (s *Stapler) knownIssuer(leaf *x509.Certificate) *issuer {
+func (s *Stapler) knownIssuer(leaf *x509.Certificate) *ocspresp.Issuer {
 	key := string(leaf.RawIssuer) + string(leaf.AuthorityKeyId)
 	s.mu.Lock()
 	is := s.subjects.get(key)
 	s.mu.Unlock()
-	if is != nil && issued(is.cert, leaf) {
+	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
 		return is
 	}
 	return nil
 }
-
-// mayMustStaple tells from the bytes alone whether a leaf can have the TLS
-// feature extension, for a handshake that can't wait for it to be parsed.
-func mayMustStaple(der []byte) bool { return bytes.Contains(der, oidTLSFeatureDER) }
-
-// mayNameResponder does so for a URL of a responder.
-func mayNameResponder(der []byte) bool { return bytes.Contains(der, oidOCSPDER) }
-
-var oidOCSPDER = []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01}
-
-var oidTLSFeatureDER = []byte{0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18}

@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"golang.org/x/crypto/ocsp"
 )
 
 // resumedGrace is by how much the proof of a resumed connection may have expired:
@@ -42,7 +47,7 @@ func VerifyStaple(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	if len(cs.OCSPResponse) == 0 && !mustStaple(cs.PeerCertificates[0]) {
+	if len(cs.OCSPResponse) == 0 && !certinfo.MustStaple(cs.PeerCertificates[0]) {
 		return nil
 	}
 	return RequireStaple(cs)
@@ -67,18 +72,40 @@ func RequireStaple(cs tls.ConnectionState) error {
 	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuersOf(&cs), grace))
 }
 
+// Verify says what raw, an OCSP response in DER that came from anywhere, proves
+// about leaf at this moment, by the rules of [VerifyStaple]: nil is proven good.
+// For a revoked certificate the error is an [ErrRevoked], and the response is
+// returned with it. Every other error is an [ErrNoIssuer], if issuer did not sign
+// leaf, or a [*ResponseError] that says why raw is no proof; then there is no
+// response. A nil leaf or issuer is an ErrNoIssuer. The response keeps a reference
+// to raw, which must not be changed after that.
+func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) {
+	if leaf == nil || issuer == nil {
+		return nil, ErrNoIssuer
+	}
+	if err := certinfo.SignedBy(issuer, leaf); err != nil {
+		return nil, about(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(issuer.Subject.String()), err))
+	}
+	sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(issuer))
+	p, err := ocspresp.Verify(raw, &sub, time.Now(), 0)
+	if err != nil {
+		return nil, about(leaf.Raw, leaf, responseError("", err))
+	}
+	return p.Response(), about(leaf.Raw, leaf, responseError("", p.Err()))
+}
+
 // proveGood tries each issuer. The first one is spoken of if none of them will do.
 func proveGood(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, grace time.Duration) error {
 	first := ErrNoIssuer
 	now := time.Now()
 	for n, cert := range issuers {
-		sub := newSubject(leaf, newIssuer(cert))
-		p, err := verify(raw, &sub, now, grace)
+		sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(cert))
+		p, err := ocspresp.Verify(raw, &sub, now, grace)
 		if err == nil {
-			return p.err()
+			return responseError("", p.Err())
 		}
 		if n == 0 {
-			first = err
+			first = responseError("", err)
 		}
 	}
 	return first

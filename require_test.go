@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"math/big"
 	"net"
@@ -101,7 +102,7 @@ func (p *peer) state(staple []byte) tls.ConnectionState {
 
 // tlsFeature makes a certificate Must-Staple.
 func tlsFeature() pkix.Extension {
-	return pkix.Extension{Id: oidTLSFeature, Value: []byte("\x30\x03\x02\x01\x05")}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte("\x30\x03\x02\x01\x05")}
 }
 
 const week = 7 * 24 * time.Hour
@@ -336,11 +337,7 @@ func TestIssuersBounded(t *testing.T) {
 	p := newPeer(t)
 	var impostors []*x509.Certificate
 	for range staple.MaxIssuers {
-		cert, err := x509.ParseCertificate(selfSigned(t, "CA"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		impostors = append(impostors, cert)
+		impostors = append(impostors, newPeer(t).ca)
 	}
 	list := func(lists ...[]*x509.Certificate) *tls.ConnectionState {
 		return &tls.ConnectionState{PeerCertificates: slices.Concat(append([][]*x509.Certificate{{p.leaf}}, lists...)...)}

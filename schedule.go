@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 const (
@@ -239,7 +241,7 @@ func (h *held) refreshBetween(ttl time.Duration) (from, to int64) {
 	maxAge := int64(h.maxAge) * int64(time.Second)
 	hint, gap := min(maxAge, half), max(int64(ttl), maxAge+maxAge/3)
 	switch {
-	case hint > 0 && hint >= half-int64(clockSkew) && half <= length/4:
+	case hint > 0 && hint >= half-int64(ocspresp.ClockSkew) && half <= length/4:
 		from, to = hint, hint+length/11
 	case half <= length/8:
 		to = min((h.until-h.checked)/8, int64(ttl))

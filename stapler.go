@@ -65,6 +65,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -111,9 +113,9 @@ type Stapler struct {
 	rereading   bool
 	storeUntil  int64 // Unix ns: the store rests
 	storeWarned int64 // Unix ns
-	issuers     interned[issuer]
-	subjects    interned[issuer]    // by subject, with and without its key's id
-	downloads   map[string]download // by caIssuers URL
+	issuers     interned[ocspresp.Issuer]
+	subjects    interned[ocspresp.Issuer] // by subject, with and without its key's id
+	downloads   map[string]download       // by caIssuers URL
 	responders  interned[responder]
 	routes      interned[route]
 }
@@ -368,7 +370,7 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
 		return nil, 0
 	}
-	d := s.opts.mustWait(e.must || !e.flags.resolved && mayMustStaple(e.der))
+	d := s.opts.mustWait(e.must || !e.flags.resolved && certinfo.MayMustStaple(e.der))
 	if s.opts.store != nil && !e.flags.loaded {
 		d = max(d, storeWait)
 	}

@@ -2,15 +2,16 @@ package staple
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // A State is what is known of a certificate, and so what is served with it.
@@ -135,7 +136,7 @@ func (s *Stapler) Status() []Status {
 	})
 	for i, e := range entries { // parsing takes no lock
 		rows[i].Leaf = e.leafOf()
-		rows[i].name = nameOf(e.der, rows[i].Leaf)
+		rows[i].name = certinfo.Name(e.der, rows[i].Leaf)
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.name, b.name) })
 	out := make([]Status, len(rows))
@@ -303,14 +304,12 @@ func (e *entry) revokedLocked(h *held) error {
 // somebody wants to know it.
 type revokedError struct {
 	raw []byte // verified
-	sub subject
+	sub ocspresp.Subject
 }
 
 func (e *revokedError) Error() string {
-	if b, err := parseResponse(e.raw); err == nil && e.sub.issuer != nil {
-		if s, ends, err := b.find(&e.sub); err == nil {
-			return newProof(b, s, ends, nil, &e.sub).revocation()
-		}
+	if how := ocspresp.Revocation(e.raw, &e.sub); how != "" {
+		return how
 	}
 	return bare(ErrRevoked)
 }
@@ -319,27 +318,3 @@ func (e *revokedError) Unwrap() error { return ErrRevoked }
 
 // named says which certificate err is about.
 func (e *entry) named(err error) error { return about(e.der, e.leafOf(), err) }
-
-// nameOf names a certificate for people: its names and its serial number.
-func nameOf(der []byte, leaf *x509.Certificate) string {
-	if leaf == nil {
-		sum := sha256.Sum256(der)
-		return fmt.Sprintf("unparsable certificate (SHA-256 %x)", sum[:8])
-	}
-	return fmt.Sprintf("%q (serial %x)", namesOf(leaf), leaf.SerialNumber)
-}
-
-// namesOf returns the names of leaf, three at most.
-func namesOf(leaf *x509.Certificate) string {
-	names := slices.Clone(leaf.DNSNames)
-	for _, ip := range leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
-	if len(names) == 0 {
-		names = append(names, leaf.Subject.String())
-	}
-	if len(names) > 3 {
-		names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
-	}
-	return strings.Join(names, ", ")
-}

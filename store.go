@@ -14,6 +14,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 const (
@@ -30,20 +33,23 @@ const (
 	keyPrefix = "staple-ocsp-"
 	// recordType is the PEM type of a stored response.
 	recordType = "OCSP RESPONSE"
+	// issuerType is that of the issuer's certificate, which follows it.
+	issuerType = "CERTIFICATE"
 )
 
 // A Store keeps responses beyond the life of a process, and may be shared by a
 // fleet: see [WithStore]. It has the methods of autocert.Cache, so that every
 // implementation of that is a Store, the manager's own included. Keys are
-// lower-case letters, digits and hyphens, at most 80 bytes; a record is a PEM
-// block of at most 256 KiB. People can read its headers, and openssl the rest:
+// lower-case letters, digits and hyphens, at most 80 bytes; a record is at most
+// 256 KiB: a PEM block with the response, as it is stapled, and one with the
+// issuer's certificate. People can read its headers, and openssl the rest:
 //
 //	openssl asn1parse -in record.pem -noout -out resp.der
-//	openssl ocsp -respin resp.der -issuer ca.pem -cert leaf.pem -CAfile ca.pem
+//	openssl ocsp -respin resp.der -issuer record.pem -cert leaf.pem -CAfile ca.pem
 //
 // The header Expires says, in RFC 3339, from when on a record is of no use and
 // may be dropped. A Stapler deletes those of certificates that it serves until
-// they expire. Of those that were replaced before the records stay, 2 KB or so
+// they expire. Of those that were replaced before the records stay, 4 KB or so
 // for each, in an autocert.DirCache say, until somebody drops them: [DirStore]
 // does, and redisstore.
 //
@@ -67,6 +73,7 @@ func storeKey(der []byte) string {
 // they prove nothing, and the response is verified.
 type record struct {
 	raw               []byte
+	issuer            []byte // certificate in DER; nil in records of before
 	responder         string
 	validator         validator
 	received, checked int64 // Unix ns
@@ -88,7 +95,8 @@ func (r *record) encode() []byte {
 			block.Headers[name] = v
 		}
 	}
-	return pem.EncodeToMemory(block)
+	issuer := pem.EncodeToMemory(&pem.Block{Type: issuerType, Bytes: r.issuer})
+	return append(pem.EncodeToMemory(block), issuer...)
 }
 
 // printable returns v, or nothing where it could not stand in a header: net/http
@@ -103,15 +111,19 @@ func printable(v string) string {
 var errRecord = errors.New("staple: stored record is not a PEM block " + recordType)
 
 func parseRecord(data []byte) (*record, error) {
-	if len(data) > 2*maxResponse {
+	if len(data) > 2*ocspresp.MaxResponse {
 		return nil, errRecord
 	}
-	block, _ := pem.Decode(data)
+	block, rest := pem.Decode(data)
 	if block == nil || block.Type != recordType {
 		return nil, errRecord
 	}
+	issuer, _ := pem.Decode(rest)
 	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: seconds(block.Headers["Max-Age"])}
 	r.validator = newValidator(http.Header{"Etag": {printable(block.Headers["ETag"])}, "Last-Modified": {block.Headers["Last-Modified"]}})
+	if issuer != nil && issuer.Type == issuerType {
+		r.issuer = issuer.Bytes
+	}
 	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
 		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
 			*at = t.UnixNano()
@@ -175,8 +187,6 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	sub, rt, resting := e.subject(), e.route, s.nanos() < s.storeUntil
 	s.mu.Unlock()
 	switch {
-	case sub.issuer == nil:
-		return nil, nil
 	case resting && wait == storeWait, s.track.count(what) >= maxHung:
 		return nil, errUnread // it was slow, and delays nothing
 	}
@@ -195,12 +205,17 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sub.Issuer == nil {
+		if sub, err = s.adopt(e, rec); err != nil {
+			return nil, err
+		}
+	}
 	now := s.opts.now()
-	p, err := verifyForClients(rec.raw, &sub, now)
+	p, err := ocspresp.Prove(rec.raw, &sub, now)
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{proof: p, raw: rec.raw, stored: true, maxAge: rec.maxAge,
+	a := &answer{Proof: p, stored: true, maxAge: rec.maxAge,
 		received: believed(rec.received, now.UnixNano()), checked: believed(rec.checked, now.UnixNano())}
 	if a.from = rt.find(rec.responder); a.from == nil {
 		return a, nil // not one of ours: a name that anybody may have written
@@ -210,6 +225,35 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		a.validator = rec.validator
 	}
 	return a, nil
+}
+
+// issuerFromStore looks for the issuer of e, which its chain lacks, in its record.
+func (s *Stapler) issuerFromStore(e *entry) {
+	s.mu.Lock()
+	wanted := e.issuer == nil && e.flags.scanned && !e.flags.loaded && s.opts.store != nil
+	s.mu.Unlock()
+	if !wanted {
+		return
+	}
+	if _, err := s.read(e, storeWait); errors.Is(err, errUnread) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rereadLocked(e)
+	}
+}
+
+// adopt takes the issuer of e from its record, so that a restart does without the
+// responder and the issuer's URL. The record is not trusted: it counts only if the
+// leaf's signature verifies with it.
+func (s *Stapler) adopt(e *entry, rec *record) (ocspresp.Subject, error) {
+	leaf, is := e.leafOf(), s.issuerFrom(rec.issuer)
+	if leaf == nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
+		return ocspresp.Subject{}, ErrNoIssuer
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.foundLocked(is, true)
+	return e.subject(), nil
 }
 
 // rereadLocked has the record of e, which holds nothing, read again when the
@@ -325,7 +369,7 @@ func (e *entry) doneReadingLocked(now int64) bool {
 // believed returns a time that a record says something was at. Clocks differ;
 // but what was checked next year would count as checked just now for ever.
 func believed(at, now int64) int64 {
-	if at > now+int64(clockSkew) {
+	if at > now+int64(ocspresp.ClockSkew) {
 		return 0
 	}
 	return min(at, now)
@@ -398,9 +442,9 @@ func (s *Stapler) write() {
 	for len(s.writes) > 0 {
 		e := s.writes[0]
 		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h, from := e.flags.discard, e.held.Load(), e.best
+		discard, h, from, is := e.flags.discard, e.held.Load(), e.best, e.issuer
 		s.mu.Unlock()
-		err := s.put(e, h, from, discard)
+		err := s.put(e, h, from, is, discard)
 		s.mu.Lock()
 		e.flags.dirty = false
 		n := e.held.Load()
@@ -425,7 +469,7 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, from *responder, discard bool) error {
+func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, discard bool) error {
 	key := storeKey(e.der)
 	ctx, cancel := context.WithTimeout(s.putCtx, storePut)
 	defer cancel()
@@ -434,6 +478,9 @@ func (s *Stapler) put(e *entry, h *held, from *responder, discard bool) error {
 	}
 	rec := &record{raw: h.raw, validator: h.validator(), received: h.received(), checked: h.checked,
 		until: h.until, maxAge: time.Duration(h.maxAge) * time.Second}
+	if is != nil {
+		rec.issuer = is.Cert.Raw
+	}
 	if from != nil {
 		rec.responder = from.url
 	}

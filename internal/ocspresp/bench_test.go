@@ -1,11 +1,11 @@
-package staple_test
+package ocspresp_test
 
 import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"testing"
 
-	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // BenchmarkVerify sets a verification beside the one signature check that it
@@ -28,7 +28,7 @@ func BenchmarkVerify(b *testing.B) {
 		raw := v.response("delegated")
 		b.ReportAllocs()
 		for b.Loop() {
-			sub := staple.NewSubject(leaf, staple.NewIssuer(issuer))
+			sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(issuer))
 			if err := sub.Check(raw, v.Time); err != nil {
 				b.Fatal(err)
 			}
@@ -40,10 +40,10 @@ func BenchmarkVerify(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		digest := sha256.Sum256(p.Response.TBSResponseData)
+		digest := sha256.Sum256(p.Response().TBSResponseData)
 		b.ReportAllocs()
 		for b.Loop() {
-			if !ecdsa.VerifyASN1(issuer.PublicKey.(*ecdsa.PublicKey), digest[:], p.Response.Signature) {
+			if !ecdsa.VerifyASN1(issuer.PublicKey.(*ecdsa.PublicKey), digest[:], p.Response().Signature) {
 				b.Fatal("bad signature")
 			}
 		}
@@ -55,6 +55,6 @@ func BenchmarkNewIssuer(b *testing.B) {
 	_, issuer := ownVectors(b).pair("direct")
 	b.ReportAllocs()
 	for b.Loop() {
-		staple.NewIssuer(issuer)
+		ocspresp.NewIssuer(issuer)
 	}
 }

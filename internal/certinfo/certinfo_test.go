@@ -1,80 +1,17 @@
-package staple_test
+package certinfo_test
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 
-	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/internal/certinfo"
 )
-
-// A signedText is what the owner of a vector's key did sign, and what it proves.
-type signedText struct {
-	name  string
-	proof *staple.Proof
-}
-
-// FuzzVerify: nothing panics, and nothing proves but what a key's owner signed,
-// saying the same. The keys are gone, so that every proof must have the
-// ResponseData of a vector.
-//
-// REQ B2, REQ B4
-func FuzzVerify(f *testing.F) {
-	v := ownVectors(f)
-	signed := map[string]signedText{}
-	subjects := map[string]staple.Subject{}
-	for _, c := range v.Cases {
-		raw := v.response(c.Name)
-		f.Add(raw)
-		if _, ok := subjects[c.Leaf]; !ok {
-			subjects[c.Leaf] = v.subject(c.Name)
-		}
-		if p, err := v.subject(c.Name).Verify(raw, v.Time, 0); err == nil {
-			signed[c.Leaf+text(p)] = signedText{c.Name, p}
-		}
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		before := bytes.Clone(raw)
-		for leaf, sub := range subjects {
-			p, err := sub.Verify(raw, v.Time, 0)
-			if (p == nil) == (err == nil) || err != nil && staple.ReasonOf(err) == 0 {
-				t.Fatalf("got %v, %v", p, err)
-			}
-			if p == nil {
-				_ = err.Error()
-				continue
-			}
-			was, ok := signed[leaf+text(p)]
-			if !ok {
-				t.Fatalf("%s: proof of what nobody signed", leaf)
-			}
-			if !sameProof(p, was.proof) {
-				t.Fatalf("%s: got %+v, want that of %s: %+v", leaf, p, was.name, was.proof)
-			}
-		}
-		if !bytes.Equal(raw, before) {
-			t.Fatal("the input was changed")
-		}
-	})
-}
-
-// text is what was signed, and by whom.
-func text(p *staple.Proof) string {
-	if signer := p.Response.Certificate; signer != nil {
-		return string(p.Response.TBSResponseData) + string(signer.Raw)
-	}
-	return string(p.Response.TBSResponseData)
-}
-
-func sameProof(a, b *staple.Proof) bool {
-	return a.Status == b.Status && a.Reason == b.Reason && a.RevokedAt.Equal(b.RevokedAt) &&
-		a.ThisUpdate.Equal(b.ThisUpdate) && a.NextUpdate.Equal(b.NextUpdate) &&
-		a.ProducedAt.Equal(b.ProducedAt) && a.Limit.Equal(b.Limit)
-}
 
 var (
 	oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
@@ -113,25 +50,25 @@ func TestMustStaple(t *testing.T) {
 		{"long length", "\x30\x81\x03\x02\x01\x05", false},
 		{"cut", "\x30\x03\x02\x01", false},
 	} {
-		if got := staple.MustStaple(withExtension(oidTLSFeature, []byte(c.value))); got != c.want {
+		if got := certinfo.MustStaple(withExtension(oidTLSFeature, []byte(c.value))); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
-	if staple.MustStaple(withExtension(oidNoRevAvail, []byte("\x30\x03\x02\x01\x05"))) {
+	if certinfo.MustStaple(withExtension(oidNoRevAvail, []byte("\x30\x03\x02\x01\x05"))) {
 		t.Error("another extension makes it Must-Staple")
 	}
 	extra := &x509.Certificate{ExtraExtensions: withExtension(oidTLSFeature, []byte("\x30\x03\x02\x01\x05")).Extensions}
-	if staple.MustStaple(extra) {
+	if certinfo.MustStaple(extra) {
 		t.Error("ExtraExtensions, which are a template's, were looked at")
 	}
 }
 
 // REQ D3
 func TestNoRevAvail(t *testing.T) {
-	if !staple.NoRevAvail(withExtension(oidNoRevAvail, []byte{5, 0})) {
+	if !certinfo.NoRevAvail(withExtension(oidNoRevAvail, []byte{5, 0})) {
 		t.Error("got false for noRevAvail")
 	}
-	if staple.NoRevAvail(withExtension(oidTLSFeature, []byte{5, 0})) || staple.NoRevAvail(&x509.Certificate{}) {
+	if certinfo.NoRevAvail(withExtension(oidTLSFeature, []byte{5, 0})) || certinfo.NoRevAvail(&x509.Certificate{}) {
 		t.Error("got true without noRevAvail")
 	}
 }
@@ -148,8 +85,42 @@ func FuzzMustStaple(f *testing.F) {
 		rest, err := asn1.Unmarshal(value, &features)
 		isFive := func(n *big.Int) bool { return n.Cmp(big.NewInt(5)) == 0 }
 		want := err == nil && len(rest) == 0 && slices.ContainsFunc(features, isFive)
-		if got := staple.MustStaple(withExtension(oidTLSFeature, value)); got != want {
+		if got := certinfo.MustStaple(withExtension(oidTLSFeature, value)); got != want {
 			t.Fatalf("%x: got %v, want %v", value, got, want)
 		}
 	})
+}
+
+// REQ B7: a refused algorithm is named, not only numbered.
+func TestAlgorithmText(t *testing.T) {
+	for oid, want := range map[string]string{
+		"1.2.840.113549.1.1.2":   "MD2 with RSA",
+		"1.2.840.113549.1.1.4":   "MD5 with RSA",
+		"1.2.840.113549.1.1.5":   "SHA-1 with RSA",
+		"1.2.840.113549.1.1.14":  "SHA-224 with RSA",
+		"1.3.14.3.2.29":          "SHA-1 with RSA",
+		"1.2.840.10045.4.1":      "ECDSA with SHA-1",
+		"1.2.840.10045.4.3.1":    "ECDSA with SHA-224",
+		"1.2.840.10040.4.3":      "DSA with SHA-1",
+		"2.16.840.1.101.3.4.3.2": "DSA with SHA-256",
+		"1.3.101.113":            "Ed448",
+		"1.2.3.4":                "",
+	} {
+		var id asn1.ObjectIdentifier
+		for arc := range strings.SplitSeq(oid, ".") {
+			var n int
+			fmt.Sscan(arc, &n)
+			id = append(id, n)
+		}
+		der, err := asn1.Marshal(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want = strings.TrimSpace(want + " (OID " + oid + ")"); want[0] == '(' {
+			want = "OID " + oid
+		}
+		if got := certinfo.AlgorithmText(der[2:]); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }

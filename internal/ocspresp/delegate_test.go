@@ -1,7 +1,6 @@
-package staple_test
+package ocspresp_test
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,9 +11,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
-	"golang.org/x/crypto/ocsp"
 
-	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 // TestDelegateDatesWhenKnown: knowing a delegate doesn't keep it alive.
@@ -27,8 +25,8 @@ func TestDelegateDatesWhenKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := sub.Verify(raw, v.Time.AddDate(0, 0, 2), 0)
-	if got := staple.ReasonOf(err); got != staple.ReasonDelegateValidity {
-		t.Errorf("got %v, want %v", err, staple.ReasonDelegateValidity)
+	if got := ocspresp.ReasonOf(err); got != ocspresp.DelegateValidity {
+		t.Errorf("got %v, want %v", err, ocspresp.DelegateValidity)
 	}
 }
 
@@ -38,8 +36,8 @@ func TestDelegateDatesWhenKnown(t *testing.T) {
 func TestDelegatesRemembered(t *testing.T) {
 	v := ownVectors(t)
 	leaf, issuer := v.pair("delegated")
-	iss := staple.NewIssuer(issuer)
-	sub := staple.NewSubject(leaf, iss)
+	iss := ocspresp.NewIssuer(issuer)
+	sub := ocspresp.NewSubject(leaf, iss)
 	for _, c := range v.Cases {
 		if c.Issuer != v.find("delegated").Issuer {
 			continue
@@ -47,15 +45,15 @@ func TestDelegatesRemembered(t *testing.T) {
 		before := iss.KnownDelegates()
 		_, err := sub.Verify(v.response(c.Name), v.Time, 0)
 		after := iss.KnownDelegates()
-		switch staple.ReasonOf(err) {
-		case staple.ReasonDelegateEKU, staple.ReasonDelegateIssuer, staple.ReasonDelegateExtension, staple.ReasonDelegateAlgorithm:
+		switch ocspresp.ReasonOf(err) {
+		case ocspresp.DelegateEKU, ocspresp.DelegateIssuer, ocspresp.DelegateExtension, ocspresp.DelegateAlgorithm:
 			if after != before {
 				t.Errorf("%s: a delegate that was refused is remembered", c.Name)
 			}
 		}
 	}
-	if n := iss.KnownDelegates(); n == 0 || n > staple.MaxDelegates {
-		t.Errorf("got %d delegates, want up to %d", n, staple.MaxDelegates)
+	if n := iss.KnownDelegates(); n == 0 || n > ocspresp.MaxDelegates {
+		t.Errorf("got %d delegates, want up to %d", n, ocspresp.MaxDelegates)
 	}
 }
 
@@ -63,71 +61,39 @@ func TestDelegatesRemembered(t *testing.T) {
 //
 // REQ B6
 func TestDelegatesBounded(t *testing.T) {
-	p := newPeer(t)
-	iss := staple.NewIssuer(p.ca)
-	sub := staple.NewSubject(p.leaf, iss)
+	w := newWorld(t, newKey(t))
+	iss := ocspresp.NewIssuer(w.ca)
+	sub := ocspresp.NewSubject(w.leaf, iss)
 	var delegates [][]byte
-	for n := range 2*staple.MaxDelegates + 1 {
-		raw := p.delegatedStaple(int64(n))
+	for n := range 2*ocspresp.MaxDelegates + 1 {
+		raw := w.delegatedResponse(int64(n))
 		for range 2 {
 			proof, err := sub.Verify(raw, time.Now(), 0)
 			if err != nil {
 				t.Fatalf("delegate %d: %v", n, err)
 			}
-			delegates = append(delegates[:n], proof.Response.Certificate.Raw)
+			delegates = append(delegates[:n], proof.Response().Certificate.Raw)
 		}
-		if got, want := iss.KnownDelegates(), min(n+1, staple.MaxDelegates); got != want {
+		if got, want := iss.KnownDelegates(), min(n+1, ocspresp.MaxDelegates); got != want {
 			t.Errorf("after %d: got %d delegates, want %d", n+1, got, want)
 		}
 	}
 	for n, der := range delegates {
-		if want := n >= len(delegates)-staple.MaxDelegates; iss.Knows(der) != want {
+		if want := n >= len(delegates)-ocspresp.MaxDelegates; iss.Knows(der) != want {
 			t.Errorf("delegate %d of %d: known %v, want %v", n, len(delegates), !want, want)
 		}
 	}
 }
 
-// delegatedStaple makes a good response by a delegate of its own.
-func (p *peer) delegatedStaple(serial int64) []byte {
-	p.t.Helper()
-	delegate, key := p.delegate("delegate", serial)
-	return p.stapleBy(delegate, delegate, key)
-}
-
-func (p *peer) delegate(name string, serial int64) (*x509.Certificate, crypto.Signer) {
-	p.t.Helper()
-	key := newKey(p.t)
-	return p.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(1000 + serial), Subject: pkix.Name{CommonName: name},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
-	}, key.Public()), key
-}
-
-// stapleBy makes a good response; embedded may be nil.
-func (p *peer) stapleBy(signer, embedded *x509.Certificate, key crypto.Signer) []byte {
-	p.t.Helper()
-	var raw []byte
-	var err error
-	withoutFIPS(func() {
-		raw, err = ocsp.CreateResponse(p.ca, signer, ocsp.Response{
-			SerialNumber: p.leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), Certificate: embedded,
-		}, key)
-	})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return raw
-}
-
 // TestMessage: what came from the network is in a message, but neither all of it
 // nor as it came.
 func TestMessage(t *testing.T) {
-	p := newPeer(t)
-	delegate, key := p.delegate("\x1b[31m\n"+strings.Repeat("long ", 1000), 1)
-	raw := p.stapleBy(delegate, nil, key)
-	err := staple.NewSubject(p.leaf, staple.NewIssuer(p.ca)).Check(raw, time.Now())
-	if got := staple.ReasonOf(err); got != staple.ReasonSigner {
-		t.Fatalf("got %v, want %v", err, staple.ReasonSigner)
+	w := newWorld(t, newKey(t))
+	delegate, key := w.delegate("\x1b[31m\n"+strings.Repeat("long ", 1000), 1)
+	raw := w.respond(delegate, nil, key)
+	err := ocspresp.NewSubject(w.leaf, ocspresp.NewIssuer(w.ca)).Check(raw, time.Now())
+	if got := ocspresp.ReasonOf(err); got != ocspresp.Signer {
+		t.Fatalf("got %v, want %v", err, ocspresp.Signer)
 	}
 	if s := err.Error(); len(s) > 300 || strings.ContainsAny(s, "\x1b\n") || !strings.Contains(s, "responder CN=") {
 		t.Errorf("got %q", s)
@@ -146,15 +112,15 @@ func TestEmbeddedBounded(t *testing.T) {
 		name   string
 		cert   []byte
 		copies int
-		want   staple.Reason
+		want   ocspresp.Reason
 	}{
-		{"same name", claimant, staple.MaxTries - 1, 0},
-		{"same name", claimant, staple.MaxTries, staple.ReasonDelegateIssuer},
-		{"another name", other, 20 * staple.MaxTries, 0},
+		{"same name", claimant, ocspresp.MaxTries - 1, 0},
+		{"same name", claimant, ocspresp.MaxTries, ocspresp.DelegateIssuer},
+		{"another name", other, 20 * ocspresp.MaxTries, 0},
 	} {
 		raw := withEmbedded(t, v.response("delegated"), c.cert, c.copies)
 		err := v.subject("delegated").Check(raw, v.Time)
-		if got := staple.ReasonOf(err); got != c.want {
+		if got := ocspresp.ReasonOf(err); got != c.want {
 			t.Errorf("%d of %s: got %v, want %v", c.copies, c.name, err, c.want)
 		}
 	}

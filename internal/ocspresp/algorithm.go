@@ -1,0 +1,191 @@
+package ocspresp
+
+import (
+	"crypto"
+	"crypto/rsa"
+	_ "crypto/sha1" // names things in a CertID and a responderID, proves nothing
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/ocspstaple/staple/internal/der"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Object identifiers as their content octets in DER.
+const (
+	oidSHA1   = "\x2b\x0e\x03\x02\x1a"                 // 1.3.14.3.2.26
+	oidSHA256 = "\x60\x86\x48\x01\x65\x03\x04\x02\x01" // 2.16.840.1.101.3.4.2.1
+	oidSHA384 = "\x60\x86\x48\x01\x65\x03\x04\x02\x02"
+	oidSHA512 = "\x60\x86\x48\x01\x65\x03\x04\x02\x03"
+
+	oidMGF1   = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x08" // 1.2.840.113549.1.1.8
+	oidRSAPSS = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"
+)
+
+// certIDHashes are the hash functions of the CertIDs that we understand.
+var certIDHashes = [...]struct {
+	hash crypto.Hash
+	oid  string
+}{
+	{crypto.SHA1, oidSHA1},
+	{crypto.SHA256, oidSHA256},
+	{crypto.SHA384, oidSHA384},
+	{crypto.SHA512, oidSHA512},
+}
+
+// hashAlgorithm returns 0 for an algorithm that isn't in certIDHashes.
+func hashAlgorithm(oid []byte) crypto.Hash {
+	for _, h := range certIDHashes {
+		if string(oid) == h.oid {
+			return h.hash
+		}
+	}
+	return 0
+}
+
+// hashIndex returns where h is in certIDHashes, of which it is one.
+func hashIndex(h crypto.Hash) int {
+	for n, known := range certIDHashes {
+		if known.hash == h {
+			return n
+		}
+	}
+	return 0
+}
+
+// An algorithm is one that a response may be signed under.
+type algorithm struct {
+	x509 x509.SignatureAlgorithm
+	key  x509.PublicKeyAlgorithm
+	oid  string
+	hash crypto.Hash
+	null bool // the parameters are NULL (RFC 4055 §5), where absent ones are to be accepted
+	salt int  // of RSASSA-PSS, in bytes; it is in the parameters
+}
+
+var (
+	algorithms = []algorithm{
+		{x509.SHA256WithRSA, x509.RSA, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", crypto.SHA256, true, 0},
+		{x509.SHA384WithRSA, x509.RSA, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0c", crypto.SHA384, true, 0},
+		{x509.SHA512WithRSA, x509.RSA, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0d", crypto.SHA512, true, 0},
+		{x509.ECDSAWithSHA256, x509.ECDSA, "\x2a\x86\x48\xce\x3d\x04\x03\x02", crypto.SHA256, false, 0}, // RFC 5758 §3.2
+		{x509.ECDSAWithSHA384, x509.ECDSA, "\x2a\x86\x48\xce\x3d\x04\x03\x03", crypto.SHA384, false, 0},
+		{x509.ECDSAWithSHA512, x509.ECDSA, "\x2a\x86\x48\xce\x3d\x04\x03\x04", crypto.SHA512, false, 0},
+		{x509.PureEd25519, x509.Ed25519, "\x2b\x65\x70", 0, false, 0}, // RFC 8410 §3
+	}
+	pssAlgorithms = []algorithm{
+		{x509.SHA256WithRSAPSS, x509.RSA, oidRSAPSS, crypto.SHA256, false, 0},
+		{x509.SHA384WithRSAPSS, x509.RSA, oidRSAPSS, crypto.SHA384, false, 0},
+		{x509.SHA512WithRSAPSS, x509.RSA, oidRSAPSS, crypto.SHA512, false, 0},
+	}
+)
+
+// readAlgorithm reads an AlgorithmIdentifier. It returns the zero algorithm for
+// what is unknown, weak, or has parameters other than its RFC prescribes.
+func readAlgorithm(s, oid *cryptobyte.String) (alg algorithm, ok bool) {
+	var params cryptobyte.String
+	if !der.ReadAlgorithm(s, oid, &params) {
+		return algorithm{}, false
+	}
+	if string(*oid) == oidRSAPSS {
+		return readPSS(params), true
+	}
+	for _, a := range algorithms {
+		if string(*oid) == a.oid && (params.Empty() || a.null && der.EmptyOrNull(params)) {
+			return a, true
+		}
+	}
+	return algorithm{}, true
+}
+
+// readPSS reads RSASSA-PSS-params (RFC 4055 §3.1): MGF1 with the message's own
+// hash, and any salt length but 0, which crypto/rsa takes for 'whichever'. The
+// trailer field has but its default, which DER omits.
+func readPSS(in cryptobyte.String) algorithm {
+	var params, mgf, oid, mgfParams, explicit cryptobyte.String
+	var salt int
+	if !der.ReadLast(&in, &params, asn1.SEQUENCE) || !params.ReadASN1(&explicit, der.Tag0) {
+		return algorithm{}
+	}
+	hash := readHash(&explicit)
+	if hash == 0 || !explicit.Empty() ||
+		!params.ReadASN1(&mgf, der.Tag1) || !der.ReadAlgorithm(&mgf, &oid, &mgfParams) || !mgf.Empty() ||
+		string(oid) != oidMGF1 || readHash(&mgfParams) != hash || !mgfParams.Empty() ||
+		!der.ReadLast(&params, &explicit, der.Tag2) || !explicit.ReadASN1Integer(&salt) || !explicit.Empty() || salt <= 0 {
+		return algorithm{}
+	}
+	for _, a := range pssAlgorithms {
+		if a.hash == hash { // SHA-1 is not among them
+			a.salt = salt
+			return a
+		}
+	}
+	return algorithm{}
+}
+
+// readHash reads a hash function's AlgorithmIdentifier.
+func readHash(s *cryptobyte.String) crypto.Hash {
+	var oid, params cryptobyte.String
+	if !der.ReadAlgorithm(s, &oid, &params) || !der.EmptyOrNull(params) {
+		return 0
+	}
+	return hashAlgorithm(oid)
+}
+
+// add writes the AlgorithmIdentifier in the form that its RFC prescribes.
+func (a *algorithm) add(b *cryptobyte.Builder) {
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		addOID(b, a.oid)
+		switch {
+		case a.null:
+			b.AddASN1NULL()
+		case a.oid == oidRSAPSS:
+			a.addPSS(b)
+		}
+	})
+}
+
+func (a *algorithm) addPSS(b *cryptobyte.Builder) {
+	hash := func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			addOID(b, certIDHashes[hashIndex(a.hash)].oid)
+			b.AddASN1NULL()
+		})
+	}
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(der.Tag0, hash)
+		b.AddASN1(der.Tag1, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				addOID(b, oidMGF1)
+				hash(b)
+			})
+		})
+		b.AddASN1(der.Tag2, func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(a.salt)) })
+	})
+}
+
+func addOID(b *cryptobyte.Builder, oid string) {
+	b.AddASN1(asn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes([]byte(oid)) })
+}
+
+// verify reports why sig is not signer's over data.
+func (a *algorithm) verify(signer *x509.Certificate, data, sig []byte) error {
+	if a.key != signer.PublicKeyAlgorithm {
+		return refuse(SignatureAlgorithm, fmt.Sprintf("%v by a key of type %v", a.x509, signer.PublicKeyAlgorithm), nil)
+	}
+	err := error(nil)
+	if key, ok := signer.PublicKey.(*rsa.PublicKey); ok && a.salt > 0 {
+		h := a.hash.New()
+		h.Write(data)
+		err = rsa.VerifyPSS(key, a.hash, h.Sum(nil), sig, &rsa.PSSOptions{SaltLength: a.salt})
+	} else {
+		err = signer.CheckSignature(a.x509, data, sig)
+	}
+	if err != nil {
+		return refuse(Signature, err.Error(), nil)
+	}
+	return nil
+}

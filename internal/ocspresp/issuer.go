@@ -1,0 +1,127 @@
+package ocspresp
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/fips140"
+	"crypto/x509"
+	"fmt"
+	"sync"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// maxDelegates is how many delegates an issuer remembers.
+const maxDelegates = 16
+
+// An Issuer is what a proof needs of an issuing CA: one for all the certificates
+// that it issued. It is safe for concurrent use.
+type Issuer struct {
+	Cert *x509.Certificate
+	ids  [len(certIDHashes)]issuerID
+
+	mu        sync.Mutex // guards delegates and oldest
+	delegates [maxDelegates]*delegate
+	oldest    int // the one to go next
+}
+
+// An issuerID is how a CertID names an issuer under one hash function.
+type issuerID struct{ name, key []byte }
+
+// NewIssuer hashes what CertIDs and responderIDs name an issuer by. SHA-1 is
+// among them: it names and proves nothing, so FIPS 140 has no say in it.
+func NewIssuer(cert *x509.Certificate) *Issuer {
+	i := &Issuer{Cert: cert}
+	fips140.WithoutEnforcement(func() {
+		key := publicKeyBits(cert)
+		for n, h := range certIDHashes {
+			i.ids[n] = issuerID{name: digest(h.hash, cert.RawSubject), key: digest(h.hash, key)}
+		}
+	})
+	return i
+}
+
+func digest(h crypto.Hash, data []byte) []byte {
+	d := h.New()
+	d.Write(data)
+	return d.Sum(nil)
+}
+
+// id returns how CertIDs under h name i, and h's OID; nothing if h isn't one of
+// certIDHashes.
+func (i *Issuer) id(h crypto.Hash) (id issuerID, oid string) {
+	for n, known := range certIDHashes {
+		if known.hash == h {
+			return i.ids[n], known.oid
+		}
+	}
+	return issuerID{}, ""
+}
+
+// keyHash is a byKey responderID: always SHA-1 (RFC 6960 §4.2.1).
+func (i *Issuer) keyHash() []byte { return i.ids[0].key }
+
+// KeyID tells i's key from those of other issuers.
+func (i *Issuer) KeyID() string { return string(i.keyHash()) }
+
+// publicKeyBits returns the value of cert's subjectPublicKey without tag, length
+// and number of unused bits, as RFC 6960 §4.1.1 has it hashed.
+func publicKeyBits(cert *x509.Certificate) []byte {
+	in := cryptobyte.String(cert.RawSubjectPublicKeyInfo)
+	var info cryptobyte.String
+	var bits []byte
+	if !in.ReadASN1(&info, asn1.SEQUENCE) || !info.SkipASN1(asn1.SEQUENCE) || !info.ReadASN1BitStringAsBytes(&bits) {
+		return nil
+	}
+	return bits
+}
+
+// Request makes an OCSPRequest in DER: one Request, no extensions, unsigned (RFC
+// 9919 §3.1). The parameters of h are NULL, as everyone sends them.
+func (i *Issuer) Request(h crypto.Hash, serial []byte) ([]byte, error) {
+	id, oid := i.id(h)
+	if oid == "" {
+		return nil, fmt.Errorf("staple: hash %v is not for a CertID", h)
+	}
+	var b cryptobyte.Builder
+	sequence := func(f cryptobyte.BuilderContinuation) cryptobyte.BuilderContinuation {
+		return func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, f) }
+	}
+	certID := func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			addOID(b, oid)
+			b.AddASN1NULL()
+		})
+		b.AddASN1OctetString(id.name)
+		b.AddASN1OctetString(id.key)
+		b.AddASN1(asn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(serial) })
+	}
+	// OCSPRequest, TBSRequest, requestList, Request, CertID.
+	sequence(sequence(sequence(sequence(sequence(certID)))))(&b)
+	return b.Bytes()
+}
+
+// selfSigned reports whether i is a root.
+func (i *Issuer) selfSigned() bool { return bytes.Equal(i.Cert.RawSubject, i.Cert.RawIssuer) }
+
+// A Subject is the certificate that a response must speak of.
+type Subject struct {
+	Serial              []byte // the INTEGER's content octets
+	NotBefore, NotAfter int64  // Unix seconds
+	Issuer              *Issuer
+
+	// Alone says that the certificate is served without its issuer's.
+	Alone bool
+}
+
+// NewSubject returns the Subject for leaf.
+func NewSubject(cert *x509.Certificate, iss *Issuer) Subject {
+	return Subject{
+		Serial:    certinfo.Serial(cert),
+		NotBefore: cert.NotBefore.Unix(),
+		NotAfter:  cert.NotAfter.Unix(),
+		Issuer:    iss,
+	}
+}

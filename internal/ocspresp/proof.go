@@ -1,0 +1,134 @@
+package ocspresp
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+// A Proof is what a verified response says.
+type Proof struct {
+	Status     int // ocsp.Good or ocsp.Revoked
+	Reason     int // of a revocation
+	RevokedAt  time.Time
+	ThisUpdate time.Time
+	NextUpdate time.Time // zero: absent
+	ProducedAt time.Time
+
+	// Limit is the last moment at which the proof is worth anything: the
+	// earliest of nextUpdate (or thisUpdate and maxAge, if absent), in each
+	// SingleResponse that a client may pick, the delegate's notAfter and the
+	// leaf's.
+	Limit time.Time
+
+	// Raw is the response in DER: as it came of Verify, written anew of Prove.
+	Raw []byte
+
+	basic  *basicResponse
+	single single
+	ends   *single           // the first to end of those that a client may pick
+	signer *x509.Certificate // nil: the issuer
+}
+
+func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certificate, sub *Subject) *Proof {
+	p := &Proof{
+		Status:     s.status,
+		Reason:     s.reason,
+		RevokedAt:  s.revokedAt,
+		ThisUpdate: s.thisUpdate,
+		NextUpdate: s.nextUpdate,
+		ProducedAt: b.producedAt,
+		Limit:      ends.expiry(),
+		Raw:        raw,
+		basic:      b,
+		single:     *s,
+		ends:       ends,
+		signer:     signer,
+	}
+	p.Limit = earlier(p.Limit, time.Unix(sub.NotAfter, 0).UTC())
+	if signer != nil {
+		p.Limit = earlier(p.Limit, signer.NotAfter)
+	}
+	return p
+}
+
+// SameSigned reports whether p is proven by the same signed bytes as raw.
+func (p *Proof) SameSigned(raw []byte) bool {
+	return bytes.Equal(p.Raw, raw) || bytes.Equal(p.basic.tbs, ResponseData(raw))
+}
+
+// Err is nil for good, and says why for revoked.
+func (p *Proof) Err() error {
+	if p.Status == ocsp.Good {
+		return nil
+	}
+	return refuse(Revoked, p.Revocation(), ErrRevoked)
+}
+
+// Revocation puts a revocation into words.
+func (p *Proof) Revocation() string {
+	if p.NotIssued() {
+		return "certificateHold since 1970-01-01: the CA never issued it"
+	}
+	return fmt.Sprintf("%s since %s", ReasonCode(p.Reason), stamp(p.RevokedAt))
+}
+
+// NotIssued: a responder may call a certificate that was never issued revoked, in
+// this form (RFC 6960 §2.2).
+func (p *Proof) NotIssued() bool {
+	return p.Status == ocsp.Revoked && p.Reason == ocsp.CertificateHold && p.RevokedAt.Unix() == 0
+}
+
+// ReasonCode names a CRLReason (RFC 5280 §5.3.1).
+func ReasonCode(code int) string {
+	names := [...]string{"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
+		"cessationOfOperation", "certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise"}
+	if code < 0 || code >= len(names) || names[code] == "" {
+		return fmt.Sprintf("CRLReason %d", code)
+	}
+	return names[code]
+}
+
+// Revocation says how raw, which was verified before, has sub revoked. It returns
+// nothing if it does not.
+func Revocation(raw []byte, sub *Subject) string {
+	b, err := parseResponse(raw)
+	if err != nil || sub.Issuer == nil {
+		return ""
+	}
+	s, ends, err := b.find(sub)
+	if err != nil || s.status != ocsp.Revoked {
+		return ""
+	}
+	return newProof(raw, b, s, ends, nil, sub).Revocation()
+}
+
+// Response is p in public terms.
+func (p *Proof) Response() *ocsp.Response {
+	r := &ocsp.Response{
+		Raw:                p.Raw,
+		Status:             p.Status,
+		SerialNumber:       new(big.Int).SetBytes(p.single.serial),
+		ProducedAt:         p.ProducedAt,
+		ThisUpdate:         p.ThisUpdate,
+		NextUpdate:         p.NextUpdate,
+		RevokedAt:          p.RevokedAt,
+		RevocationReason:   p.Reason,
+		Certificate:        p.signer,
+		TBSResponseData:    p.basic.tbs,
+		Signature:          p.basic.signature,
+		SignatureAlgorithm: p.basic.algorithm.x509,
+		IssuerHash:         p.single.hash,
+		Extensions:         pkixExtensions(p.single.extensions),
+	}
+	if p.basic.byKey {
+		r.ResponderKeyHash = p.basic.responder
+	} else {
+		r.RawResponderName = p.basic.responder
+	}
+	return r
+}

@@ -1,0 +1,144 @@
+package ocspresp
+
+import (
+	"errors"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+)
+
+// What a caller branches on, by [errors.Is]. Their texts are those that the users
+// of package staple see.
+var (
+	ErrExpired = errors.New("staple: OCSP response has expired")
+	ErrUnknown = errors.New("staple: certificate is unknown to the responder")
+	ErrRevoked = errors.New("staple: certificate is revoked")
+)
+
+// A Reason is one check that a response failed.
+type Reason uint8
+
+// The Reasons. Package staple documents each, and has its own before 12, for what
+// is no response at all; these two are among them.
+const (
+	TooLarge Reason = 6
+	Empty    Reason = 8
+)
+
+// The others.
+const (
+	MalformedRequest Reason = iota + 12
+	InternalError
+	TryLater
+	SigRequired
+	Unauthorized
+
+	Malformed
+	ResponseType
+	Version
+	Serial // the greater, of these four, the closer to what was asked for
+	HashAlgorithm
+	IssuerName
+	IssuerKey
+	CriticalExtension
+	SignatureAlgorithm
+	Signature
+	Signer
+	ResponderID
+	DelegateIssuer
+	DelegateAlgorithm
+	DelegateEKU
+	DelegateExtension
+	DelegateValidity
+	ThisUpdate
+	NextUpdate
+	ProducedAt
+	ProducedAtLeaf
+	Expired
+	Unknown
+	Revoked
+	Replay // by the root, which knows what is held
+
+	Last = Replay
+)
+
+var reasonText = [...]string{
+	TooLarge: "response too large",
+	Empty:    "empty response",
+
+	MalformedRequest: "OCSP error status malformedRequest",
+	InternalError:    "OCSP error status internalError",
+	TryLater:         "OCSP error status tryLater",
+	SigRequired:      "OCSP error status sigRequired",
+	Unauthorized:     "OCSP error status unauthorized",
+
+	Malformed:          "malformed response",
+	ResponseType:       "unsupported response type",
+	Version:            "unsupported version",
+	Serial:             "no answer for this serial number",
+	IssuerName:         "issuerNameHash of another issuer",
+	IssuerKey:          "issuerKeyHash of another issuer",
+	HashAlgorithm:      "unsupported CertID hash algorithm",
+	CriticalExtension:  "unknown critical extension",
+	SignatureAlgorithm: "unsupported or weak signature algorithm",
+	Signature:          "bad signature",
+	Signer:             "signer not found",
+	ResponderID:        "responderID is not the signer's",
+	DelegateIssuer:     "delegate not issued by the issuer",
+	DelegateAlgorithm:  "delegate signed under an unsupported or weak algorithm",
+	DelegateEKU:        "delegate lacks id-kp-OCSPSigning",
+	DelegateExtension:  "delegate has an unknown critical extension",
+	DelegateValidity:   "delegate not valid at this time",
+	ThisUpdate:         "thisUpdate in the future",
+	NextUpdate:         "nextUpdate not after thisUpdate",
+	ProducedAt:         "producedAt in the future",
+	ProducedAtLeaf:     "producedAt outside the certificate's validity",
+	Expired:            "expired",
+	Unknown:            "status unknown",
+	Revoked:            "status revoked",
+	Replay:             "older than the response held",
+}
+
+// String describes r in a few words.
+func (r Reason) String() string {
+	if int(r) >= len(reasonText) || reasonText[r] == "" {
+		return "no reason"
+	}
+	return reasonText[r]
+}
+
+// An Error says why a response is no proof.
+type Error struct {
+	Reason Reason
+	Err    error // the detail; may be nil
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Reason.String()
+	}
+	return e.Reason.String() + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// refuse makes the error of a failed check. is, which may be nil, is the sentinel
+// that it wraps; detail may be empty.
+func refuse(r Reason, detail string, is error) *Error {
+	e := &Error{Reason: r, Err: is}
+	if detail != "" {
+		e.Err = &detailError{certinfo.Clip(detail), is}
+	}
+	return e
+}
+
+func malformed(what string) error { return refuse(Malformed, what, nil) }
+
+// A detailError wraps a sentinel without repeating its text: the Reason before it
+// has said that already.
+type detailError struct {
+	text string
+	is   error
+}
+
+func (e *detailError) Error() string { return e.text }
+func (e *detailError) Unwrap() error { return e.is }

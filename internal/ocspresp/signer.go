@@ -1,0 +1,271 @@
+package ocspresp
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/fips140"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	encasn1 "encoding/asn1"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/der"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Who signed, and may they? The issuer itself, or a delegate: a certificate that
+// the issuer issued for signing responses (RFC 6960 §4.2.2.2).
+
+// maxTries bounds the certificates in one response on which signatures are tried.
+// Those that don't bear the signer's name, and known delegates, don't count.
+const maxTries = 16
+
+// A delegate is a certificate that may sign. It is verified but for its dates if
+// its issuer knows it.
+type delegate struct {
+	cert    *x509.Certificate
+	keyHash []byte // SHA-1, as in a byKey responderID
+}
+
+// findSigner returns the delegate's certificate, or nil if the issuer signed. The
+// issuer is tried first: many responders embed its certificate, which is then no
+// delegate's.
+func (b *basicResponse) findSigner(iss *Issuer, now time.Time, grace time.Duration) (*x509.Certificate, error) {
+	if b.algorithm.oid == "" {
+		return nil, refuse(SignatureAlgorithm, certinfo.AlgorithmText(b.algorithmOID), nil)
+	}
+	var refused error
+	if b.names(iss.Cert, iss.keyHash()) {
+		refused = b.algorithm.verify(iss.Cert, b.tbs, b.signature)
+		if refused == nil {
+			return nil, nil
+		}
+	}
+	d, err := b.findDelegate(iss, now, grace)
+	switch {
+	case d != nil:
+		return d.cert, nil
+	case err != nil:
+		return nil, err
+	case b.misnamed(iss):
+		return nil, refuse(ResponderID, b.responderText(), nil)
+	case refused != nil:
+		return nil, refused
+	}
+	return nil, refuse(Signer, b.responderText(), nil)
+}
+
+// names reports whether the responderID is that of cert.
+func (b *basicResponse) names(cert *x509.Certificate, keyHash []byte) bool {
+	if b.byKey {
+		return bytes.Equal(b.responder, keyHash)
+	}
+	return bytes.Equal(b.responder, cert.RawSubject)
+}
+
+// responderText is for messages.
+func (b *basicResponse) responderText() string {
+	if b.byKey {
+		return fmt.Sprintf("responder key %x", b.responder)
+	}
+	var name pkix.RDNSequence
+	if _, err := encasn1.Unmarshal(b.responder, &name); err != nil {
+		return fmt.Sprintf("responder name %x", b.responder)
+	}
+	return "responder " + name.String()
+}
+
+// findDelegate returns the delegate that the responderID names and that signed:
+// of several certificates of its key the one that ends last, so that an older one
+// put into the response shortens nothing. Those that iss knows are tried first,
+// so that no number of decoys hides them. The error says why the first one of
+// that name in the response may not sign; it is nil if there is none.
+func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Duration) (best *delegate, refused error) {
+	for _, d := range iss.knownDelegates() {
+		if d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) && b.signedBy(d, iss, now, grace) == nil {
+			best = d
+		}
+	}
+	tries := 0
+	for raw := range b.embedded {
+		if bytes.Equal(raw, iss.Cert.Raw) || best != nil && bytes.Equal(raw, best.cert.Raw) {
+			continue
+		}
+		d, err := iss.delegate(raw)
+		if err != nil && b.namesUnparsed(raw) || d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) {
+			if tries++; tries > maxTries {
+				break
+			}
+			if err == nil {
+				err = b.signedBy(d, iss, now, grace)
+			}
+			if err == nil {
+				best = d
+			} else if refused == nil {
+				refused = err
+			}
+		}
+	}
+	if best != nil {
+		return best, nil
+	}
+	return nil, refused
+}
+
+// outlasts reports whether d is valid for longer than another, which may be nil.
+func (d *delegate) outlasts(other *delegate) bool {
+	return other == nil || d.cert.NotAfter.After(other.cert.NotAfter)
+}
+
+// namesUnparsed reports whether a certificate that is not to be used has the name
+// that the responderID gives: then that is why there is no signer.
+func (b *basicResponse) namesUnparsed(raw []byte) bool {
+	subject, _ := certinfo.SubjectAndKey(raw)
+	return !b.byKey && subject != nil && bytes.Equal(b.responder, subject)
+}
+
+// misnamed reports whether someone who may sign did, without being named by the
+// responderID. It is asked only to give the right reason.
+func (b *basicResponse) misnamed(iss *Issuer) bool {
+	if b.algorithm.verify(iss.Cert, b.tbs, b.signature) == nil {
+		return true
+	}
+	tries := 0
+	for raw := range b.embedded {
+		d, err := iss.delegate(raw)
+		if err != nil {
+			continue
+		}
+		if tries++; tries > maxTries {
+			break
+		}
+		if iss.authorize(d) == nil && b.algorithm.verify(d.cert, b.tbs, b.signature) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// embedded yields what came with the response as certificates, up to what can't
+// be read.
+func (b *basicResponse) embedded(yield func(raw []byte) bool) {
+	for certs := b.certs; !certs.Empty(); {
+		var raw cryptobyte.String
+		var tag asn1.Tag
+		if !certs.ReadAnyASN1Element(&raw, &tag) || !yield(raw) {
+			return
+		}
+	}
+}
+
+// signedBy reports why b is not to be taken as signed by d for iss.
+func (b *basicResponse) signedBy(d *delegate, iss *Issuer, now time.Time, grace time.Duration) error {
+	if err := iss.authorize(d); err != nil {
+		return err
+	}
+	if err := b.algorithm.verify(d.cert, b.tbs, b.signature); err != nil {
+		return err
+	}
+	switch {
+	case now.Before(d.cert.NotBefore):
+		return refuse(DelegateValidity, "notBefore "+stamp(d.cert.NotBefore), nil)
+	case now.After(d.cert.NotAfter.Add(grace)):
+		return refuse(DelegateValidity, "notAfter "+stamp(d.cert.NotAfter), ErrExpired)
+	}
+	return nil
+}
+
+// delegate returns the known delegate with these bytes, or parses them.
+func (i *Issuer) delegate(raw []byte) (*delegate, error) {
+	if d := i.known(raw); d != nil {
+		return d, nil
+	}
+	// The certificate keeps what it was parsed from, which is not to be a slice
+	// of a whole response.
+	cert, err := x509.ParseCertificate(bytes.Clone(raw))
+	if err != nil {
+		return nil, refuse(SignatureAlgorithm, "certificate of the delegate: "+err.Error(), nil)
+	}
+	if !exact(raw) {
+		return nil, malformed("certificate of the delegate")
+	}
+	d := &delegate{cert: cert}
+	fips140.WithoutEnforcement(func() { d.keyHash = digest(crypto.SHA1, publicKeyBits(cert)) })
+	return d, nil
+}
+
+// exact reports whether nothing can be added to a certificate outside of what its
+// issuer signed. crypto/x509 ignores what follows the signature, and shifts away
+// the unused bits of its BIT STRING; OpenSSL refuses both.
+func exact(raw cryptobyte.String) bool {
+	var cert, oid, params cryptobyte.String
+	var signature []byte
+	return der.ReadLast(&raw, &cert, asn1.SEQUENCE) && cert.SkipASN1(asn1.SEQUENCE) &&
+		der.ReadAlgorithm(&cert, &oid, &params) && cert.ReadASN1BitStringAsBytes(&signature) && cert.Empty()
+}
+
+func (i *Issuer) knownDelegates() [maxDelegates]*delegate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.delegates
+}
+
+func (i *Issuer) known(raw []byte) *delegate {
+	for _, d := range i.knownDelegates() {
+		if d != nil && bytes.Equal(d.cert.Raw, raw) {
+			return d
+		}
+	}
+	return nil
+}
+
+// authorize reports why d may not sign for i, and remembers those that may.
+func (i *Issuer) authorize(d *delegate) error {
+	if i.known(d.cert.Raw) != nil {
+		return nil
+	}
+	if err := i.checkDelegate(d.cert); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.delegates[i.oldest] = d
+	i.oldest = (i.oldest + 1) % maxDelegates
+	return nil
+}
+
+// oidNoCheck is id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1), which some CAs mark
+// critical: it asks for nothing.
+var oidNoCheck = encasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
+
+// checkDelegate reports why cert is not a delegate of i: all but its dates, which
+// are another question each time. It must be issued directly by i (RFC 6960
+// §4.2.2.2); anyExtendedKeyUsage is no delegation. Its KeyUsage isn't looked at:
+// real responders carry nonRepudiation alone.
+func (i *Issuer) checkDelegate(cert *x509.Certificate) error {
+	if !bytes.Equal(cert.RawIssuer, i.Cert.RawSubject) {
+		return refuse(DelegateIssuer, "issued by "+cert.Issuer.String(), nil)
+	}
+	if !certinfo.Strong(cert.SignatureAlgorithm) {
+		return refuse(DelegateAlgorithm, certinfo.SignatureText(cert.Raw), nil)
+	}
+	if err := i.Cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
+		return refuse(DelegateIssuer, err.Error(), nil)
+	}
+	if cert.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm {
+		return refuse(SignatureAlgorithm, "the delegate's "+certinfo.KeyText(cert.RawSubjectPublicKeyInfo), nil)
+	}
+	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) {
+		return refuse(DelegateEKU, cert.Subject.String(), nil)
+	}
+	for _, oid := range cert.UnhandledCriticalExtensions {
+		if !oid.Equal(oidNoCheck) {
+			return refuse(DelegateExtension, "OID "+oid.String(), nil)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+// Package ocspresp answers one question: is this response proof for this
+// certificate now? It answers it for what the network sent, what a store held,
+// what a certificate's source had set, and what a TLS peer stapled (RFC 6960
+// §3.2, RFC 9919 §3.2).
+//
+// [Prove] is for what is to be stapled. It returns the response written anew, of
+// what was proven alone: most of what comes with a response is not signed.
+package ocspresp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+const (
+	// MaxResponse bounds what is looked at. Go's own TLS client gives up on a
+	// Certificate message of 256 KiB.
+	MaxResponse = 128 << 10
+
+	// ClockSkew is by how much a responder's clock may be ahead of ours.
+	ClockSkew = 5 * time.Minute
+
+	// maxAge is how long a response without nextUpdate is worth anything.
+	maxAge = 7 * 24 * time.Hour
+)
+
+// Verify returns what raw proves about sub at now. The error is an [*Error]. A
+// revoked certificate is no error, an unknown one is, if the response is otherwise
+// valid. grace is by how much the response's limit may be past.
+//
+// The order of the checks is that of the answers that help: first whether it is
+// an answer, then whether to our question, then whether anyone vouches for it,
+// and only then what it says.
+func Verify(raw []byte, sub *Subject, now time.Time, grace time.Duration) (*Proof, error) {
+	switch {
+	case len(raw) == 0:
+		return nil, refuse(Empty, "", nil)
+	case len(raw) > MaxResponse:
+		return nil, refuse(TooLarge, fmt.Sprintf("%d bytes", len(raw)), nil)
+	}
+	b, err := parseResponse(raw)
+	if err != nil {
+		return nil, quoting(raw, err)
+	}
+	s, ends, err := b.find(sub)
+	if err != nil {
+		return nil, quoting(raw, err)
+	}
+	signer, err := b.findSigner(sub.Issuer, now, grace)
+	if err != nil {
+		return nil, err
+	}
+	p := newProof(raw, b, s, ends, signer, sub)
+	if err := p.check(sub, now, grace); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Prove is Verify for what is to be stapled: the proof's Raw is the response
+// written anew. Among several SingleResponses for one certificate openssl and
+// curl take the first, so that a good one lasts no longer than each of them.
+func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
+	p, err := Verify(raw, sub, now, 0)
+	if err != nil {
+		return nil, err
+	}
+	for rest := p.basic.singles; p.Status == ocsp.Good && !rest.Empty(); {
+		var s single
+		if readSingle(&rest, &s) != nil { // find would have refused it
+			break
+		}
+		if s.mismatch(sub) != 0 {
+			continue
+		}
+		each := newProof(raw, p.basic, &s, &s, p.signer, sub)
+		if err := each.check(sub, now, 0); err != nil {
+			return nil, err
+		}
+		p.Limit = earlier(p.Limit, each.Limit)
+	}
+	return p, p.rewrite(sub)
+}
+
+// rewrite has p rest on bytes of its own: nothing of what was received stays.
+func (p *Proof) rewrite(sub *Subject) (err error) {
+	if p.Raw, err = p.encode(sub); err != nil {
+		return err
+	}
+	if p.basic, err = parseResponse(p.Raw); err != nil {
+		return err
+	}
+	s, ends, err := p.basic.find(sub)
+	if err == nil {
+		p.single, p.ends = *s, ends
+	}
+	return err
+}
+
+// quoting has the error of what is malformed say how it begins, which tells a
+// page of HTML from a cut response.
+func quoting(raw []byte, err error) error {
+	var re *Error
+	if errors.As(err, &re) && re.Reason == Malformed {
+		return refuse(Malformed, fmt.Sprintf("%v, in %d bytes that begin %+q", re.Err, len(raw), raw[:min(len(raw), 32)]), nil)
+	}
+	return err
+}
+
+// find returns the SingleResponse for sub. Among several the worst status wins,
+// so that no order of them hides a revocation, then the newest. ends is the one
+// that limits it.
+func (b *basicResponse) find(sub *Subject) (found, ends *single, err error) {
+	var newest [len(certIDHashes)]*single
+	miss := Serial
+	for rest := b.singles; !rest.Empty(); {
+		var s single
+		if err := readSingle(&rest, &s); err != nil {
+			return nil, nil, err
+		}
+		if r := s.mismatch(sub); r != 0 {
+			miss = max(miss, r) // the greater, the closer
+			continue
+		}
+		if s.critical {
+			return nil, nil, refuse(CriticalExtension, "in the SingleResponse", nil)
+		}
+		if found == nil || s.worse(found) {
+			found = &s
+		}
+		if n := &newest[hashIndex(s.hash)]; *n == nil || s.succeeds(*n) {
+			*n = &s
+		}
+	}
+	if found == nil {
+		return nil, nil, refuse(miss, fmt.Sprintf("serial %x", sub.Serial), nil)
+	}
+	return found, found.endsFirst(newest[:]), nil
+}
+
+// endsFirst returns which of s and the newest under each hash ends first: there
+// are clients that look theirs up by one hash, and see no other. A revocation
+// stands by itself.
+func (s *single) endsFirst(newest []*single) *single {
+	first := s
+	for _, n := range newest {
+		if n != nil && s.status == ocsp.Good && n.expiry().Before(first.expiry()) {
+			first = n
+		}
+	}
+	return first
+}
+
+// succeeds reports whether s is newer than another under the same hash or, made
+// at the same time, ends earlier.
+func (s *single) succeeds(other *single) bool {
+	if s.thisUpdate.Equal(other.thisUpdate) {
+		return s.expiry().Before(other.expiry())
+	}
+	return s.thisUpdate.After(other.thisUpdate)
+}
+
+// mismatch returns what of s's CertID is not sub's; 0 if nothing.
+func (s *single) mismatch(sub *Subject) Reason {
+	id, _ := sub.Issuer.id(s.hash)
+	switch {
+	case !bytes.Equal(s.serial, sub.Serial) || len(s.serial) == 0:
+		return Serial
+	case s.hash == 0:
+		return HashAlgorithm
+	case !bytes.Equal(s.nameHash, id.name):
+		return IssuerName
+	case !bytes.Equal(s.keyHash, id.key):
+		return IssuerKey
+	}
+	return 0
+}
+
+func (s *single) worse(than *single) bool {
+	severity := [...]int{ocsp.Good: 0, ocsp.Unknown: 1, ocsp.Revoked: 2}
+	if s.status == than.status {
+		return s.thisUpdate.After(than.thisUpdate)
+	}
+	return severity[s.status] > severity[than.status]
+}
+
+// expiry is nextUpdate, or what stands in for it.
+func (s *single) expiry() time.Time {
+	if s.nextUpdate.IsZero() {
+		return s.thisUpdate.Add(maxAge)
+	}
+	return s.nextUpdate
+}
+
+// backwards: nextUpdate must be after thisUpdate (RFC 6960 §4.2.2.1).
+func (s *single) backwards() bool {
+	return !s.nextUpdate.IsZero() && !s.nextUpdate.After(s.thisUpdate)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// check judges what a response says, once it is known to be genuine.
+func (p *Proof) check(sub *Subject, now time.Time, grace time.Duration) error {
+	soon := now.Add(ClockSkew)
+	from, to := time.Unix(sub.NotBefore, 0).Add(-ClockSkew), time.Unix(sub.NotAfter, 0).Add(ClockSkew)
+	switch {
+	case p.basic.critical:
+		return refuse(CriticalExtension, "in the ResponseData", nil)
+	case p.ThisUpdate.After(soon):
+		return refuse(ThisUpdate, stamp(p.ThisUpdate), nil)
+	case p.ProducedAt.After(soon):
+		return refuse(ProducedAt, stamp(p.ProducedAt), nil)
+	case p.ProducedAt.Before(from) || p.ProducedAt.After(to):
+		return refuse(ProducedAtLeaf, stamp(p.ProducedAt), nil)
+	case p.single.backwards():
+		return refuse(NextUpdate, stamp(p.NextUpdate), nil)
+	case p.ends.backwards():
+		return refuse(NextUpdate, stamp(p.ends.nextUpdate), nil)
+	case p.expired(now, grace):
+		return refuse(Expired, p.expiredDetail(), ErrExpired)
+	case p.Status == ocsp.Unknown:
+		return refuse(Unknown, fmt.Sprintf("serial %x", p.single.serial), ErrUnknown)
+	}
+	return nil
+}
+
+// expired: nextUpdate must be greater than the current time (RFC 6960 §3.2,
+// item 6), while a certificate's notAfter still belongs to its validity (RFC 5280
+// §4.1.2.5). There is no grace for what has no nextUpdate: maxAge is grace
+// enough.
+func (p *Proof) expired(now time.Time, grace time.Duration) bool {
+	switch next := p.ends.nextUpdate; {
+	case next.IsZero() && now.After(p.ends.expiry()):
+		return true
+	case !next.IsZero() && grace == 0 && !now.Before(next):
+		return true
+	}
+	return now.After(p.Limit.Add(grace))
+}
+
+func (p *Proof) expiredDetail() string {
+	if p.ends.nextUpdate.IsZero() {
+		return "no nextUpdate, thisUpdate " + stamp(p.ends.thisUpdate)
+	}
+	if p.Limit.Before(p.ends.nextUpdate) {
+		return "the certificates that it rests on end " + stamp(p.Limit)
+	}
+	return "nextUpdate " + stamp(p.ends.nextUpdate)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
