@@ -75,7 +75,9 @@ type rare struct {
 	failures  int       // attempts failed since the last success
 	learned   int64     // Unix ns
 	chain     [][]byte  // the rest of the chain, dropped once the issuer is found
-	unissued  error     // why nothing in the chain is the issuer; nil if nothing has its name
+	scanned   bool      // the issuer is not in chain
+	unissued  error     // why not; nil if nothing there has its name
+	told      bool      // why e is not asked about
 	candidate []byte    // a staple that the source set, to be judged
 	nominated [4]uint64 // the hashes of the last ones
 	aliases   []*ref    // where else the leaf's bytes were met, oldest first
@@ -107,7 +109,7 @@ func (e *entry) also() *rare {
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.warned == 0 && !recent(m.otherAt, now, time.Hour) {
+		m.warned == 0 && !m.told && !recent(m.otherAt, now, time.Hour) {
 		e.more = nil
 	}
 }
@@ -125,13 +127,11 @@ type flags struct {
 	off       bool // switched off by WithResponders
 	lost      bool // err is ErrNoIssuer: another chain may bring it
 	alone     bool // the chain lacks the issuer
-	scanned   bool // the chain was looked through for the issuer
 	gone      bool // dropped from the cache
 	expired   bool // the leaf's notAfter had passed when it was learned
 	loaded    bool // the store was read
 	dirty     bool // queued to be written to the store
 	discard   bool // its record is to be deleted
-	noted     bool // how the certificate was issued was logged
 	announced bool // alarm was brought forward by a failure
 	vain      vain // asked about in vain since the last success
 }

@@ -49,7 +49,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	resolved, chain := e.flags.resolved, e.rare().chain
 	candidate := e.rare().candidate != nil
 	wanted := e.issuer == nil && (!e.flags.none || candidate)
-	scan := wanted && !e.flags.scanned
+	scan := wanted && !e.rare().scanned
 	s.mu.Unlock()
 	if resolved && !wanted && s.opts.responders == nil {
 		return nil
@@ -83,7 +83,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	if is != nil {
 		e.foundLocked(is, alone)
 	} else {
-		e.flags.scanned, e.also().unissued = true, unissued
+		e.also().scanned, e.more.unissued = true, unissued
 	}
 	return leaf
 }
@@ -170,24 +170,28 @@ func (s *Stapler) wantedLocked(e *entry) {
 
 // refuseLocked notes why a certificate can't be stapled, once.
 func (s *Stapler) refuseLocked(e *entry, leaf *x509.Certificate) {
-	noted := e.flags.noted
-	e.flags.noted = true
 	switch {
 	case e.flags.none && e.must:
-		e.flags.final, e.flags.none, e.also().err = true, false, ErrNoResponder
-		if !noted {
-			s.notifyLocked(&notice{kind: EventFailed, e: e, err: ErrNoResponder})
-		}
+		e.flags.final, e.flags.none = true, false
+		s.hopelessLocked(e, ErrNoResponder)
 	case e.flags.none:
-		if !noted && certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
+		if certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 && !e.rare().told {
+			e.also().told = true
 			s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 		}
 	case e.issuer == nil && !e.mayDownloadLocked(leaf):
-		err := e.noIssuerLocked(leaf, nil)
-		e.flags.final, e.flags.lost, e.also().err = true, true, err
-		if !noted {
-			s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
-		}
+		e.flags.final, e.flags.lost = true, true
+		s.hopelessLocked(e, e.noIssuerLocked(leaf, nil))
+	}
+}
+
+// hopelessLocked notes why no attempt is made for e, and tells it once.
+func (s *Stapler) hopelessLocked(e *entry, err error) {
+	m := e.also()
+	m.err = err
+	if !m.told {
+		m.told = true
+		s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	}
 }
 
@@ -265,8 +269,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 	if len(chain) == 0 || e.issuer != nil || e.flags.gone || s.closed || slices.EqualFunc(chain, e.rare().chain, bytes.Equal) {
 		return
 	}
-	e.also().chain = chain
-	e.flags.scanned = false
+	e.also().chain, e.more.scanned = chain, false
 	switch {
 	case e.at != nil:
 		s.workLocked(e, true) // goes on with it

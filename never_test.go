@@ -11,11 +11,16 @@ import (
 	"github.com/ocspstaple/staple/ocsptest"
 )
 
-// heals are the faults that a right request, or a second one, gets around.
+// heals are the faults that a right request, or a second one, gets around, or
+// that nothing is left of in what is stapled.
 var heals = map[ocsptest.Fault]bool{
-	ocsptest.FaultGETRefused: true, // POST
-	ocsptest.FaultRedirect:   true,
-	ocsptest.FaultStaleCache: true, // no-cache
+	ocsptest.FaultGETRefused:      true, // POST
+	ocsptest.FaultRedirect:        true,
+	ocsptest.FaultStaleCache:      true, // no-cache
+	ocsptest.FaultPadded20K:       true, // unsigned, as the three that follow
+	ocsptest.FaultPadded70K:       true,
+	ocsptest.FaultPadded120K:      true,
+	ocsptest.FaultJunkCertificate: true,
 }
 
 // Whatever a responder does, a handshake succeeds, and carries nothing or what

@@ -40,7 +40,7 @@ func badRecords(ca *ocsptest.CA, cert *tls.Certificate, ok []byte) map[string][]
 	impostor := ocsptest.NewCA(ocsptest.Options{Name: ca.Cert.Subject.CommonName})
 	return map[string][]byte{
 		"empty":         {},
-		"torn":          ok[:len(ok)/2],
+		"torn":          ok[:len(ok)/4],
 		"torn header":   ok[:40],
 		"zeros":         make([]byte, len(ok)),
 		"binary junk":   bytes.Repeat([]byte{0xff, 0x00, 0x17}, 1000),
@@ -206,8 +206,11 @@ func TestRecordIsReadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	record, rest := pem.Decode(data)
-	if record == nil || record.Type != "OCSP RESPONSE" || len(rest) > 0 || record.Headers["Responder"] != ca.Responder.URL() {
+	if record == nil || record.Type != "OCSP RESPONSE" || record.Headers["Responder"] != ca.Responder.URL() {
 		t.Fatalf("record %q", data)
+	}
+	if issuer, rest := pem.Decode(rest); issuer == nil || issuer.Type != "CERTIFICATE" || len(rest) > 0 || !bytes.Equal(issuer.Bytes, ca.Cert.Raw) {
+		t.Fatalf("record %q, want the issuer's certificate at its end", data)
 	}
 	for _, h := range []string{"Received", "Checked"} {
 		if at, err := time.Parse(time.RFC3339Nano, record.Headers[h]); err != nil || time.Since(at) > time.Hour {

@@ -292,7 +292,7 @@ func TestScriptedResponses(t *testing.T) {
 			if err := s.Prefetch(context.Background(), cert); (err == nil) != tc.good {
 				t.Errorf("%s: %v", name, err)
 			}
-			if got := s.Staple(cert).OCSPStaple; (got != nil) != tc.good || got != nil && !bytes.Equal(got, tc.body) {
+			if got := s.Staple(cert).OCSPStaple; stapled(t, s, ca, cert) != tc.good || len(got) >= len(tc.body) {
 				t.Errorf("%s: stapled %x", name, got)
 			}
 			if err := s.Close(); err != nil {

@@ -230,7 +230,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 // issuerFromStore looks for the issuer of e, which its chain lacks, in its record.
 func (s *Stapler) issuerFromStore(e *entry) {
 	s.mu.Lock()
-	wanted := e.issuer == nil && e.flags.scanned && !e.flags.loaded && s.opts.store != nil
+	wanted := e.issuer == nil && e.rare().scanned && !e.flags.loaded && s.opts.store != nil
 	s.mu.Unlock()
 	if !wanted {
 		return
