@@ -17,34 +17,35 @@ import (
 var (
 	_ func(...staple.Option) *staple.Stapler = staple.New
 
-	_ func(*staple.Stapler, *tls.Config) *tls.Config                            = (*staple.Stapler).TLSConfig
-	_ func(*staple.Stapler, *tls.Certificate) *tls.Certificate                  = (*staple.Stapler).Staple
-	_ func(*staple.Stapler, context.Context, ...*tls.Certificate) error         = (*staple.Stapler).Prefetch
-	_ func(*staple.Stapler) error                                               = (*staple.Stapler).Ready
-	_ func(*staple.Stapler) []staple.Status                                     = (*staple.Stapler).Status
-	_ func(*staple.Stapler) staple.Stats                                        = (*staple.Stapler).Stats
-	_ func(*staple.Stapler) error                                               = (*staple.Stapler).Close
-	_ func(*staple.Stapler, serverHook) serverHook                              = (*staple.Stapler).GetCertificate
-	_ func(*staple.Stapler, clientHook) clientHook                              = (*staple.Stapler).GetClientCertificate
-	_ func(time.Duration) staple.Option                                         = staple.WithTTL
-	_ func(staple.Store) staple.Option                                          = staple.WithStore
-	_ func(*http.Client) staple.Option                                          = staple.WithHTTPClient
-	_ func(*slog.Logger) staple.Option                                          = staple.WithLogger
-	_ func(func(staple.Event)) staple.Option                                    = staple.WithEventFunc
-	_ func(func(*x509.Certificate) (urls []string, on bool)) staple.Option      = staple.WithResponders
-	_ func(...*x509.Certificate) staple.Option                                  = staple.WithIssuers
-	_ func(time.Duration) staple.Option                                         = staple.WithColdWait
-	_ func(crypto.Hash) staple.Option                                           = staple.WithHash
-	_ func(bool) staple.Option                                                  = staple.WithStapleRevoked
-	_ func(tls.ConnectionState) error                                           = staple.VerifyStaple
-	_ func(tls.ConnectionState) error                                           = staple.RequireStaple
-	_ staple.Store                                                              = staple.DirStore("")
-	_ func(staple.Leaser, context.Context, string, time.Duration) (bool, error) = staple.Leaser.Lease
-	_                                                                           = [...]error{staple.ErrNoResponder, staple.ErrNoIssuer, staple.ErrNoStaple, staple.ErrRevoked, staple.ErrUnknown, staple.ErrExpired, staple.ErrClosed}
-	_                                                                           = [...]staple.State{staple.StatePending, staple.StateGood, staple.StateRevoked, staple.StateUnknown, staple.StateExpired, staple.StateNone}
-	_                                                                           = [...]staple.EventKind{staple.EventFetched, staple.EventUnchanged, staple.EventFailed, staple.EventRevoked, staple.EventExpiring, staple.EventExpired, staple.EventStored, staple.EventStoreFailed}
-	_                                                                           = [...]interface{ String() string }{staple.StateGood, staple.EventFetched, staple.ReasonExpired}
-	_ error                                                                     = &staple.ResponseError{Responder: "", Reason: staple.ReasonExpired, Err: nil}
+	_ func(*staple.Stapler, *tls.Config) *tls.Config                             = (*staple.Stapler).TLSConfig
+	_ func(*staple.Stapler, *tls.Certificate) *tls.Certificate                   = (*staple.Stapler).Staple
+	_ func(*staple.Stapler, context.Context, ...*tls.Certificate) error          = (*staple.Stapler).Prefetch
+	_ func(*staple.Stapler) error                                                = (*staple.Stapler).Ready
+	_ func(*staple.Stapler) []staple.Status                                      = (*staple.Stapler).Status
+	_ func(*staple.Stapler) staple.Stats                                         = (*staple.Stapler).Stats
+	_ func(*staple.Stapler) error                                                = (*staple.Stapler).Close
+	_ func(*staple.Stapler, serverHook) serverHook                               = (*staple.Stapler).GetCertificate
+	_ func(*staple.Stapler, clientHook) clientHook                               = (*staple.Stapler).GetClientCertificate
+	_ func(time.Duration) staple.Option                                          = staple.WithTTL
+	_ func(staple.Store) staple.Option                                           = staple.WithStore
+	_ func(*http.Client) staple.Option                                           = staple.WithHTTPClient
+	_ func(*slog.Logger) staple.Option                                           = staple.WithLogger
+	_ func(func(staple.Event)) staple.Option                                     = staple.WithEventFunc
+	_ func(func(*x509.Certificate) (urls []string, on bool)) staple.Option       = staple.WithResponders
+	_ func(...*x509.Certificate) staple.Option                                   = staple.WithIssuers
+	_ func(time.Duration) staple.Option                                          = staple.WithColdWait
+	_ func(crypto.Hash) staple.Option                                            = staple.WithHash
+	_ func(bool) staple.Option                                                   = staple.WithStapleRevoked
+	_ func(tls.ConnectionState) error                                            = staple.VerifyStaple
+	_ func(tls.ConnectionState) error                                            = staple.RequireStaple
+	_ func([]byte, *x509.Certificate, *x509.Certificate) (*ocsp.Response, error) = staple.Verify
+	_ staple.Store                                                               = staple.DirStore("")
+	_ func(staple.Leaser, context.Context, string, time.Duration) (bool, error)  = staple.Leaser.Lease
+	_                                                                            = [...]error{staple.ErrNoResponder, staple.ErrNoIssuer, staple.ErrNoStaple, staple.ErrRevoked, staple.ErrUnknown, staple.ErrExpired, staple.ErrClosed}
+	_                                                                            = [...]staple.State{staple.StatePending, staple.StateGood, staple.StateRevoked, staple.StateUnknown, staple.StateExpired, staple.StateNone}
+	_                                                                            = [...]staple.EventKind{staple.EventFetched, staple.EventUnchanged, staple.EventFailed, staple.EventRevoked, staple.EventExpiring, staple.EventExpired, staple.EventStored, staple.EventStoreFailed}
+	_                                                                            = [...]interface{ String() string }{staple.StateGood, staple.EventFetched, staple.ReasonExpired}
+	_ error                                                                      = &staple.ResponseError{Responder: "", Reason: staple.ReasonExpired, Err: nil}
 )
 
 type (

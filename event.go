@@ -191,6 +191,10 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 		loud(slogWarn, "WithResponders function named no URL that can be asked; have it return http or https URLs")
 	case errors.Is(n.err, ErrNoResponder):
 		loud(slogError, "Must-Staple certificate has no OCSP responder, clients will refuse it; replace it, or name one with WithResponders")
+	case unsupported(n.err) && n.e.must:
+		loud(slogError, "issuer of the Must-Staple certificate can't be used, as crypto/x509 does not support its algorithm; clients will refuse the certificate; replace it")
+	case unsupported(n.err):
+		loud(slogWarn, "issuer of the certificate can't be used, as crypto/x509 does not support its algorithm; nothing is stapled; have the CA use RSA, ECDSA over P-256 to P-521 or Ed25519")
 	case errors.Is(n.err, ErrNoIssuer) && n.e.must:
 		loud(slogError, "issuer of the Must-Staple certificate not found, clients will refuse it; add it to the chain or use WithIssuers")
 	case errors.Is(n.err, ErrNoIssuer):
@@ -206,6 +210,12 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 	default:
 		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on, check the responder and the way to it")
 	}
+}
+
+// unsupported reports whether an algorithm is why there is no issuer.
+func unsupported(err error) bool {
+	_, is := errors.AsType[*certinfo.UnsupportedError](err)
+	return is
 }
 
 // post queues n. It never blocks.

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"golang.org/x/crypto/ocsp"
 )
 
 // A server that named its files to ListenAndServeTLS loads them itself and
@@ -174,4 +176,32 @@ func ExampleRequireStaple() {
 	// Output:
 	// <nil>
 	// true
+}
+
+// A response that is in a file, from openssl ocsp -respout say, is judged by the
+// rules that a staple is.
+func ExampleVerify() {
+	ca := ocsptest.NewCA() // stands for files: the certificate, its issuer, a response
+	cert := ca.Issue(ocsptest.Leaf{})
+	ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Time{})
+	file := filepath.Join(os.TempDir(), "staple-example.der")
+	if err := os.WriteFile(file, ca.Responder.Response(cert), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(file)
+
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	response, err := staple.Verify(raw, cert.Leaf, ca.Cert)
+	switch {
+	case err == nil:
+		fmt.Println("good until", response.NextUpdate)
+	case errors.Is(err, staple.ErrRevoked):
+		fmt.Println("revoked, reason", response.RevocationReason)
+	default:
+		fmt.Println("no proof:", err)
+	}
+	// Output: revoked, reason 1
 }

@@ -316,10 +316,7 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 	switch why := e.rare().unissued.(type) {
 	case nil:
 	case *certinfo.UnsupportedError:
-		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: its %v", wanted, why), why}
-		if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
-			err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: the certificate's %v", wanted, why), why}
-		}
+		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %v", wanted, why), why}
 	default:
 		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %v", wanted, why), why}
 	}

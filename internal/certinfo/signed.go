@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ocspstaple/staple/internal/der"
 	"golang.org/x/crypto/cryptobyte"
@@ -24,7 +25,7 @@ var (
 // An UnsupportedError says what of a certificate crypto/x509 can't work with,
 // though it may be what is wanted.
 type UnsupportedError struct {
-	What string // "key" or "signature", and its algorithm
+	What string // whose key or signature, and its algorithm
 }
 
 func (e *UnsupportedError) Error() string { return e.What + " is not supported by crypto/x509" }
@@ -52,7 +53,7 @@ func SignedBy(ca, leaf *x509.Certificate) (err error) {
 	var insecure x509.InsecureAlgorithmError
 	switch {
 	case errors.As(err, &insecure):
-		return &UnsupportedError{"signature of type " + leaf.SignatureAlgorithm.String()}
+		return &UnsupportedError{"the certificate's signature of type " + leaf.SignatureAlgorithm.String()}
 	case err != nil:
 		return ErrNotSigned
 	}
@@ -62,13 +63,13 @@ func SignedBy(ca, leaf *x509.Certificate) (err error) {
 // supported reports what of ca's key or leaf's signature can't be checked.
 func supported(ca, leaf *x509.Certificate) error {
 	if key, isRSA := ca.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
-		return &UnsupportedError{fmt.Sprintf("key of type RSA with %d bits", key.N.BitLen())}
+		return &UnsupportedError{fmt.Sprintf("the issuer's key of type RSA with %d bits", key.N.BitLen())}
 	}
 	if ca.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm && len(ca.RawSubjectPublicKeyInfo) > 0 {
-		return &UnsupportedError{"key of type " + KeyText(ca.RawSubjectPublicKeyInfo)}
+		return &UnsupportedError{"the issuer's key of type " + KeyText(ca.RawSubjectPublicKeyInfo)}
 	}
 	if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm && len(leaf.Raw) > 0 {
-		return &UnsupportedError{"signature of type " + SignatureText(leaf.Raw)}
+		return &UnsupportedError{"the certificate's signature of type " + SignatureText(leaf.Raw)}
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func Unparsed(ca []byte, leaf *x509.Certificate) error {
 	if subject == nil || !bytes.Equal(subject, leaf.RawIssuer) {
 		return ErrOtherName
 	}
-	return &UnsupportedError{"key of type " + KeyText(key)}
+	return &UnsupportedError{"the issuer's key of type " + KeyText(key)}
 }
 
 // SubjectAndKey returns the subject and the SubjectPublicKeyInfo of a
@@ -107,7 +108,10 @@ func KeyText(info cryptobyte.String) string {
 	if der.ReadOID(&params, &curve) {
 		oid = curve
 	}
-	return AlgorithmText(oid)
+	if text := AlgorithmText(oid); !strings.HasPrefix(text, "RSASSA-PSS") {
+		return text
+	}
+	return "id-RSASSA-PSS"
 }
 
 // SignatureText names the algorithm that a certificate is signed under.

@@ -1,6 +1,7 @@
 package ocspresp_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -140,6 +141,21 @@ func selfSigned(t *testing.T, name string) []byte {
 // withEmbedded puts copies of cert before those that raw has: they aren't signed.
 func withEmbedded(t *testing.T, raw, cert []byte, copies int) []byte {
 	t.Helper()
+	return edit(t, raw, func(alg, certs []byte) ([]byte, []byte) {
+		return alg, append(bytes.Repeat(cert, copies), certs...)
+	})
+}
+
+// rewrap puts another AlgorithmIdentifier into raw: it isn't signed.
+func rewrap(t *testing.T, raw, algorithm []byte) []byte {
+	t.Helper()
+	return edit(t, raw, func(_, certs []byte) ([]byte, []byte) { return algorithm, certs })
+}
+
+// edit changes what is not signed of a response: the AlgorithmIdentifier, and what
+// is in certs.
+func edit(t *testing.T, raw []byte, change func(alg, certs []byte) (newAlg, newCerts []byte)) []byte {
+	t.Helper()
 	explicit0 := asn1.Tag(0).ContextSpecific().Constructed()
 	in := cryptobyte.String(raw)
 	var body, status, bytes, oid, basic, tbs, alg, sig, certs cryptobyte.String
@@ -148,9 +164,9 @@ func withEmbedded(t *testing.T, raw, cert []byte, copies int) []byte {
 		bytes.ReadASN1Element(&oid, asn1.OBJECT_IDENTIFIER) && bytes.ReadASN1(&basic, asn1.OCTET_STRING) &&
 		basic.ReadASN1(&basic, asn1.SEQUENCE) && basic.ReadASN1Element(&tbs, asn1.SEQUENCE) &&
 		basic.ReadASN1Element(&alg, asn1.SEQUENCE) && basic.ReadASN1Element(&sig, asn1.BIT_STRING) &&
-		basic.ReadASN1(&certs, explicit0) && certs.ReadASN1(&certs, asn1.SEQUENCE)
+		(basic.Empty() || basic.ReadASN1(&certs, explicit0) && certs.ReadASN1(&certs, asn1.SEQUENCE))
 	if !ok {
-		t.Fatal("not a response with certificates")
+		t.Fatal("not a response")
 	}
 	wrap := func(tag asn1.Tag, parts ...[]byte) []byte {
 		var b cryptobyte.Builder
@@ -161,11 +177,11 @@ func withEmbedded(t *testing.T, raw, cert []byte, copies int) []byte {
 		})
 		return b.BytesOrPanic()
 	}
-	var list [][]byte
-	for range copies {
-		list = append(list, cert)
+	newAlg, newCerts := change(alg, certs)
+	parts := [][]byte{tbs, newAlg, sig}
+	if len(newCerts) > 0 {
+		parts = append(parts, wrap(explicit0, wrap(asn1.SEQUENCE, newCerts)))
 	}
-	list = append(list, certs)
-	basic = wrap(asn1.SEQUENCE, tbs, alg, sig, wrap(explicit0, wrap(asn1.SEQUENCE, list...)))
+	basic = wrap(asn1.SEQUENCE, parts...)
 	return wrap(asn1.SEQUENCE, status, wrap(explicit0, wrap(asn1.SEQUENCE, oid, wrap(asn1.OCTET_STRING, basic))))
 }
