@@ -1,6 +1,7 @@
 package ocspresp
 
 import (
+	"bytes"
 	"crypto/x509"
 
 	"github.com/ocspstaple/staple/internal/der"
@@ -14,7 +15,11 @@ import (
 // verify that. Anyone on the path may add to the certs of a response, and curl,
 // openssl and gnutls-cli refuse one for what is in them.
 func (p *Proof) encode(sub *Subject) ([]byte, error) {
-	var b cryptobyte.Builder
+	size := len(p.basic.tbs) + len(p.basic.signature) + 128
+	if cert := p.embedded(sub); cert != nil {
+		size += len(cert.Raw)
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, size))
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Enum(int64(ocsp.Success))
 		b.AddASN1(der.Tag0, func(b *cryptobyte.Builder) {
@@ -26,7 +31,8 @@ func (p *Proof) encode(sub *Subject) ([]byte, error) {
 			})
 		})
 	})
-	return b.Bytes()
+	raw, err := b.Bytes()
+	return bytes.Clone(raw), err // it is kept: without the spare capacity
 }
 
 func (p *Proof) addBasic(b *cryptobyte.Builder, sub *Subject) {

@@ -28,10 +28,13 @@ type Proof struct {
 	// Raw is the response in DER: as it came of Verify, written anew of Prove.
 	Raw []byte
 
+	sub    *Subject
+	signer *x509.Certificate // nil: the issuer
+
+	// What Raw was parsed into, while it is verified.
 	basic  *basicResponse
 	single single
-	ends   *single           // the first to end of those that a client may pick
-	signer *x509.Certificate // nil: the issuer
+	ends   *single // the first to end of those that a client may pick
 }
 
 func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certificate, sub *Subject) *Proof {
@@ -44,10 +47,11 @@ func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certif
 		ProducedAt: b.producedAt,
 		Limit:      ends.expiry(),
 		Raw:        raw,
+		sub:        sub,
+		signer:     signer,
 		basic:      b,
 		single:     *s,
 		ends:       ends,
-		signer:     signer,
 	}
 	p.Limit = earlier(p.Limit, time.Unix(sub.NotAfter, 0).UTC())
 	if signer != nil {
@@ -58,7 +62,7 @@ func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certif
 
 // SameSigned reports whether p is proven by the same signed bytes as raw.
 func (p *Proof) SameSigned(raw []byte) bool {
-	return bytes.Equal(p.Raw, raw) || bytes.Equal(p.basic.tbs, ResponseData(raw))
+	return bytes.Equal(p.Raw, raw) || bytes.Equal(ResponseData(p.Raw), ResponseData(raw))
 }
 
 // Err is nil for good, and says why for revoked.
@@ -107,28 +111,36 @@ func Revocation(raw []byte, sub *Subject) string {
 	return newProof(raw, b, s, ends, nil, sub).Revocation()
 }
 
-// Response is p in public terms.
+// Response is p in public terms; its parts are slices of Raw.
 func (p *Proof) Response() *ocsp.Response {
+	b, err := parseResponse(p.Raw)
+	if err != nil {
+		return nil // not of what was parsed before
+	}
+	s, _, err := b.find(p.sub)
+	if err != nil {
+		return nil
+	}
 	r := &ocsp.Response{
 		Raw:                p.Raw,
 		Status:             p.Status,
-		SerialNumber:       new(big.Int).SetBytes(p.single.serial),
+		SerialNumber:       new(big.Int).SetBytes(s.serial),
 		ProducedAt:         p.ProducedAt,
 		ThisUpdate:         p.ThisUpdate,
 		NextUpdate:         p.NextUpdate,
 		RevokedAt:          p.RevokedAt,
 		RevocationReason:   p.Reason,
 		Certificate:        p.signer,
-		TBSResponseData:    p.basic.tbs,
-		Signature:          p.basic.signature,
-		SignatureAlgorithm: p.basic.algorithm.x509,
-		IssuerHash:         p.single.hash,
-		Extensions:         pkixExtensions(p.single.extensions),
+		TBSResponseData:    b.tbs,
+		Signature:          b.signature,
+		SignatureAlgorithm: b.algorithm.x509,
+		IssuerHash:         s.hash,
+		Extensions:         pkixExtensions(s.extensions),
 	}
-	if p.basic.byKey {
-		r.ResponderKeyHash = p.basic.responder
+	if b.byKey {
+		r.ResponderKeyHash = b.responder
 	} else {
-		r.RawResponderName = p.basic.responder
+		r.RawResponderName = b.responder
 	}
 	return r
 }

@@ -83,22 +83,9 @@ func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
 		}
 		p.Limit = earlier(p.Limit, each.Limit)
 	}
-	return p, p.rewrite(sub)
-}
-
-// rewrite has p rest on bytes of its own: nothing of what was received stays.
-func (p *Proof) rewrite(sub *Subject) (err error) {
-	if p.Raw, err = p.encode(sub); err != nil {
-		return err
-	}
-	if p.basic, err = parseResponse(p.Raw); err != nil {
-		return err
-	}
-	s, ends, err := p.basic.find(sub)
-	if err == nil {
-		p.single, p.ends = *s, ends
-	}
-	return err
+	p.Raw, err = p.encode(sub)
+	p.basic, p.single, p.ends = nil, single{}, nil // nothing of what was received stays
+	return p, err
 }
 
 // quoting has the error of what is malformed say how it begins, which tells a
