@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,6 +137,55 @@ func TestRecordHoldsWrongIssuer(t *testing.T) {
 	})
 }
 
+// forgeries are certificates with the name and the key of a root, which is all that
+// the leaf's signature proves. GnuTLS refuses a response that has any of them.
+func forgeries(t *testing.T, root *x509.Certificate) map[string][]byte {
+	s := &scene{signer: root, began: time.Now(), stranger: newKey(t)}
+	e := elements(root.Raw)
+	return map[string][]byte{
+		"a stranger's":      s.certificate(s.stranger, &x509.Certificate{RawSubject: root.RawSubject}, nil, root.PublicKey),
+		"an element more":   sequence(append(e[:3:3], []byte{5, 0})...),
+		"shifted":           sequence(e[0], e[1], shifted(e[2])),
+		"another signature": sequence(e[0], e[1], twin(ecdsaKey(root), e[2])),
+	}
+}
+
+// TestForgedIssuer: an issuer's certificate that others had in their hands is in no
+// staple, altered.
+//
+// REQ I1
+func TestForgedIssuer(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		whole, leaf := issuerScene(t, ca)
+		bare := ca.Responder.Response(whole)
+		ok := [][]byte{nil, bare, withCerts(bare, ca.Cert.Raw)}
+		for name, forged := range forgeries(t, ca.Cert) {
+			data := append(block("OCSP RESPONSE", bare, time.Now()), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: forged})...)
+			if got := fromRecord(t, leaf, data); !among(got, ok...) {
+				t.Errorf("%s, in a record: %d bytes stapled", name, len(got))
+			}
+			for media, der := range map[string][]byte{
+				"application/pkix-cert":  forged,
+				"application/x-pem-file": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: forged}),
+			} {
+				rt := roundTripper(func(req *http.Request) (*http.Response, error) {
+					typ, body := ocspMedia, bare
+					if strings.Contains(req.URL.Path, "issuer.") {
+						typ, body = media, der
+					}
+					return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {typ}}, Request: req,
+						Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}, nil
+				})
+				s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: rt}))
+				_ = s.Prefetch(context.Background(), leaf) // what is stapled tells
+				if got := s.Staple(leaf).OCSPStaple; !among(got, ok...) {
+					t.Errorf("%s, downloaded as %s: %d bytes stapled", name, media, len(got))
+				}
+			}
+		}
+	})
+}
+
 // TestOlderDelegateOnce: who puts an older certificate of the delegate, which ends in
 // minutes, into the first response, and leaves its ETag, causes no gap.
 //
@@ -177,6 +228,37 @@ func TestOlderDelegateOnce(t *testing.T) {
 		}
 		if got := dissect(st.Staple(cert).OCSPStaple).certs[0]; !bytes.Equal(got, s.signer.Raw) {
 			t.Error("the certificate in use does not come back")
+		}
+	})
+}
+
+// TestOtherDelegatesOlderCertificate: who puts an older certificate of a delegate,
+// which ends in minutes, into a newer response, and then cuts the line, does not
+// shorten what was held by another delegate's response.
+//
+// REQ I1, REQ E7
+func TestOtherDelegatesOlderCertificate(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.Delegated})
+		cert := ca.Issue(ocsptest.Leaf{})
+		first := ca.Responder.Response(cert)
+		var path wiretap
+		path.carry(first)
+		st := stapler(t, ca, staple.WithHTTPClient(path.client()))
+		if err := st.Prefetch(context.Background(), cert); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.Delegated, KeyType: ocsptest.ECDSAP384})
+		m := dissect(ca.Responder.Response(cert))
+		s := &scene{ca: ca, began: time.Now(), signer: parseCertificate(t, m.certs[0])}
+		m.certs = [][]byte{s.other(s.began.Add(-time.Hour), s.began.Add(70*time.Minute))} // the refresh is in an hour
+		path.carry(m.encode())
+		time.Sleep(65 * time.Minute)
+		path.body.Store(nil)
+		time.Sleep(24 * time.Hour)
+		if got := st.Staple(cert).OCSPStaple; !bytes.Equal(got, first) {
+			t.Errorf("%d bytes stapled a day later, want the first response", len(got))
 		}
 	})
 }
