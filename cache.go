@@ -126,7 +126,7 @@ type flags struct {
 	none      bool // needs no staple: no responder, say
 	off       bool // switched off by WithResponders
 	lost      bool // err is ErrNoIssuer: another chain may bring it
-	alone     bool // the chain lacks the issuer
+	alone     bool // the chain lacks the issuer, which WithIssuers gave
 	gone      bool // dropped from the cache
 	expired   bool // the leaf's notAfter had passed when it was learned
 	loaded    bool // the store was read

@@ -46,7 +46,7 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 	defer s.mu.Unlock()
 	switch {
 	case is != nil:
-		e.foundLocked(is, true)
+		e.foundLocked(is, false)
 	case e.issuer == nil: // else a chain brought it meanwhile
 		return e.noIssuerLocked(leaf, errs)
 	}

@@ -30,11 +30,11 @@ type answer struct {
 }
 
 // installLocked takes a for the response of e, unless what e holds is newer, or
-// clients would not take it. What was signed the same but lasts no longer, and a
-// 304 (no proof), renew what is held.
+// clients would not take it. What was signed the same but lasts no longer, what its
+// delegate's certificate cuts short, and a 304 (no proof), renew what is held.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
-	if a.Proof == nil || a.repeats(h) {
+	if a.Proof == nil || a.repeats(h) || a.cutShort(h, now) {
 		s.renewLocked(e, h, a, now)
 		return nil
 	}
@@ -90,6 +90,14 @@ func (a *answer) repeats(h *held) bool {
 		limit = wall(h.end())
 	}
 	return wall(a.Limit.Unix()) <= limit
+}
+
+// cutShort reports whether a is newer and good, and ends before what is held only
+// as its delegate's certificate does. That may be an older one of the delegate's,
+// which anyone on the path may have put there; what is held is good still.
+func (a *answer) cutShort(h *held, now int64) bool {
+	return a.Status == ocsp.Good && h.state == StateGood && !h.open && h.current(now) &&
+		wall(a.Limit.Unix()) < h.until && wall(a.NextUpdate.Unix()) >= h.until && !older(a, h)
 }
 
 // unfit reports why clients would not take a as a staple. A revocation counts

@@ -292,8 +292,10 @@ func (s *Stapler) anewLocked(e *entry) {
 	}
 }
 
-// foundLocked notes who issued the certificate of e, and whether that is missing
-// in its chain.
+// foundLocked notes who issued the certificate of e. alone says that its chain
+// lacks a certificate that can be handed to clients: one that was downloaded, or
+// came from a record, is good for verifying, but may not be byte for byte the
+// CA's, as its signature is not checked by anyone.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
 	e.issuer, e.flags.alone, e.flags.lost = is, alone, false
 	if e.more != nil {

@@ -252,7 +252,7 @@ func (s *Stapler) adopt(e *entry, rec *record) (ocspresp.Subject, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.foundLocked(is, true)
+	e.foundLocked(is, false)
 	return e.subject(), nil
 }
 

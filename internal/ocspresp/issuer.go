@@ -112,7 +112,8 @@ type Subject struct {
 	NotBefore, NotAfter int64  // Unix seconds
 	Issuer              *Issuer
 
-	// Alone says that the certificate is served without its issuer's.
+	// Alone says that the certificate is served without its issuer's, and that
+	// Issuer's bytes are trusted: configured, that is, not downloaded.
 	Alone bool
 }
 
