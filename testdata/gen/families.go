@@ -162,7 +162,7 @@ func complete(r *response) {
 
 // innerJunk adds one NULL after the last element, at every level.
 func innerJunk() (cases []spoiled) {
-	for _, level := range []string{"OCSPResponse", "responseBytes", "ResponseBytes", "response", "BasicOCSPResponse",
+	for _, level := range []string{"OCSPResponse", "responseBytes-tag", "ResponseBytes", "response", "BasicOCSPResponse",
 		"ResponseData", "version", "responderID", "responses", "SingleResponse", "CertID", "hashAlgorithm", "good",
 		"nextUpdate", "singleExtensions", "responseExtensions", "signatureAlgorithm", "certs", "cert"} {
 		reason := malformed

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -40,6 +41,7 @@ type vector struct {
 
 func main() {
 	m := manifest{Time: now, Cases: vectors()}
+	must(distinct(m.Cases))
 	must(os.RemoveAll(folder))
 	must(os.MkdirAll(folder, 0o755))
 	for _, v := range m.Cases {
@@ -50,6 +52,20 @@ func main() {
 		must(os.WriteFile(filepath.Join(folder, id.name+".pem"), pem.EncodeToMemory(block), 0o644))
 	}
 	must(os.WriteFile(filepath.Join(folder, "manifest.json"), m.encode(), 0o644))
+}
+
+// distinct returns an error if the names of two cases differ by case alone: Go
+// makes no zip of a module with two such files.
+func distinct(cases []*vector) error {
+	names := make(map[string]string)
+	for _, v := range cases {
+		folded := strings.ToLower(v.Name)
+		if other, ok := names[folded]; ok {
+			return fmt.Errorf("two cases for one file name: %s, %s", other, v.Name)
+		}
+		names[folded] = v.Name
+	}
+	return nil
 }
 
 // encode writes a case a line, for short differences.

@@ -149,7 +149,7 @@ func (r *response) encode() []byte {
 	}
 	octets := r.element("response", octetString, r.basic())
 	bytes := r.element("ResponseBytes", sequence, oid(r.responseType), octets)
-	der := r.element("OCSPResponse", sequence, status, r.element("responseBytes", explicit(0), bytes))
+	der := r.element("OCSPResponse", sequence, status, r.element("responseBytes-tag", explicit(0), bytes))
 	return append(der, r.junk[""]...)
 }
 
