@@ -5,7 +5,7 @@ go 1.26.0
 require (
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/nats-io/nats-server/v2 v2.15.2
-	github.com/ocspstaple/staple v0.0.0
+	github.com/ocspstaple/staple v0.1.0
 	github.com/rs/zerolog v1.34.0
 	github.com/traefik/traefik/v3 v3.7.13
 	go.uber.org/zap v1.28.0

@@ -8,8 +8,8 @@ require (
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/emersion/go-smtp v0.25.1
 	github.com/miekg/dns v1.1.73
-	github.com/ocspstaple/staple v0.0.0
-	github.com/ocspstaple/staple/promstaple v0.0.0
+	github.com/ocspstaple/staple v0.1.0
+	github.com/ocspstaple/staple/promstaple v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.72.1

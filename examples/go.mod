@@ -3,7 +3,7 @@ module github.com/ocspstaple/staple/examples
 go 1.26.0
 
 require (
-	github.com/ocspstaple/staple v0.0.0
+	github.com/ocspstaple/staple v0.1.0
 	golang.org/x/crypto v0.58.0
 )
 

@@ -3,7 +3,7 @@ module github.com/ocspstaple/staple/promstaple
 go 1.26.0
 
 require (
-	github.com/ocspstaple/staple v0.0.0
+	github.com/ocspstaple/staple v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 )
 

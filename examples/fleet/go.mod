@@ -3,8 +3,8 @@ module github.com/ocspstaple/staple/examples/fleet
 go 1.26.0
 
 require (
-	github.com/ocspstaple/staple v0.0.0
-	github.com/ocspstaple/staple/redisstore v0.0.0
+	github.com/ocspstaple/staple v0.1.0
+	github.com/ocspstaple/staple/redisstore v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 )
 
