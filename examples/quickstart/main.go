@@ -1,12 +1,12 @@
 // Command quickstart shows OCSP stapling at work.
 //
-//	go run ./examples/quickstart
+//	go run github.com/ocspstaple/staple/examples/quickstart@latest
 //
 // starts a throwaway CA, its OCSP responder and an HTTPS server on loopback,
 // makes handshakes with real clients, stops the responder in between, and ends
 // by itself. The exit status is 0 if every handshake carried a valid staple.
 //
-//	go run ./examples/quickstart -cert cert.pem -key key.pem -addr :8443
+//	go run github.com/ocspstaple/staple/examples/quickstart@latest -cert cert.pem -key key.pem -addr :8443
 //
 // serves your own key pair, with staples from the responder that the
 // certificate names, until it is interrupted.

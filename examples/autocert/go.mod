@@ -1,4 +1,4 @@
-module github.com/ocspstaple/staple/examples
+module github.com/ocspstaple/staple/examples/autocert
 
 go 1.26.0
 
@@ -13,4 +13,4 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 )
 
-replace github.com/ocspstaple/staple => ../
+replace github.com/ocspstaple/staple => ../../
