@@ -3,6 +3,7 @@ package consumer
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -19,5 +20,18 @@ func TestVet(t *testing.T) {
 				run(t, filepath.Join(tree, folder), env, "go", "vet", "./...")
 			})
 		}
+	}
+}
+
+// Words of 32 bits align a plain int64 to half of what its atomics need, and
+// such a program panics. The Examples do most of what a server does.
+// REQ H4
+func TestWordsOf32Bits(t *testing.T) {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("this processor may not run the programs")
+	}
+	env := append(os.Environ(), "GOARCH=386", "GOWORK=off", "CGO_ENABLED=0")
+	for _, folder := range released {
+		run(t, filepath.Join(tree, folder), env, "go", "test", "-count=1", "-run=^Example", "./...")
 	}
 }
