@@ -6,11 +6,12 @@ import (
 	"crypto/tls"
 	"hash/maphash"
 	"math"
-	"net/http"
 	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
 const (
@@ -26,8 +27,6 @@ const (
 	// it good again.
 	idleLife    = 7 * 24 * time.Hour
 	revokedLife = 24 * time.Hour
-	// maxETag is the longest that is kept, for each certificate and in its record.
-	maxETag = 256
 	// never is a due time that does not come.
 	never = math.MaxInt64
 )
@@ -156,31 +155,8 @@ type held struct {
 	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
 }
 
-// A validator makes the next request for a response conditional (RFC 9110 §8.8).
-type validator struct {
-	modified uint32 // Last-Modified, in Unix s; 0: none
-	etag     string
-}
-
-func (h *held) validator() validator { return validator{h.modified, h.etag} }
-
-func newValidator(h http.Header) validator {
-	v := validator{etag: h.Get("ETag")}
-	if len(v.etag) > maxETag {
-		v.etag = ""
-	}
-	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
-		v.modified = inSeconds(t.Unix())
-	}
-	return v
-}
-
-// lastModified returns the header, empty for none.
-func (v validator) lastModified() string {
-	if v.modified == 0 {
-		return ""
-	}
-	return time.Unix(int64(v.modified), 0).UTC().Format(http.TimeFormat)
+func (h *held) validator() ocsphttp.Validator {
+	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
 }
 
 // inSeconds returns n within what a uint32 holds.

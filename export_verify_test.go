@@ -88,6 +88,3 @@ func ReasonOf(err error) Reason {
 
 // AlgorithmText names a refused signature algorithm.
 func AlgorithmText(oid []byte) string { return algorithmText(oid) }
-
-// GetURL returns the URL of a GET request, and whether it may be used.
-func GetURL(responder string, der []byte) (string, bool) { return getURL(responder, der) }

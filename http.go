@@ -4,64 +4,20 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"io"
-	"net"
+	"math"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
-const (
-	maxGetURL    = 255            // RFC 9919 §6
-	maxRedirects = 3              //
-	recall       = 24 * time.Hour // how long it is remembered what a responder wants
-	ocspType     = "application/ocsp-response"
-	maxHint      = 30 * 24 * time.Hour
-)
+// recall is how long it is remembered what a responder wants.
+const recall = 24 * time.Hour
 
-// defaultClient returns a client for URLs that come out of certificates: it
-// does not let them reach for what is never a responder on any network.
-func defaultClient() *http.Client {
-	d := &net.Dialer{Timeout: maxAttempt, Control: refuseDial}
-	return &http.Client{Transport: &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            d.DialContext,
-		TLSHandshakeTimeout:    maxAttempt,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConnsPerHost:    maxInFlight, // no MaxConnsPerHost: all that is behind a proxy counts as one host
-		MaxIdleConns:           8 * maxInFlight,
-		MaxResponseHeaderBytes: 64 << 10,
-		IdleConnTimeout:        90 * time.Second,
-		DisableCompression:     true,
-	}}
-}
-
-// refuseDial refuses link-local addresses (where clouds keep credentials),
-// multicast and unspecified ones. Private ones are where private CAs live.
-func refuseDial(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if ip := ap.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
-		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip)
-	}
-	return nil
-}
-
-// ownRules returns a shallow copy of c that leaves redirects to roundTrip:
-// net/http would repeat a redirected POST as a GET without a body.
-func ownRules(c *http.Client) *http.Client {
-	own := *c
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &own
+// web returns what asks responders.
+func (s *Stapler) web() *ocsphttp.Client {
+	return &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: s.opts.now}
 }
 
 // inquiry is one exchange with one responder about one certificate.
@@ -171,14 +127,14 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	u, fits := getURL(q.r.url, der)
+	_, fits := ocsphttp.GetURL(q.r.url, der)
 	get := fits && !q.post
-	a, err := q.send(ctx, u, der, get)
+	a, err := q.send(ctx, der, get)
 	if fits && q.post && !tookPost(err) {
 		q.forgetPost() // the next attempt is a GET
 	}
 	if get && q.mayPost && refusesGet(err) {
-		b, postErr := q.send(ctx, u, der, false)
+		b, postErr := q.send(ctx, der, false)
 		took := tookPost(postErr)
 		q.remember(took)
 		if took {
@@ -187,7 +143,7 @@ func (q *inquiry) ask(ctx context.Context, h crypto.Hash) (*answer, error) {
 	}
 	if errors.Is(err, ErrExpired) && !q.fresh {
 		q.fresh = true
-		a, err = q.send(ctx, u, der, get)
+		a, err = q.send(ctx, der, get)
 	}
 	return a, err
 }
@@ -228,77 +184,46 @@ func refusesGet(err error) bool {
 	if !errors.As(err, &re) {
 		return false
 	}
-	var he *httpError
+	var he *ocsphttp.Error
 	switch re.Reason {
 	case ReasonHTTPStatus:
-		return errors.As(err, &he) && (he.status/100 == 4 && he.status != http.StatusRequestTimeout &&
-			he.status != http.StatusTooManyRequests || he.status == http.StatusNotImplemented)
+		return errors.As(err, &he) && (he.Status/100 == 4 && he.Status != http.StatusRequestTimeout &&
+			he.Status != http.StatusTooManyRequests || he.Status == http.StatusNotImplemented)
 	case ReasonContentType, ReasonMalformedRequest:
 		return true
 	}
 	return false
 }
 
-// getURL returns the URL of a GET request (RFC 6960 A.1), and whether it may be
-// used. An https responder's URL may have a path of its own, never a query.
-func getURL(responder string, der []byte) (string, bool) {
-	u := strings.TrimRight(responder, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
-	return u, len(u) <= maxGetURL && !strings.ContainsAny(responder, "?#")
-}
-
-// send makes one request, and verifies what it brings.
-func (q *inquiry) send(ctx context.Context, getURL string, der []byte, get bool) (*answer, error) {
-	header := http.Header{"Accept": {ocspType}}
-	method, u, conditional := http.MethodPost, q.r.url, false
-	if get {
-		method, u, der = http.MethodGet, getURL, nil
-		conditional = q.conditions(header)
-	} else {
-		header.Set("Content-Type", "application/ocsp-request")
-	}
-	if q.fresh {
-		header.Set("Cache-Control", "no-cache")
-	}
-	res, err := q.s.roundTrip(ctx, q.r.url, method, u, der, header)
+// send makes one request, and judges what it brings.
+func (q *inquiry) send(ctx context.Context, der []byte, get bool) (*answer, error) {
+	got, err := q.s.web().Ask(ctx, &ocsphttp.Question{URL: q.r.url, Request: der, Post: !get, PastCaches: q.fresh, Held: q.validator()})
 	if err != nil {
-		return nil, err
+		return nil, unanswered(q.r.url, err)
 	}
 	now := q.s.opts.now()
-	a := &answer{responder: q.r.url, received: now.UnixNano(), checked: now.UnixNano(), maxAge: res.maxAge(now)}
-	if res.status == http.StatusNotModified && conditional {
+	a := &answer{responder: q.r.url, received: now.UnixNano(), checked: now.UnixNano(), maxAge: got.MaxAge, validator: got.Validator}
+	if got.NotModified {
 		return a, nil
 	}
-	if err := res.check(); err != nil {
-		err.Responder = q.r.url
-		return nil, err
-	}
-	p, err := verifyForClients(res.body, &q.sub, now)
+	a.proof, err = verifyForClients(got.Body, &q.sub, now)
 	if err != nil {
 		return nil, at(q.r.url, err)
 	}
-	a.proof, a.raw = p, bytes.Clone(res.body) // without the spare capacity of reading
-	if get {
-		a.validator = newValidator(res.header)
-	}
+	a.raw = bytes.Clone(got.Body) // without the spare capacity of reading
 	return a, nil
 }
 
-// conditions makes a request conditional on what is held being out of date.
-// When that is about to expire it is not: a cache that goes on with 304 would
-// be no help.
-func (q *inquiry) conditions(header http.Header) bool {
-	v, now := q.held.validator(), q.s.nanos()
+// validator makes a request conditional on what is held being out of date. When
+// that is about to expire it does not: a cache that goes on with 304 would be no
+// help.
+func (q *inquiry) validator() ocsphttp.Validator {
+	now := q.s.nanos()
 	_, length := q.held.span()
-	if !q.last || v == (validator{}) || q.fresh || !q.held.current(now) || q.held.until-now < length/8 {
-		return false
+	if !q.last || !q.held.current(now) || q.held.until-now < length/8 {
+		return ocsphttp.Validator{}
 	}
-	if v.etag != "" {
-		header.Set("If-None-Match", v.etag)
-	}
-	if since := v.lastModified(); since != "" {
-		header.Set("If-Modified-Since", since)
-	}
-	return true
+	return q.held.validator()
 }
 
 // at names the responder in a ResponseError.
@@ -312,175 +237,44 @@ func at(responder string, err error) error {
 	return err
 }
 
-// result is an HTTP response, read whole.
-type result struct {
-	status int
-	header http.Header
-	body   []byte
+// unansweredReasons is what each way of HTTP to bring no answer is to a caller.
+var unansweredReasons = [...]Reason{
+	ocsphttp.Network:     ReasonNetwork,
+	ocsphttp.Timeout:     ReasonTimeout,
+	ocsphttp.Redirect:    ReasonRedirect,
+	ocsphttp.Status:      ReasonHTTPStatus,
+	ocsphttp.ContentType: ReasonContentType,
+	ocsphttp.TooLarge:    ReasonTooLarge,
+	ocsphttp.Truncated:   ReasonTruncated,
+	ocsphttp.Empty:       ReasonEmpty,
 }
 
-// httpError is an answer that is not the one wanted.
-type httpError struct {
-	status int
-	what   string
-	wait   time.Duration // Retry-After
-}
-
-func (e *httpError) Error() string { return e.what }
-
-// unexpected says what came instead of a response, cut and sanitised.
-func (r *result) unexpected() *httpError {
-	what := strings.TrimSpace(fmt.Sprint(r.status, " ", http.StatusText(r.status)))
-	if t := clip(r.header.Get("Content-Type")); t != "" || len(r.body) > 0 {
-		what += fmt.Sprintf(", %q", t)
+// unanswered makes a ResponseError of what HTTP brought from a URL.
+func unanswered(u string, err error) error {
+	var he *ocsphttp.Error
+	if !errors.As(err, &he) {
+		return err
 	}
-	if len(r.body) > 0 {
-		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
+	re := &ResponseError{Responder: u, Reason: unansweredReasons[he.Kind]}
+	if he.Err != nil {
+		re.Err = he
 	}
-	return &httpError{status: r.status, what: what, wait: r.retryAfter()}
-}
-
-// check applies the HTTP rules of RFC 6960 A.2.
-func (r *result) check() *ResponseError {
-	if r.status != http.StatusOK {
-		return &ResponseError{Reason: ReasonHTTPStatus, Err: r.unexpected()}
-	}
-	// Package mime would refuse the type for parameters that it can't read.
-	t, _, _ := strings.Cut(r.header.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(t), ocspType) {
-		return &ResponseError{Reason: ReasonContentType, Err: r.unexpected()}
-	}
-	if enc := r.header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return &ResponseError{Reason: ReasonContentType, Err: fmt.Errorf("content encoding %q, none was asked for", clip(enc))}
-	}
-	if len(r.body) == 0 {
-		return &ResponseError{Reason: ReasonEmpty}
-	}
-	return nil
-}
-
-// maxAge returns how long caches may keep the answer (RFC 9111 §4.2), a hint
-// for when there will be news (RFC 9919 §7); 0 for no hint.
-func (r *result) maxAge(now time.Time) time.Duration {
-	for _, d := range strings.Split(strings.Join(r.header.Values("Cache-Control"), ","), ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(d), "=")
-		switch strings.ToLower(name) {
-		case "no-cache", "no-store":
-			return 0
-		case "max-age":
-			return max(seconds(value)-seconds(r.header.Get("Age")), 0)
-		}
-	}
-	if t, err := http.ParseTime(r.header.Get("Expires")); err == nil {
-		return min(max(t.Sub(now), 0), maxHint)
-	}
-	return 0
-}
-
-func seconds(v string) time.Duration {
-	n, err := strconv.ParseInt(strings.Trim(v, `" `), 10, 64)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return time.Duration(min(n, int64(maxHint/time.Second))) * time.Second
-}
-
-func (r *result) retryAfter() time.Duration {
-	v := r.header.Get("Retry-After")
-	if t, err := http.ParseTime(v); err == nil {
-		return min(max(time.Until(t), 0), maxHint)
-	}
-	return seconds(v)
+	return re
 }
 
 // retryHint returns the Retry-After in err, of several errors the least: a
 // responder has no say in when others are asked.
 func retryHint(err error) time.Duration {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		least := maxHint
+		least := time.Duration(math.MaxInt64)
 		for _, err := range joined.Unwrap() {
 			least = min(least, retryHint(err))
 		}
 		return least
 	}
-	var he *httpError
+	var he *ocsphttp.Error
 	if errors.As(err, &he) {
-		return he.wait
+		return he.RetryAfter
 	}
 	return 0
-}
-
-// roundTrip makes a request and follows redirects, to http and https alone,
-// with the method and body that it had.
-func (s *Stapler) roundTrip(ctx context.Context, responder, method, u string, body []byte, header http.Header) (*result, error) {
-	for redirects := 0; ; redirects++ {
-		req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
-		if err != nil {
-			return nil, &ResponseError{Responder: responder, Reason: ReasonNetwork, Err: err}
-		}
-		req.Header = header.Clone()
-		s.stats.requests.Add(1)
-		res, err := s.opts.client.Do(req)
-		if err != nil {
-			return nil, transportError(responder, err)
-		}
-		next, err := res.Location()
-		if err != nil || res.StatusCode/100 != 3 || res.StatusCode == http.StatusNotModified {
-			return readResult(ctx, responder, res)
-		}
-		res.Body.Close()
-		if next.Scheme != "http" && next.Scheme != "https" || redirects == maxRedirects {
-			return nil, &ResponseError{Responder: responder, Reason: ReasonRedirect,
-				Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, next)}
-		}
-		u = next.String()
-	}
-}
-
-// patient reads until ctx ends: the body of a RoundTripper of the user's may go
-// on for ever.
-type patient struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (p patient) Read(b []byte) (int, error) {
-	if err := p.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return p.r.Read(b)
-}
-
-func readResult(ctx context.Context, responder string, res *http.Response) (*result, error) {
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, maxResponse+1))
-	switch {
-	case err != nil:
-		return nil, transportError(responder, err)
-	case len(body) > maxResponse:
-		return nil, &ResponseError{Responder: responder, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d bytes", maxResponse)}
-	case res.ContentLength > int64(len(body)) && res.StatusCode != http.StatusNotModified:
-		return nil, transportError(responder, io.ErrUnexpectedEOF)
-	}
-	return &result{status: res.StatusCode, header: res.Header, body: body}, nil
-}
-
-// transportError types what a client says, without the URL that it repeats.
-func transportError(responder string, err error) *ResponseError {
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		err = ue.Err
-	}
-	reason := ReasonNetwork
-	var ne net.Error
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		reason = ReasonTimeout
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		reason = ReasonTruncated
-	}
-	if what := err.Error(); len(what) > 1024 { // it quotes what came, and is kept
-		err = errors.New(clip(what))
-	}
-	return &ResponseError{Responder: responder, Reason: reason, Err: err}
 }

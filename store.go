@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
 const (
@@ -68,7 +69,7 @@ func storeKey(der []byte) string {
 type record struct {
 	raw               []byte
 	responder         string
-	validator         validator
+	validator         ocsphttp.Validator
 	received, checked int64 // Unix ns
 	until             int64 // Unix ns; written for others, not read
 	maxAge            time.Duration
@@ -83,7 +84,7 @@ func (r *record) encode() []byte {
 	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
 		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
 	}
-	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.etag, "Last-Modified": r.validator.lastModified()} {
+	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.ETag, "Last-Modified": r.validator.LastModified()} {
 		if v = printable(v); v != "" {
 			block.Headers[name] = v
 		}
@@ -110,8 +111,8 @@ func parseRecord(data []byte) (*record, error) {
 	if block == nil || block.Type != recordType {
 		return nil, errRecord
 	}
-	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: seconds(block.Headers["Max-Age"])}
-	r.validator = newValidator(http.Header{"Etag": {printable(block.Headers["ETag"])}, "Last-Modified": {block.Headers["Last-Modified"]}})
+	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: ocsphttp.Seconds(block.Headers["Max-Age"])}
+	r.validator = ocsphttp.NewValidator(printable(block.Headers["ETag"]), block.Headers["Last-Modified"])
 	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
 		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
 			*at = t.UnixNano()
@@ -206,7 +207,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
 	a.responder = rec.responder
-	if rec.validator.etag != "*" { // any response at all matches "*"
+	if rec.validator.ETag != "*" { // any response at all matches "*"
 		a.validator = rec.validator
 	}
 	return a, nil
