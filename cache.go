@@ -67,18 +67,18 @@ type entry struct {
 
 // rare is what most entries do without once they hold a response.
 type rare struct {
-	err       error     // of the last attempt; cleared by a success
-	failures  int       // attempts failed since the last success
-	learned   int64     // Unix ns
-	chain     [][]byte  // the rest of the chain, dropped once the issuer is found
-	candidate []byte    // a staple that the source set, to be judged
-	nominated [4]uint64 // the hashes of the last ones
-	aliases   []*ref    // where else the leaf's bytes were met, oldest first
-	otherAt   int64     // Unix ns: when the other CertID hash was tried
-	warned    int64     // Unix ns of the last warning
-	leased    int64     // Unix ns: when the lease was last taken
-	unread    bool      // in Stapler.unread
-	stoodBy   uint8     // how much of backoff is of attempts that asked nobody
+	err       error          // of the last attempt; cleared by a success
+	failures  int            // attempts failed since the last success
+	learned   int64          // Unix ns
+	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
+	candidate []byte         // a staple that the source set, to be judged
+	nominated [4]uint64      // the hashes of the last ones
+	aliases   []*ref         // where else the leaf's bytes were met, oldest first
+	tries     ocsphttp.Tries // of asking in another way
+	warned    int64          // Unix ns of the last warning
+	leased    int64          // Unix ns: when the lease was last taken
+	unread    bool           // in Stapler.unread
+	stoodBy   uint8          // how much of backoff is of attempts that asked nobody
 	never     *neverList
 	prev, nxt *entry // in never
 }
@@ -102,7 +102,7 @@ func (e *entry) also() *rare {
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.warned == 0 && !recent(m.otherAt, now, time.Hour) {
+		m.warned == 0 && m.tries.Old(now) {
 		e.more = nil
 	}
 }

@@ -6,9 +6,11 @@ package ocsphttp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -75,8 +77,8 @@ func (c *Client) Get(ctx context.Context, u string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.status != http.StatusOK {
-		return nil, res.unexpected(Status)
+	if err := res.problem(); err != nil {
+		return nil, err
 	}
 	return res.body, nil
 }
@@ -86,30 +88,67 @@ type request struct {
 	method, url string
 	header      http.Header
 	body        []byte
+	ocsp        bool // an OCSP response is wanted
 }
 
 // fetch makes a request and follows redirects, to http and https alone, with the
-// method and body that it had. It reads what comes in the end.
+// method and body that it had. It reads what comes in the end. The error is of
+// the network alone: a response may be one that says no.
 func (c *Client) fetch(ctx context.Context, r request) (*response, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for redirects := 0; ; redirects++ {
-		req, err := http.NewRequestWithContext(ctx, r.method, r.url, bytes.NewReader(r.body))
+		res, err := c.send(ctx, r)
 		if err != nil {
-			return nil, &Error{Kind: Network, Err: err}
-		}
-		req.Header = r.header.Clone()
-		c.Requests.Add(1)
-		res, err := c.HTTP.Do(req)
-		if err != nil {
-			return nil, transportError(err)
+			return nil, err
 		}
 		next, err := res.Location()
 		if err != nil || res.StatusCode/100 != 3 || res.StatusCode == http.StatusNotModified {
-			return c.read(ctx, res)
+			return c.read(ctx, cancel, res, r.ocsp), nil
 		}
 		res.Body.Close()
 		if next.Scheme != "http" && next.Scheme != "https" || redirects == maxRedirects {
-			return nil, &Error{Kind: Redirect, Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, next)}
+			return nil, &Error{Kind: Redirect, Status: res.StatusCode, Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, next), answered: true}
 		}
 		r.url = next.String()
 	}
+}
+
+// send sends a request to its URL.
+func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
+	var link contact
+	req, err := http.NewRequestWithContext(link.trace(ctx), r.method, r.url, bytes.NewReader(r.body))
+	if err != nil {
+		return nil, &Error{Kind: Network, Err: err}
+	}
+	req.Header = r.header.Clone()
+	c.Requests.Add(1)
+	res, err := c.HTTP.Do(req)
+	if err != nil {
+		e := transportError(err)
+		e.connected = link.made(err)
+		return nil, e
+	}
+	return res, nil
+}
+
+// A contact is whether a request got a connection. Only a Transport of net/http
+// tells; another RoundTripper's errors have to do.
+type contact struct{ sought, got atomic.Bool }
+
+func (c *contact) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { c.sought.Store(true); c.got.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { c.got.Store(true) },
+	})
+}
+
+// made reports whether there was a connection before err.
+func (c *contact) made(err error) bool {
+	if c.sought.Load() {
+		return c.got.Load()
+	}
+	var op *net.OpError
+	var dns *net.DNSError
+	return !errors.As(err, &dns) && !(errors.As(err, &op) && op.Op == "dial")
 }

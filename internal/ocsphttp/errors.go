@@ -50,6 +50,9 @@ type Error struct {
 	Status     int           // of the HTTP response, if there was one
 	RetryAfter time.Duration // what the responder asked for; 0: nothing
 	Err        error         // the detail; nil where Kind says it all
+
+	answered  bool // an HTTP response came
+	connected bool // none did, on a connection that was there
 }
 
 // Error returns the detail alone, for an error that says Kind in its own words.

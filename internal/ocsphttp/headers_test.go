@@ -32,7 +32,7 @@ func TestMaxAge(t *testing.T) {
 			{[]string{"Expires", "0"}, 0},
 			{[]string{"Cache-Control", "max-age=60", "Expires", "Sat, 01 Jan 2000 01:00:00 GMT"}, time.Minute},
 		} {
-			a, err := ask(t, always(200, ocspType, body, c.fields...), ocsphttp.Question{})
+			a, err := put(t, always(200, ocspType, body, c.fields...), 0)
 			if err != nil || a.MaxAge != c.want {
 				t.Errorf("%q: %v, want %v (%v)", c.fields, a.MaxAge, c.want, err)
 			}
@@ -47,7 +47,7 @@ func TestRetryAfter(t *testing.T) {
 			"": 0, "120": 2 * time.Minute, "-5": 0, "soon": 0, "99999999999": 30 * 24 * time.Hour,
 			"Sat, 01 Jan 2000 00:10:00 GMT": 10 * time.Minute, "Fri, 31 Dec 1999 00:00:00 GMT": 0,
 		} {
-			_, err := ask(t, always(503, "", nil, "Retry-After", v), ocsphttp.Question{})
+			_, err := put(t, always(503, "", nil, "Retry-After", v), 0)
 			var e *ocsphttp.Error
 			if !errors.As(err, &e) || e.RetryAfter != want {
 				t.Errorf("%q: %v, want %v", v, e.RetryAfter, want)
@@ -62,25 +62,33 @@ func TestValidator(t *testing.T) {
 	const date = "Sat, 01 Jan 2000 01:00:00 GMT"
 	fields := []string{"ETag", `"x"`, "Last-Modified", date}
 	want := ocsphttp.Validator{ETag: `"x"`, Modified: 946688400}
-	a, err := ask(t, always(200, ocspType, body, fields...), ocsphttp.Question{})
+	a, err := put(t, always(200, ocspType, body, fields...), 0)
 	if err != nil || a.Validator != want || a.Validator.LastModified() != date {
 		t.Errorf("%+v, want %+v (%v)", a.Validator, want, err)
 	}
-	if a, err := ask(t, always(200, ocspType, body, fields...), ocsphttp.Question{Post: true}); err != nil || a.Validator != (ocsphttp.Validator{}) {
+	if a, err := put(t, always(200, ocspType, body, fields...), ocsphttp.Post); err != nil || a.Validator != (ocsphttp.Validator{}) {
 		t.Errorf("of a POST: %+v (%v)", a.Validator, err)
 	}
 	if v := ocsphttp.NewValidator(strings.Repeat("e", 257), "1969"); v != (ocsphttp.Validator{}) || v.LastModified() != "" {
 		t.Errorf("%+v", v)
 	}
 
-	unchanged := always(304, "", nil, "Cache-Control", "max-age=60")
-	if a, err := ask(t, unchanged, ocsphttp.Question{Held: want}); err != nil || !a.NotModified || a.Body != nil || a.MaxAge != time.Minute {
-		t.Errorf("304: %+v, %v", a, err)
-	}
-	// Nobody asked for these.
-	for name, q := range map[string]ocsphttp.Question{"held nothing": {}, "POST": {Held: want, Post: true}, "past caches": {Held: want, PastCaches: true}} {
-		if _, err := ask(t, unchanged, q); kind(err) != ocsphttp.Status {
-			t.Errorf("%s: %v", name, err)
+	f := always(304, "", nil, "Cache-Control", "max-age=60")
+	for name, c := range map[string]struct {
+		held ocsphttp.Validator
+		way  ocsphttp.Way
+		want ocsphttp.Kind // Status: nobody asked for a 304
+	}{
+		"held":              {want, 0, 0},
+		"held nothing":      {ocsphttp.Validator{}, 0, ocsphttp.Status},
+		"held, POST":        {want, ocsphttp.Post, ocsphttp.Status},
+		"held, past caches": {want, ocsphttp.PastCaches, ocsphttp.Status},
+	} {
+		q := question(c.way)
+		q.Held = c.held
+		a, _, err := f.client().Ask(t.Context(), q)
+		if kind(err) != c.want || err == nil && (!a.NotModified || a.MaxAge != time.Minute) {
+			t.Errorf("%s: %+v, %v, want %v", name, a, err, c.want)
 		}
 	}
 }

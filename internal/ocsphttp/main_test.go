@@ -91,13 +91,19 @@ func kind(err error) ocsphttp.Kind {
 	return 0
 }
 
-func ask(t *testing.T, f *fake, q ocsphttp.Question) (*ocsphttp.Answer, error) {
+// question returns a question whose answer is taken, in one way alone.
+func question(first ocsphttp.Way) *ocsphttp.Question {
+	return &ocsphttp.Question{
+		URL:     responder,
+		Request: func(bool) ([]byte, error) { return der, nil },
+		Judge:   func([]byte) (ocsphttp.Way, error) { return 0, nil },
+		First:   first,
+	}
+}
+
+// put puts a question in one way.
+func put(t *testing.T, f *fake, first ocsphttp.Way) (*ocsphttp.Answer, error) {
 	t.Helper()
-	if q.URL == "" {
-		q.URL = responder
-	}
-	if q.Request == nil {
-		q.Request = der
-	}
-	return f.client().Ask(t.Context(), &q)
+	a, _, err := f.client().Ask(t.Context(), question(first))
+	return a, err
 }

@@ -2,6 +2,7 @@ package ocsphttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,16 +12,51 @@ import (
 
 const mediaType = "application/ocsp-response"
 
-// A response is an HTTP response, read whole.
+// pageWait is how long the rest of what is no answer may take: all of it is for
+// the error text.
+const pageWait = time.Second
+
+// A response is an HTTP response, read as far as it goes.
 type response struct {
 	status int
 	header http.Header
 	body   []byte
 	now    time.Time // when it had come
+	ocsp   bool      // it should be an OCSP response
+	err    *Error    // why body is not all
 }
 
-// patient reads until ctx ends: the body of a RoundTripper of the user's may go
-// on for ever.
+// read reads the body of res, if it is no answer for no longer than pageWait.
+// cancel ends the request.
+func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, ocsp bool) *response {
+	defer res.Body.Close()
+	r := &response{status: res.StatusCode, header: res.Header, ocsp: ocsp}
+	if r.kind() != 0 {
+		defer time.AfterFunc(pageWait, cancel).Stop()
+	}
+	var err error
+	r.body, err = readBody(ctx, res)
+	if err != nil {
+		r.err = transportError(err)
+		r.err.connected = true
+	}
+	if len(r.body) > MaxBody {
+		r.err = &Error{Kind: TooLarge, Status: r.status, Err: fmt.Errorf("more than %d bytes", MaxBody), answered: true}
+	}
+	r.now = c.Now()
+	return r
+}
+
+// readBody reads until ctx ends, even where the body of a user's RoundTripper goes
+// on for ever without a byte.
+func readBody(ctx context.Context, res *http.Response) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, MaxBody+1))
+	if err == nil && len(body) <= MaxBody && res.ContentLength > int64(len(body)) {
+		err = io.ErrUnexpectedEOF
+	}
+	return body, err
+}
+
 type patient struct {
 	ctx context.Context
 	r   io.Reader
@@ -33,41 +69,49 @@ func (p patient) Read(b []byte) (int, error) {
 	return p.r.Read(b)
 }
 
-func (c *Client) read(ctx context.Context, res *http.Response) (*response, error) {
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, MaxBody+1))
+// kind returns what of the status and the header is no answer (RFC 6960 A.2); 0 if
+// nothing is.
+func (r *response) kind() Kind {
 	switch {
-	case err != nil:
-		return nil, transportError(err)
-	case len(body) > MaxBody:
-		return nil, &Error{Kind: TooLarge, Err: fmt.Errorf("more than %d bytes", MaxBody)}
-	case res.ContentLength > int64(len(body)) && res.StatusCode != http.StatusNotModified:
-		return nil, transportError(io.ErrUnexpectedEOF)
+	case r.status != http.StatusOK:
+		return Status
+	case r.ocsp && (!r.typed() || r.encoded()):
+		return ContentType
 	}
-	return &response{status: res.StatusCode, header: res.Header, body: body, now: c.Now()}, nil
+	return 0
 }
 
-// check applies the HTTP rules of RFC 6960 A.2.
-func (r *response) check() error {
-	if r.status != http.StatusOK {
-		return r.unexpected(Status)
-	}
-	// Package mime would refuse the type for parameters that it can't read.
+// typed reports whether the media type is that of an OCSP response. Package mime
+// would refuse it for parameters that it can't read.
+func (r *response) typed() bool {
 	t, _, _ := strings.Cut(r.header.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(t), mediaType) {
-		return r.unexpected(ContentType)
-	}
-	if enc := r.header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return &Error{Kind: ContentType, Status: r.status, Err: fmt.Errorf("content encoding %q, none was asked for", cut(enc))}
-	}
-	if len(r.body) == 0 {
-		return &Error{Kind: Empty, Status: r.status}
+	return strings.EqualFold(strings.TrimSpace(t), mediaType)
+}
+
+// encoded reports whether the body is compressed, which nobody asked for.
+func (r *response) encoded() bool {
+	enc := r.header.Get("Content-Encoding")
+	return enc != "" && !strings.EqualFold(enc, "identity")
+}
+
+// problem returns why r is no answer; nil if it is one.
+func (r *response) problem() error {
+	switch k := r.kind(); {
+	case k != 0:
+		return &Error{Kind: k, Status: r.status, RetryAfter: retryAfter(r.header, r.now), Err: errors.New(r.what()), answered: true}
+	case r.err != nil:
+		return r.err
+	case len(r.body) == 0:
+		return &Error{Kind: Empty, Status: r.status, answered: true}
 	}
 	return nil
 }
 
-// unexpected says what came instead of an answer.
-func (r *response) unexpected(k Kind) *Error {
+// what says what came instead of an answer.
+func (r *response) what() string {
+	if r.status == http.StatusOK && r.typed() {
+		return fmt.Sprintf("content encoding %q, none was asked for", cut(r.header.Get("Content-Encoding")))
+	}
 	what := strings.TrimSpace(fmt.Sprint(r.status, " ", http.StatusText(r.status)))
 	if t := cut(r.header.Get("Content-Type")); t != "" || len(r.body) > 0 {
 		what += fmt.Sprintf(", %q", t)
@@ -75,5 +119,5 @@ func (r *response) unexpected(k Kind) *Error {
 	if len(r.body) > 0 {
 		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
 	}
-	return &Error{Kind: k, Status: r.status, RetryAfter: retryAfter(r.header, r.now), Err: fmt.Errorf("%s", what)}
+	return what
 }
