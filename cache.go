@@ -6,13 +6,13 @@ import (
 	"crypto/tls"
 	"hash/maphash"
 	"math"
-	"net/http"
 	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
@@ -29,8 +29,6 @@ const (
 	// it good again.
 	idleLife    = 7 * 24 * time.Hour
 	revokedLife = 24 * time.Hour
-	// maxETag is the longest that is kept, for each certificate and in its record.
-	maxETag = 256
 	// never is a due time that does not come.
 	never = math.MaxInt64
 )
@@ -71,21 +69,21 @@ type entry struct {
 
 // rare is what most entries do without once they hold a response.
 type rare struct {
-	err       error     // of the last attempt; cleared by a success
-	failures  int       // attempts failed since the last success
-	learned   int64     // Unix ns
-	chain     [][]byte  // the rest of the chain, dropped once the issuer is found
-	scanned   bool      // the issuer is not in chain
-	unissued  error     // why not; nil if nothing there has its name
-	told      bool      // why e is not asked about
-	candidate []byte    // a staple that the source set, to be judged
-	nominated [4]uint64 // the hashes of the last ones
-	aliases   []*ref    // where else the leaf's bytes were met, oldest first
-	otherAt   int64     // Unix ns: when the other CertID hash was tried
-	warned    int64     // Unix ns of the last warning
-	leased    int64     // Unix ns: when the lease was last taken
-	unread    bool      // in Stapler.unread
-	stoodBy   uint8     // how much of backoff is of attempts that asked nobody
+	err       error          // of the last attempt; cleared by a success
+	failures  int            // attempts failed since the last success
+	learned   int64          // Unix ns
+	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
+	scanned   bool           // the issuer is not in chain
+	unissued  error          // why not; nil if nothing there has its name
+	told      bool           // why e is not asked about
+	candidate []byte         // a staple that the source set, to be judged
+	nominated [4]uint64      // the hashes of the last ones
+	aliases   []*ref         // where else the leaf's bytes were met, oldest first
+	tries     ocsphttp.Tries // of asking in another way
+	warned    int64          // Unix ns of the last warning
+	leased    int64          // Unix ns: when the lease was last taken
+	unread    bool           // in Stapler.unread
+	stoodBy   uint8          // how much of backoff is of attempts that asked nobody
 	never     *neverList
 	prev, nxt *entry // in never
 }
@@ -109,7 +107,7 @@ func (e *entry) also() *rare {
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.warned == 0 && !m.told && !recent(m.otherAt, now, time.Hour) {
+		m.warned == 0 && !m.told && m.tries.Old(now) {
 		e.more = nil
 	}
 }
@@ -162,31 +160,8 @@ type held struct {
 	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
 }
 
-// A validator makes the next request for a response conditional (RFC 9110 §8.8).
-type validator struct {
-	modified uint32 // Last-Modified, in Unix s; 0: none
-	etag     string
-}
-
-func (h *held) validator() validator { return validator{h.modified, h.etag} }
-
-func newValidator(h http.Header) validator {
-	v := validator{etag: h.Get("ETag")}
-	if len(v.etag) > maxETag {
-		v.etag = ""
-	}
-	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
-		v.modified = inSeconds(t.Unix())
-	}
-	return v
-}
-
-// lastModified returns the header, empty for none.
-func (v validator) lastModified() string {
-	if v.modified == 0 {
-		return ""
-	}
-	return time.Unix(int64(v.modified), 0).UTC().Format(http.TimeFormat)
+func (h *held) validator() ocsphttp.Validator {
+	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
 }
 
 // inSeconds returns n within what a uint32 holds.

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -136,14 +135,11 @@ func (s *Stapler) remember(u string, is *ocspresp.Issuer, err error) {
 func (s *Stapler) download(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxAttempt)
 	defer cancel()
-	res, err := s.roundTrip(ctx, u, http.MethodGet, u, nil, nil)
+	body, err := s.web().Get(ctx, u)
 	if err != nil {
-		return nil, err
+		return nil, unanswered(u, err)
 	}
-	if res.status != http.StatusOK {
-		return nil, &ResponseError{Responder: u, Reason: ReasonHTTPStatus, Err: res.unexpected()}
-	}
-	cert, err := parseIssuer(res.body)
+	cert, err := parseIssuer(body)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"time"
 	"unsafe"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
 // WithNow sets the clock, for tests of clock steps and suspend: the bubbles of
@@ -15,7 +17,7 @@ func WithNow(now func() time.Time) Option { return func(o *options) { o.now = no
 // WithProxy sets the default client with a proxy, which net/http reads from
 // the environment once in a process.
 func WithProxy(proxy string) Option {
-	c := defaultClient()
+	c := ocsphttp.DefaultClient()
 	c.Transport.(*http.Transport).Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy) }
 	return func(o *options) { o.client, o.ownClient = c, true }
 }

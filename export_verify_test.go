@@ -26,6 +26,3 @@ func ReasonOf(err error) Reason {
 	}
 	return 0
 }
-
-// GetURL returns the URL of a GET request, and whether it may be used.
-func GetURL(responder string, der []byte) (string, bool) { return getURL(responder, der) }

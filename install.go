@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
 )
@@ -24,7 +25,7 @@ type answer struct {
 	received        int64      // Unix ns
 	checked         int64      // Unix ns
 	maxAge          time.Duration
-	validator       validator
+	validator       ocsphttp.Validator
 	took            time.Duration
 	stored          bool // from the store, which needs no telling
 }
@@ -123,7 +124,7 @@ func (h *held) confirm(a *answer, ttl time.Duration) {
 	h.age = inSeconds((a.checked - received) / int64(time.Second))
 	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
 	if a.Proof != nil && a.responder != "" {
-		h.modified, h.etag = a.validator.modified, a.validator.etag
+		h.modified, h.etag = a.validator.Modified, a.validator.ETag
 	}
 	if h.open {
 		h.until = min(wall(h.end()), h.checked+int64(ttl))

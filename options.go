@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
 const (
@@ -52,9 +54,9 @@ func resolveOptions(opts []Option) options {
 	}
 	o.ttl = min(o.ttl, maxTTL)
 	if o.client == nil {
-		o.client, o.ownClient = defaultClient(), true
+		o.client, o.ownClient = ocsphttp.DefaultClient(), true
 	}
-	o.client = ownRules(o.client)
+	o.client = ocsphttp.OwnRules(o.client)
 	switch o.hash {
 	case crypto.SHA1, crypto.SHA256, crypto.SHA384, crypto.SHA512:
 	default:
@@ -64,6 +66,17 @@ func resolveOptions(opts []Option) options {
 		o.now = time.Now
 	}
 	return o
+}
+
+// certIDHash returns the hash of the CertID, or the other one that is tried.
+func (o *options) certIDHash(other bool) crypto.Hash {
+	switch {
+	case !other:
+		return o.hash
+	case o.hash == crypto.SHA1:
+		return crypto.SHA256
+	}
+	return crypto.SHA1
 }
 
 // mustWait returns how long a handshake may wait for the first response.

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
 
 const (
@@ -44,10 +46,7 @@ type responder struct {
 	gap     int64    // between probes
 	warned  int64    // Unix ns
 
-	postTook   int64 // Unix ns: GET was refused and POST answered
-	postFails  bool  // since then
-	postTried  int64 // Unix ns: GET was refused, and POST too
-	otherUntil int64 // Unix ns: the other CertID hash was answered, the first not
+	memory ocsphttp.Memory // of how to ask it
 
 	planned []int64 // Unix ns: the last times that planLocked chose, a ring
 	oldest  int     // in planned

@@ -36,7 +36,8 @@ const (
 // whatever bytes a script likes. right is the right answer.
 type wire struct {
 	net.Conn
-	right []byte
+	right  []byte
+	method string
 }
 
 func (w *wire) say(format string, args ...any) { fmt.Fprintf(w, format, args...) }
@@ -169,11 +170,12 @@ func overWire(t *testing.T, right []byte, script func(*wire)) (*http.Client, *at
 		a, b := net.Pipe()
 		wg.Go(func() {
 			defer b.Close()
-			if _, err := http.ReadRequest(bufio.NewReader(b)); err != nil {
+			req, err := http.ReadRequest(bufio.NewReader(b))
+			if err != nil {
 				return // a TLS handshake, say
 			}
 			n.Add(1)
-			script(&wire{b, right})
+			script(&wire{b, right, req.Method})
 		})
 		return a, nil
 	}}

@@ -167,7 +167,7 @@ func TestColdWait(t *testing.T) {
 		{"Must-Staple", must, nil, asking("example.com"), 0, 2 * time.Second, 2 * time.Second, true},
 		{"Must-Staple, responder too slow", must, nil, asking("example.com"), 0, 7 * time.Second, 5 * time.Second, false},
 		{"Must-Staple, responder hangs", must, nil, asking("example.com"), ocsptest.FaultHang, 0, 5 * time.Second, false},
-		{"Must-Staple, responder fails", must, nil, asking("example.com"), ocsptest.FaultHTTP500, time.Second, time.Second, false},
+		{"Must-Staple, responder fails by GET and POST", must, nil, asking("example.com"), ocsptest.FaultHTTP500, time.Second, 2 * time.Second, false},
 		{"Must-Staple, client does not ask", must, nil, silent, 0, 2 * time.Second, 0, false},
 		{"Must-Staple, hello by hand", must, nil, new(tls.ClientHelloInfo), 0, 2 * time.Second, 0, false},
 		{"Must-Staple, nil hello", must, nil, nil, 0, 2 * time.Second, 0, false},

@@ -24,10 +24,10 @@
 // served until it expires, and retries go on.
 //
 // An attempt puts one question to a responder, and to the next where that
-// fails: at most four, where the answer says how to do better (POST where GET
-// is refused, the other CertID hash where the first is not known, past all
-// caches where the answer has expired), each redirected three times at most,
-// and all of it within 10 s.
+// fails: at most four, where the answer says how to do better (POST where a GET
+// got nothing of use, the other CertID hash where the first is not known, past
+// all caches where the answer has expired), each redirected three times at most,
+// and all of it within 10 s. Where a GET got no answer the next attempt is a POST.
 //
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.

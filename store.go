@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
@@ -75,7 +75,7 @@ type record struct {
 	raw               []byte
 	issuer            []byte // certificate in DER; nil in records of before
 	responder         string
-	validator         validator
+	validator         ocsphttp.Validator
 	received, checked int64 // Unix ns
 	until             int64 // Unix ns; written for others, not read
 	maxAge            time.Duration
@@ -90,7 +90,7 @@ func (r *record) encode() []byte {
 	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
 		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
 	}
-	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.etag, "Last-Modified": r.validator.lastModified()} {
+	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.ETag, "Last-Modified": r.validator.LastModified()} {
 		if v = printable(v); v != "" {
 			block.Headers[name] = v
 		}
@@ -119,8 +119,8 @@ func parseRecord(data []byte) (*record, error) {
 		return nil, errRecord
 	}
 	issuer, _ := pem.Decode(rest)
-	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: seconds(block.Headers["Max-Age"])}
-	r.validator = newValidator(http.Header{"Etag": {printable(block.Headers["ETag"])}, "Last-Modified": {block.Headers["Last-Modified"]}})
+	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: ocsphttp.Seconds(block.Headers["Max-Age"])}
+	r.validator = ocsphttp.NewValidator(printable(block.Headers["ETag"]), block.Headers["Last-Modified"])
 	if issuer != nil && issuer.Type == issuerType {
 		r.issuer = issuer.Bytes
 	}
@@ -221,7 +221,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
 	a.responder = rec.responder
-	if rec.validator.etag != "*" { // any response at all matches "*"
+	if rec.validator.ETag != "*" { // any response at all matches "*"
 		a.validator = rec.validator
 	}
 	return a, nil

@@ -1,0 +1,176 @@
+package ocsphttp
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const maxgetURL = 255 // RFC 9919 §6
+
+// A Way is how a question is put. The zero Way is a GET that caches may answer,
+// with the CertID hash of first choice.
+type Way uint8
+
+// What may be otherwise about a way, in the order in which changes are tried.
+const (
+	Post       Way = 1 << iota // by POST
+	PastCaches                 // caches are told not to answer
+	OtherHash                  // with the other CertID hash
+)
+
+// A Question is put to one responder: in one way, and where that gets no answer
+// that is of use, in others.
+type Question struct {
+	URL     string                                 // of the responder
+	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest
+	Judge   func(body []byte) (try Way, err error) // what an answer is refused for, and the changes of the way that may do better
+	Held    Validator                              // of the answer that is held, which a GET asks to be out of date
+	First   Way
+	May     Way // the changes that may be tried, each once
+}
+
+// An Answer is one that Judge took, or says that what is held stands.
+type Answer struct {
+	NotModified bool // status 304
+	MaxAge      time.Duration
+	Validator   Validator // zero after a POST
+}
+
+// Learned is what came of a question, for [Memory].
+type Learned struct {
+	Reply  Reply // to the way that did best
+	Helped Way   // the changes that led to that way
+	Failed Way   // the changes that did no better
+}
+
+// A Reply is what came of a question, as far as it tells GET from POST.
+type Reply uint8
+
+const (
+	// NoWord: no connection was made, the caller gave up, or POST was the only way.
+	NoWord Reply = iota
+	// Silent: a connection was made, and no answer came on it.
+	Silent
+	// Useless: an answer came that is none to a question of OCSP.
+	Useless
+	// Taken: the responder took the question, whatever it says of the certificate.
+	Taken
+)
+
+// try is a question put in one way, and what came of it.
+type try struct {
+	way    Way
+	answer *Answer
+	err    error
+	reply  Reply
+	change Way  // the changes of way that may do better
+	fits   bool // a GET, and so a choice of the method
+}
+
+// Ask puts q, and once more for each change that may do better and that q allows.
+// The error is that of Judge, or an [*Error], of the way that did best.
+func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error) {
+	var l Learned
+	best := c.put(ctx, q, q.First)
+	may := q.May &^ (q.First & PastCaches)
+	for ctx.Err() == nil {
+		change := best.change & may
+		if change &= -change; change == 0 { // the lowest bit
+			break
+		}
+		may &^= change
+		next := c.put(ctx, q, best.way^change)
+		if next.reply == Taken && (best.reply != Taken || next.err == nil) {
+			best = next
+			l.Helped |= change
+		} else {
+			l.Failed |= change
+		}
+	}
+	if best.fits {
+		l.Reply = best.reply
+	}
+	return best.answer, l, best.err
+}
+
+// put puts q in one way.
+func (c *Client) put(ctx context.Context, q *Question, way Way) try {
+	t := try{way: way}
+	der, err := q.Request(way&OtherHash != 0)
+	if err != nil {
+		t.err = err
+		return t
+	}
+	r := request{method: http.MethodPost, url: q.URL, header: http.Header{"Accept": {mediaType}}, body: der, ocsp: true}
+	u, conditional := "", false
+	if u, t.fits = getURL(q.URL, der); t.fits && way&Post == 0 {
+		r.method, r.url, r.body = http.MethodGet, u, nil
+		conditional = way&PastCaches == 0 && q.Held.condition(r.header)
+	} else {
+		r.header.Set("Content-Type", "application/ocsp-request")
+	}
+	if way&PastCaches != 0 {
+		r.header.Set("Cache-Control", "no-cache")
+	}
+	res, err := c.fetch(ctx, r)
+	if err == nil && !(conditional && res.status == http.StatusNotModified) {
+		err = res.problem()
+	}
+	switch {
+	case err != nil:
+		t.fail(ctx, err)
+	case res.status == http.StatusNotModified:
+		t.answer, t.reply = &Answer{NotModified: true, MaxAge: maxAge(res.header, res.now)}, Taken
+	default:
+		t.judge(q, res)
+	}
+	if !t.fits {
+		t.change &^= Post
+	}
+	return t
+}
+
+// judge has the body of an answer judged.
+func (t *try) judge(q *Question, res *response) {
+	t.change, t.err = q.Judge(res.body)
+	switch {
+	case t.err == nil:
+		t.change, t.reply = 0, Taken
+		t.answer = &Answer{MaxAge: maxAge(res.header, res.now)}
+		if t.way&Post == 0 {
+			t.answer.Validator = NewValidator(res.header.Get("ETag"), res.header.Get("Last-Modified"))
+		}
+	case t.change&Post != 0:
+		t.reply = Useless
+	default:
+		t.reply = Taken
+	}
+}
+
+// fail notes what HTTP brought instead of an answer.
+func (t *try) fail(ctx context.Context, err error) {
+	t.err = err
+	var e *Error
+	switch {
+	case !errors.As(err, &e) || ctx.Err() == context.Canceled:
+	case e.answered:
+		t.reply = Useless
+		if e.RetryAfter == 0 { // else the responder asks for patience, not for another question
+			t.change = Post
+		}
+	case e.connected:
+		t.reply = Silent
+	}
+}
+
+// getURL returns the URL of a GET (RFC 6960 A.1), and whether it may be used. A
+// responder's URL may have a path of its own; one with a query is asked by POST.
+func getURL(responder string, der []byte) (u string, fits bool) {
+	u = strings.TrimRight(responder, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
+	return u, len(u) <= maxgetURL && !strings.ContainsAny(responder, "?#")
+}

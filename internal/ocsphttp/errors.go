@@ -1,0 +1,96 @@
+package ocsphttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A Kind is one way for HTTP to bring no answer. The zero Kind is none.
+type Kind uint8
+
+// The kinds of an Error.
+const (
+	Network     Kind = iota + 1 // the responder was not reached, or the connection broke
+	Timeout                     // no complete answer in the time allowed
+	Redirect                    // too many redirects, or one to a scheme other than http and https
+	Status                      // a status other than 200
+	ContentType                 // a media type other than application/ocsp-response, or an encoding
+	TooLarge                    // more than MaxBody
+	Truncated                   // the answer ended before its announced length
+	Empty                       // an answer without a byte in it
+)
+
+var kindText = [...]string{
+	Network:     "network failure",
+	Timeout:     "timeout",
+	Redirect:    "redirect not followed",
+	Status:      "unexpected status",
+	ContentType: "unexpected content type",
+	TooLarge:    "answer too large",
+	Truncated:   "answer truncated",
+	Empty:       "empty answer",
+}
+
+// String describes k in a few words.
+func (k Kind) String() string {
+	if k == 0 || int(k) >= len(kindText) {
+		return "no kind"
+	}
+	return kindText[k]
+}
+
+// An Error says why HTTP brought no answer.
+type Error struct {
+	Kind       Kind
+	Status     int           // of the HTTP response, if there was one
+	RetryAfter time.Duration // what the responder asked for; 0: nothing
+	Err        error         // the detail; nil where Kind says it all
+
+	answered  bool // an HTTP response came
+	connected bool // none did, on a connection that was there
+}
+
+// Error returns the detail alone, for an error that says Kind in its own words.
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Kind.String()
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the detail.
+func (e *Error) Unwrap() error { return e.Err }
+
+// transportError types what a client says, without the URL that it repeats.
+func transportError(err error) *Error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	e := &Error{Kind: Network, Err: err}
+	var ne net.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+		e.Kind = Timeout
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		e.Kind = Truncated
+	}
+	if what := err.Error(); len(what) > 1024 { // it quotes what came, and is kept
+		e.Err = errors.New(cut(what))
+	}
+	return e
+}
+
+// cut shortens text that came from the network, where it may be of any length.
+func cut(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
