@@ -79,6 +79,31 @@ func TestHookAllocatesNothing(t *testing.T) {
 	}
 }
 
+// REQ C6: a config that GetConfigForClient returns costs its copy and one hook.
+func TestConfigForClientAllocates(t *testing.T) {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
+	s := stapler(t, ca)
+	if err := s.Prefetch(context.Background(), cert); err != nil {
+		t.Fatal(err)
+	}
+	inner := &tls.Config{Certificates: []tls.Certificate{*cert}}
+	cfg := s.TLSConfig(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return inner, nil }})
+	h := hello("a.example")
+	got := testing.AllocsPerRun(100, func() {
+		c, err := cfg.GetConfigForClient(h)
+		if err == nil {
+			sink, err = c.GetCertificate(h)
+		}
+		if err != nil || sink.OCSPStaple == nil {
+			t.Fatal("no staple", err)
+		}
+	})
+	if got != 2 {
+		t.Errorf("%v allocations, want 2", got)
+	}
+}
+
 // BenchmarkHook has our part alone: wrapped less bare, beside one time.Now.
 func BenchmarkHook(b *testing.B) {
 	b.Run("time.Now", func(b *testing.B) {

@@ -1,6 +1,6 @@
 //lint:file-ignore SA1019 NameToCertificate is deprecated, and honoured.
 
-package staple_test
+package tlschoice_test
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"crypto/fips140"
 	"crypto/rsa"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,16 +15,27 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/tlschoice"
 	"github.com/ocspstaple/staple/ocsptest"
 )
 
-// The wrapped config makes crypto/tls's choice itself. These tests compare the
-// two over random hellos: first what real servers do with one and the same
-// ClientHello, then, for many more, the hook with a copy of crypto/tls's code.
+// A Source makes crypto/tls's choice itself. These tests compare the two over
+// random hellos: first what real servers do with one and the same ClientHello,
+// then, for many more, the hook with a copy of crypto/tls's code.
+
+// hooked returns a copy of base that chooses by a Source.
+func hooked(base *tls.Config, indexed bool) *tls.Config {
+	cfg := base.Clone()
+	src := tlschoice.Take(cfg)
+	if indexed {
+		src = src.Indexed()
+	}
+	cfg.GetCertificate = src.Choose
+	return cfg
+}
 
 // choosy are keys that tell when they are used, which is all that a server
 // does with the certificate that it chose. None of them signs anything.
@@ -80,29 +90,25 @@ func helloOf(client *tls.Config, name string) []byte {
 
 // verdict is what a server does with a ClientHello: the certificate whose key
 // it uses, or else that it sends in the clear, or else its error.
-func verdict(server *tls.Config, used *int, hello []byte) string {
-	*used = -1
+func (s *rack) verdict(server *tls.Config, hello []byte) string {
+	s.used = -1
 	w := &oneWord{in: bytes.NewReader(hello)}
 	err := tls.Server(w, server).Handshake()
-	if *used < 0 {
-		for i, c := range listed(server) {
+	if s.used < 0 {
+		for i, c := range s.certs {
 			if bytes.Contains(w.out.Bytes(), c.Certificate[0]) {
-				*used = i
+				s.used = i
 			}
 		}
 	}
-	return fmt.Sprint(*used, " ", err)
+	return fmt.Sprint(s.used, " ", err)
 }
 
 // rack is a random list of certificates for the names below.
 type rack struct {
 	certs []tls.Certificate
-	used  int
+	used  int // the one whose key was used last
 }
-
-var current []tls.Certificate
-
-func listed(*tls.Config) []tls.Certificate { return current }
 
 var certNames = [][]string{
 	{"www.example.com"}, {"*.example.com"}, {"www.example.com", "api.example.com"}, {"*.a.example.com", "example.com"},
@@ -115,7 +121,7 @@ var helloNames = []string{
 	"under_score.example.com", "*.example.com", "x.y.example.com", "other.test", "more.test", "test", "-x.example.com", "x", "*",
 }
 
-func newRack(t testing.TB, r *rand.Rand, stock []tls.Certificate) *rack {
+func newRack(r *rand.Rand, stock []tls.Certificate) *rack {
 	s := new(rack)
 	for i := range 2 + r.IntN(6) {
 		c := stock[r.IntN(len(stock))]
@@ -220,7 +226,7 @@ func randomClient(r *rand.Rand) *tls.Config {
 	return c
 }
 
-// Two real servers, one with the config and one with its wrapped copy, choose
+// Two real servers, one with the config and one with a copy that has our hook, choose
 // the same certificate, or fail in the same way, for the same ClientHello.
 func TestChoiceOfServers(t *testing.T) {
 	n := 3000
@@ -228,25 +234,21 @@ func TestChoiceOfServers(t *testing.T) {
 		n = 600
 	}
 	all := stock()
-	ca := ocsptest.NewCA()
-	s := stapler(t, ca)
 	counts := map[string]int{}
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range n / 6 {
-		rack := newRack(t, r, all)
-		current = rack.certs
+		rack := newRack(r, all)
 		base := randomConfig(r, rack.certs)
+		hook := hooked(base, true)
 		if r.IntN(3) == 0 { // all of it behind GetConfigForClient
-			inner := base
-			base = &tls.Config{MinVersion: tls.VersionTLS10, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return inner, nil }}
+			base, hook = perClient(base), perClient(hooked(base, false))
 		}
-		wrapped := s.TLSConfig(base)
 		for range 6 {
 			name := helloNames[r.IntN(len(helloNames))]
 			hello := helloOf(randomClient(r), name)
-			want := verdict(base, &rack.used, hello)
-			if got := verdict(wrapped, &rack.used, hello); got != want {
+			want := rack.verdict(base, hello)
+			if got := rack.verdict(hook, hello); got != want {
 				t.Fatalf("seed %d: SNI %q: %s, crypto/tls: %s", seed, name, got, want)
 			}
 			counts[want[:strings.IndexByte(want, ' ')]]++
@@ -259,6 +261,11 @@ func TestChoiceOfServers(t *testing.T) {
 	if counts["0"]*3 > n*2 || counts["-1"] > refused || counts["3"] == 0 {
 		t.Errorf("a poor mix of hellos: %v", counts)
 	}
+}
+
+// perClient has a server take a config from GetConfigForClient.
+func perClient(c *tls.Config) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS10, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c, nil }}
 }
 
 // The hook chooses as crypto/tls does, also for hellos that no client sends.
@@ -278,11 +285,10 @@ func TestChoiceOfHook(t *testing.T) {
 		}
 	}
 	names := append(slices.Clone(helloNames), odd...)
-	s := stapler(t, ocsptest.NewCA())
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range n / 40 {
-		rack := newRack(t, r, all)
+		rack := newRack(r, all)
 		for i := range rack.certs { // keep the odd names
 			if rack.certs[i].Leaf == nil && r.IntN(4) > 0 {
 				for _, c := range all {
@@ -293,7 +299,7 @@ func TestChoiceOfHook(t *testing.T) {
 			}
 		}
 		base := randomConfig(r, rack.certs)
-		hook := s.TLSConfig(base).GetCertificate
+		hook := hooked(base, r.IntN(4) > 0).GetCertificate
 		for range 40 {
 			h := randomHello(r, names)
 			want, wantErr := chosen(base, h)
@@ -361,56 +367,4 @@ func chosen(c *tls.Config, h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	return &c.Certificates[0], nil
-}
-
-// counted counts the looks that SupportsCertificate takes at a key.
-type counted struct {
-	crypto.Signer
-	looks *atomic.Int64
-}
-
-func (c counted) Public() crypto.PublicKey {
-	c.looks.Add(1)
-	return c.Signer.Public()
-}
-
-// What a handshake costs does not grow with the list: neither for a name that
-// no certificate has (crypto/tls parses or matches every one), nor for a
-// client that supports none of the 10,000.
-//
-// REQ C6
-func TestChoiceAmongMany(t *testing.T) {
-	var looks atomic.Int64
-	model := ocsptest.NewCA().Issue(ocsptest.Leaf{NoURL: true})
-	key := counted{model.PrivateKey.(crypto.Signer), &looks}
-	base := new(tls.Config)
-	for i := range 10_000 {
-		base.Certificates = append(base.Certificates, tls.Certificate{Certificate: model.Certificate, PrivateKey: key,
-			Leaf: &x509.Certificate{Raw: model.Leaf.Raw, DNSNames: []string{fmt.Sprintf("host%d.example.com", i)}}})
-	}
-	hook := stapler(t, ocsptest.NewCA()).TLSConfig(base).GetCertificate
-	rsa := asking("")
-	rsa.SignatureSchemes = []tls.SignatureScheme{tls.PSSWithSHA256}
-	for _, tt := range []struct {
-		name  string
-		hello *tls.ClientHelloInfo
-		want  int
-	}{
-		{"unknown name", asking("nobody.example.com"), 0},
-		{"last of all", asking("host9999.example.com"), 9999},
-		{"no name, supports none", rsa, 0},
-		{"unknown address", asking("192.0.2.77"), 0},
-	} {
-		looks.Store(0)
-		const runs = 10
-		allocs := testing.AllocsPerRun(runs, func() {
-			got, err := hook(tt.hello)
-			if err != nil || got == nil || got.Leaf != base.Certificates[tt.want].Leaf {
-				t.Fatalf("%s: got another certificate, %v", tt.name, err)
-			}
-		})
-		if n := looks.Load() / (runs + 1); allocs > 40 || n > 10 {
-			t.Errorf("%s: %v allocations, %d looks at keys", tt.name, allocs, n)
-		}
-	}
 }
