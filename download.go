@@ -82,7 +82,7 @@ type download struct {
 // download, and what came of it.
 func (s *Stapler) issuerAt(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
-	der, err := s.shared(ctx, what, u, func() ([]byte, error) {
+	der, _, err := s.sharing.Attempt(ctx, what, u, func() ([]byte, error) {
 		is, err := s.recall(u)
 		if is == nil && err == nil {
 			is, err = s.download(s.ctx, u)
@@ -94,10 +94,7 @@ func (s *Stapler) issuerAt(ctx context.Context, u string) (*ocspresp.Issuer, err
 		return is.Cert.Raw, nil
 	})
 	if err != nil {
-		if ctx.Err() != nil {
-			s.flight.Forget(what + " " + u) // the next attempt must not wait for a call that was lost
-		}
-		return nil, err
+		return nil, fault(err)
 	}
 	return s.issuerFrom(der), nil
 }

@@ -230,7 +230,7 @@ func (s *Stapler) post(n *notice) {
 	o.queue = append(o.queue, n)
 	if !o.running {
 		o.running = true
-		s.goLocked(s.deliver)
+		s.calls.Go(s.deliver)
 	}
 }
 

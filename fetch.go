@@ -133,7 +133,7 @@ func (s *Stapler) workLocked(e *entry, urgent bool) {
 	}
 	if s.workers < maxWorkers {
 		s.workers++
-		s.goLocked(s.work)
+		s.calls.Go(s.work)
 	}
 }
 
@@ -250,13 +250,13 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 		s.dispatchLocked(r)
 	}
 	if left != nil { // a RoundTripper that outlives its context keeps its place for a while
-		s.goLocked(func() {
+		s.calls.Go(func() {
 			timer := time.NewTimer(maxAttempt)
 			defer timer.Stop()
 			select {
 			case <-left:
 			case <-timer.C:
-				if s.track.count(clientCode) >= maxHung { // they must not pile up
+				if s.calls.Full(clientCode) { // they must not pile up
 					<-left
 				}
 			}

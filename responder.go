@@ -289,7 +289,7 @@ func (s *Stapler) dispatchLocked(r *responder) {
 
 func (s *Stapler) sendLocked(e *entry, r *responder, probe bool) {
 	r.inflight++
-	s.goLocked(func() { s.ask(e, r, probe) })
+	s.calls.Go(func() { s.ask(e, r, probe) })
 }
 
 // verdictLocked counts what r did for e.

@@ -66,6 +66,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/sync/singleflight"
 )
@@ -85,17 +86,19 @@ var errEmpty = errors.New("is nil or empty")
 // A Stapler keeps OCSP responses for certificates and staples them. Make one
 // with [New] and share it among all servers of a process.
 type Stapler struct {
-	opts   options
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	putCtx context.Context // ends a little later
-	endPut context.CancelFunc
-	flight singleflight.Group
-	track  tracker
-	stats  counters
-	outbox outbox
-	kicked atomic.Bool
-	warned atomic.Bool
+	opts       options
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	putCtx     context.Context // ends a little later
+	endPut     context.CancelFunc
+	flight     singleflight.Group // exchanges
+	calls      foreign.Calls
+	sharing    foreign.Shared[[]byte] // calls of the store, downloads
+	complaints complaints
+	stats      counters
+	outbox     outbox
+	kicked     atomic.Bool
+	warned     atomic.Bool
 
 	mu          sync.Mutex // guards the rest; never held over I/O or code that is not ours
 	closed      bool
@@ -127,6 +130,7 @@ func New(opts ...Option) *Stapler {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.cache.init()
+	s.sharing.Calls = &s.calls
 	return s
 }
 
@@ -155,7 +159,10 @@ func (s *Stapler) Close() error {
 	grace := time.AfterFunc(putGrace, s.endPut)
 	defer grace.Stop()
 	defer s.endPut()
-	err := s.track.wait(closeWait)
+	err := s.calls.Wait(closeWait)
+	if err != nil {
+		err = fmt.Errorf("staple: close: %w", err)
+	}
 	if s.opts.ownClient {
 		s.opts.client.CloseIdleConnections()
 	}

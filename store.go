@@ -187,7 +187,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	sub, rt, resting := e.subject(), e.route, s.nanos() < s.storeUntil
 	s.mu.Unlock()
 	switch {
-	case resting && wait == storeWait, s.track.count(what) >= maxHung:
+	case resting && wait == storeWait, s.calls.Full(what):
 		return nil, errUnread // it was slow, and delays nothing
 	}
 	key := storeKey(e.der)
@@ -268,7 +268,7 @@ func (s *Stapler) rereadLocked(e *entry) {
 	s.unread = append(s.unread, e)
 	if !s.rereading {
 		s.rereading = true
-		s.goLocked(s.reread)
+		s.calls.Go(s.reread)
 	}
 }
 
@@ -423,7 +423,7 @@ func (s *Stapler) storeLocked(e *entry) {
 	s.writes = append(s.writes, e)
 	if s.writers < maxWriters {
 		s.writers++
-		s.goLocked(s.write)
+		s.calls.Go(s.write)
 	}
 }
 
@@ -502,7 +502,7 @@ func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, d
 		if err == nil && ctx.Err() != nil && !ran.Load() {
 			err = ctx.Err()
 		}
-		if ran.Load() || ctx.Err() != nil || s.track.count(what) >= maxHung {
+		if ran.Load() || ctx.Err() != nil || s.calls.Full(what) {
 			return err
 		}
 	}

@@ -116,6 +116,36 @@ func TestSwitchGivesNoAnswer(t *testing.T) {
 	}
 }
 
+// Calls of a function that never returns do not pile up: from then on each
+// certificate says so, and all have a staple soon after the calls return.
+func TestSwitchHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var calls atomic.Int64
+		free := make(chan struct{})
+		s := stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			calls.Add(1)
+			<-free
+			return nil, true
+		}))
+		certs := leaves(ca, 100)
+		list(t, s, certs...)
+		time.Sleep(time.Hour)
+		if n := calls.Load(); n != 64 {
+			t.Errorf("%d calls, want 64", n)
+		}
+		for _, st := range s.Status() {
+			if reason(st.Err) != staple.ReasonTimeout || !strings.Contains(st.Err.Error(), "WithResponders function: 64 calls have not returned") {
+				t.Fatalf("got %v, want %v", st.Err, staple.ReasonTimeout)
+			}
+		}
+		close(free)
+		time.Sleep(3 * time.Hour)
+		if n := count(t, s, ca, certs); n != len(certs) {
+			t.Errorf("%d of %d stapled", n, len(certs))
+		}
+	})
+}
+
 // What is never stapled waits for no answer.
 func TestSwitchIsNotNeeded(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {

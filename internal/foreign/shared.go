@@ -1,0 +1,63 @@
+package foreign
+
+import (
+	"context"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// Shared makes one call for all who ask for the same at the same time. Set its
+// fields before its first use.
+type Shared[T any] struct {
+	Calls   *Calls
+	Unbound bool // calls are made however many have not returned: the caller bounds them
+
+	flight singleflight.Group
+}
+
+// Do calls f, or waits for a call of this kind and key that is under way. It
+// returns when that does, or the error of ctx when ctx ends; the call then goes
+// on, and is shared with who comes later. While too many calls of this kind have
+// not returned nothing is called, and the error is a [HungError].
+func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error)) (T, error) {
+	v, _, err := s.do(ctx, kind, key, f)
+	return v, err
+}
+
+// Attempt is Do for who tries again: a call that is still under way when ctx ends
+// is lost, and the next one is made anew instead of waiting for it. left is nil
+// unless the call was lost; it is closed when the lost call returns.
+func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, error)) (v T, left <-chan struct{}, err error) {
+	v, lost, err := s.do(ctx, kind, key, f)
+	if lost == nil {
+		return v, nil, err
+	}
+	s.flight.Forget(flightKey(kind, key))
+	returned := make(chan struct{})
+	go func() {
+		<-lost
+		close(returned)
+	}()
+	return v, returned, err
+}
+
+// do returns the call as lost if ctx ended before it did.
+func (s *Shared[T]) do(ctx context.Context, kind, key string, f func() (T, error)) (v T, lost <-chan singleflight.Result, err error) {
+	if !s.Unbound {
+		if err := s.Calls.checkHung(kind); err != nil {
+			return v, nil, err
+		}
+	}
+	// Under recover in there: singleflight panics where nobody recovers.
+	call := s.flight.DoChan(flightKey(kind, key), func() (any, error) { return Call(s.Calls, kind, f) })
+	select {
+	case r := <-call:
+		v, _ = r.Val.(T)
+		return v, nil, r.Err
+	case <-ctx.Done():
+		return v, call, ctx.Err()
+	}
+}
+
+// flightKey keeps calls of two kinds apart.
+func flightKey(kind, key string) string { return kind + " " + key }
