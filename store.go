@@ -246,7 +246,7 @@ func (s *Stapler) issuerFromStore(e *entry) {
 // responder and the issuer's URL. The record is not trusted: it counts only if the
 // leaf's signature verifies with it.
 func (s *Stapler) adopt(e *entry, rec *record) (ocspresp.Subject, error) {
-	leaf, is := e.leafOf(), s.issuerFrom(rec.issuer)
+	leaf, is := e.leafOf(), s.issuers.Parse(rec.issuer)
 	if leaf == nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
 		return ocspresp.Subject{}, ErrNoIssuer
 	}
