@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-const maxgetURL = 255 // RFC 9919 §6
+const maxGetURL = 255 // RFC 9919 §6
 
 // A Way is how a question is put. The zero Way is a GET that caches may answer,
 // with the CertID hash of first choice.
@@ -172,5 +172,5 @@ func (t *try) fail(ctx context.Context, err error) {
 // responder's URL may have a path of its own; one with a query is asked by POST.
 func getURL(responder string, der []byte) (u string, fits bool) {
 	u = strings.TrimRight(responder, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
-	return u, len(u) <= maxgetURL && !strings.ContainsAny(responder, "?#")
+	return u, len(u) <= maxGetURL && !strings.ContainsAny(responder, "?#")
 }

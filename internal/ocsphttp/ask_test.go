@@ -69,6 +69,7 @@ func TestPostFollowsGet(t *testing.T) {
 		{"503 and patience", answers(503, "", nil, "Retry-After", "120"), "GET", ocsphttp.Useless},
 		{"refused", fails(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), "GET", ocsphttp.NoWord},
 		{"no host", fails(&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}), "GET", ocsphttp.NoWord},
+		{"no host, undialled", fails(&net.DNSError{IsNotFound: true}), "GET", ocsphttp.NoWord},
 		{"reset", fails(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), "GET", ocsphttp.Silent},
 		{"closed", fails(io.EOF), "GET", ocsphttp.Silent},
 		{"hung", fails(context.DeadlineExceeded), "GET", ocsphttp.Silent},
