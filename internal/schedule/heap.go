@@ -1,0 +1,84 @@
+package schedule
+
+import "math"
+
+// Never is a time that does not come.
+const Never int64 = math.MaxInt64
+
+// A heap has the element with the least key first. An element is in it once at
+// most and keeps its own place, so that its key can change.
+type heap[E any] struct {
+	nodes []node[E]
+	place func(E) *int32 // where an element keeps its index plus one; zero: not in the heap
+}
+
+type node[E any] struct {
+	key int64
+	of  E
+}
+
+func (h *heap[E]) len() int { return len(h.nodes) }
+
+// key returns the least key, Never if there is none.
+func (h *heap[E]) key() int64 {
+	if len(h.nodes) == 0 {
+		return Never
+	}
+	return h.nodes[0].key
+}
+
+func (h *heap[E]) first() E { return h.nodes[0].of }
+
+// set puts e where key says. Never takes it out.
+func (h *heap[E]) set(e E, key int64) {
+	i := int(*h.place(e)) - 1
+	switch {
+	case key == Never && i < 0:
+		return
+	case key == Never:
+		h.remove(i)
+		return
+	case i < 0:
+		i = len(h.nodes)
+		h.nodes = append(h.nodes, node[E]{})
+	}
+	h.put(i, node[E]{key, e})
+}
+
+func (h *heap[E]) remove(i int) {
+	last := len(h.nodes) - 1
+	*h.place(h.nodes[i].of) = 0
+	moved := h.nodes[last]
+	h.nodes[last] = node[E]{}
+	h.nodes = h.nodes[:last]
+	if i < last {
+		h.put(i, moved)
+	}
+	if last == 0 && cap(h.nodes) > 64 {
+		h.nodes = nil // an outage is over
+	}
+}
+
+// put writes n at i, a hole, and lets it rise or sink from there.
+func (h *heap[E]) put(i int, n node[E]) {
+	for up := (i - 1) / 2; i > 0 && n.key < h.nodes[up].key; up = (i - 1) / 2 {
+		h.write(i, h.nodes[up])
+		i = up
+	}
+	for down := 2*i + 1; down < len(h.nodes); down = 2*i + 1 {
+		if right := down + 1; right < len(h.nodes) && h.nodes[right].key < h.nodes[down].key {
+			down = right
+		}
+		if n.key <= h.nodes[down].key {
+			break
+		}
+		h.write(i, h.nodes[down])
+		i = down
+	}
+	h.write(i, n)
+}
+
+func (h *heap[E]) write(i int, n node[E]) {
+	h.nodes[i] = n
+	*h.place(n.of) = int32(i) + 1
+}

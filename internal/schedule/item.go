@@ -1,0 +1,152 @@
+package schedule
+
+import "sync/atomic"
+
+// An Item is what the schedule knows of a certificate. It is embedded in what
+// the driver keeps of it, T points to that. The zero value rests, unread.
+//
+// There may be a million: eight bytes more cost 8 MB.
+type Item[T any] struct {
+	stakes
+	due      atomic.Int64
+	since    int64 // when the failures began; zero: the last attempt succeeded
+	alarm    int64 // when Expiring or Expired is due; zero and Never: neither
+	review   int64 // when Review is due; zero: never
+	route    *Route[T]
+	best     *Responder[T] // that answered last
+	at       *attempt[T]   // nil while nothing is under way and the item does not stand by
+	failures int32         // since the last success
+	slot     int32         // in Schedule.items
+	phase    Phase
+	need     Need
+	late     uint8 // those of the route that timed out last, a bit for each
+	silent   bool  // see Held
+}
+
+// A Holder is a pointer to a struct that embeds an Item.
+type Holder[T any] interface {
+	comparable
+	item() *Item[T]
+}
+
+func (it *Item[T]) item() *Item[T] { return it }
+
+// Phase returns what is being done.
+func (it *Item[T]) Phase() Phase { return it.phase }
+
+// Need returns whether there is anything to do.
+func (it *Item[T]) Need() Need { return it.need }
+
+// Failures returns how many attempts failed since the last success.
+func (it *Item[T]) Failures() int { return int(it.failures) }
+
+// Best returns the responder that answered last, or the first of the route; nil
+// for none.
+func (it *Item[T]) Best() *Responder[T] {
+	if it.best == nil && it.route != nil {
+		return it.route.all[0]
+	}
+	return it.best
+}
+
+// Due returns when the item is to be looked at again, in Unix ns: Never if
+// something else has to happen before. It needs no lock, so that a handshake can
+// tell that Run is overdue: the timer slept through a suspend.
+func (it *Item[T]) Due() int64 {
+	if due := it.due.Load(); due != 0 {
+		return due
+	}
+	return Never // the zero value
+}
+
+// NextAttempt returns when the next attempt is due, Never while one is under way
+// and if none is planned.
+func (it *Item[T]) NextAttempt() int64 {
+	switch it.phase {
+	case Planned, Deferred:
+		return it.Due()
+	case StandingBy:
+		at := Never
+		for _, r := range it.route.all {
+			at = min(at, r.probeAt)
+		}
+		return at
+	}
+	return Never
+}
+
+// wake returns when Run has something to do for the item.
+func (it *Item[T]) wake() int64 {
+	at := it.Due()
+	for _, other := range [...]int64{it.alarm, it.review} {
+		if other != 0 {
+			at = min(at, other)
+		}
+	}
+	return at
+}
+
+// turn returns the key of an item that stands by: the least is the next probe.
+// Those that had a response, and were not asked about since, come first, who has
+// most to lose before others. The rest follow in the order in which they failed,
+// those that have failed for long falling behind.
+func (it *Item[T]) turn(now int64) int64 {
+	if it.until != 0 && it.failures <= 1 && !it.at.asked {
+		return it.until - 1<<62 // before any time of today
+	}
+	return now + (now-it.since)/16
+}
+
+// attempt is one pass over the responders of an item, from Preparing on. The
+// item has it while it stands by, too, to keep its places in the queues.
+type attempt[T any] struct {
+	urgent   bool
+	again    bool  // another attempt follows
+	forced   int64 // when it was Forced; responders that began to fail before are asked
+	deferred int64 // when another process was first found to have the lease
+	polls    int   // how often it was
+
+	left   int64              // ns of the attempt's time, before a request is out
+	ends   int64              // when that is over, while one is
+	order  [MaxRoute]uint8    // in which to ask those of the route
+	states [MaxRoute]askState // by the place in the route
+	out    int                // requests
+	asked  bool               // one has failed, or is out
+	fault  bool               // one has failed by the responder's fault
+	hint   int64              // the longest Retry-After
+
+	probe    *Responder[T] // that this attempt is the probe of
+	next     *Responder[T] // whose queue to wait in
+	queue    *Responder[T] // that it waits in
+	deadline int64         // the order in queue
+	slot     int32         // in queue
+	stands   [MaxRoute]int32
+}
+
+type askState uint8
+
+const (
+	unasked askState = iota
+	asking
+	answered
+)
+
+const (
+	// waitsFor is how long who has no response can wait in a queue: then clients
+	// give up.
+	waitsFor = 5 * second
+	// waitsAtMost is for those that hold one.
+	waitsAtMost = hour
+)
+
+// queueUntil returns the deadline of an item that is queued now. A deadline only
+// ever comes nearer, so nobody is overtaken for ever.
+func (it *Item[T]) queueUntil(now int64) int64 {
+	switch {
+	case it.current(now):
+		return min(it.until, now+waitsAtMost)
+	case it.at.urgent:
+		return now
+	}
+	return now + waitsFor
+}

@@ -1,0 +1,214 @@
+package schedule
+
+import "slices"
+
+const (
+	// probesApart is the time between two probes of a host, if several of its
+	// responders fail.
+	probesApart = minute / 2
+	// probedLately is how soon a probe is not worth repeating.
+	probedLately = 10 * second
+)
+
+// judge has the outcome of a speak for or against its responder.
+func (s *Schedule[T]) judge(a Action[T], o Outcome) {
+	r := a.Responder
+	switch o.Verdict {
+	case Proof:
+		s.places.prove(r)
+		s.works(r)
+	case Certificate:
+		s.works(r)
+	case Fault, TimedOut:
+		s.fault(a, o.RetryAfter)
+	case Nothing:
+		if a.attempt.probe == r {
+			s.unprobe(a.attempt, false)
+		}
+	}
+}
+
+// works notes that r did what it is there for.
+func (s *Schedule[T]) works(r *Responder[T]) {
+	r.failed, r.since = r.failed[:0], 0
+	if !r.failing {
+		return
+	}
+	s.reopen(r)
+	s.act(Action[T]{Kind: Recovers, Responder: r})
+	// Its host is back, so others there may be.
+	for _, other := range slices.Clone(r.host.failing) {
+		if other.probe == nil && other.standing.len() > 0 && s.now-other.probed >= probedLately {
+			s.startProbe(other)
+		}
+	}
+}
+
+// fault counts a failure of r. It fails when the last certificates, or all that
+// it has, failed.
+func (s *Schedule[T]) fault(a Action[T], hint int64) {
+	r, t := a.Responder, a.Item
+	r.hint = hint
+	switch {
+	case r.failing && a.attempt.probe == r:
+		a.attempt.probe, r.probe = nil, nil
+		s.planProbe(r)
+	case !r.failing:
+		if r.since == 0 {
+			r.since = s.now
+		}
+		if t.item().phase != Gone && !slices.Contains(r.failed, t) {
+			r.failed = append(r.failed, t)
+		}
+		if len(r.failed) >= min(failsAfter, r.certs) && r.certs > 0 {
+			s.breaks(r)
+		}
+	}
+}
+
+// breaks has r probed only. Who waits for it is asked about elsewhere, or stands
+// by.
+func (s *Schedule[T]) breaks(r *Responder[T]) {
+	r.failing, r.marked = true, s.now
+	r.host.failing = append(r.host.failing, r)
+	s.planProbe(r)
+	s.act(Action[T]{Kind: Fails, Responder: r})
+	for r.queue.len() > 0 {
+		s.advance(r.queue.first())
+	}
+}
+
+// reopen has r asked as others are. All who stand by are prepared.
+func (s *Schedule[T]) reopen(r *Responder[T]) {
+	r.failing, r.failed, r.limit = false, r.failed[:0], max(r.limit, s.known.limit)
+	r.host.failing = slices.DeleteFunc(r.host.failing, func(o *Responder[T]) bool { return o == r })
+	if r.probe != nil {
+		r.probe.probe, r.probe = nil, nil
+	}
+	for r.standing.len() > 0 {
+		s.prepare(r.standing.first(), Routine)
+	}
+	s.places.update(r)
+	s.wake(r.host)
+}
+
+// mayAsk reports whether r, which fails, is asked all the same: as a probe that
+// is due while nobody stands by, or as the attempt was forced after r began to
+// fail. It then gets the benefit of the doubt, until it fails as often again.
+func (s *Schedule[T]) mayAsk(r *Responder[T], at *attempt[T]) bool {
+	if at.forced > r.marked {
+		s.reopen(r)
+		return true
+	}
+	if at.probe != nil || r.active() || r.probeAt > s.now || s.crowded(r.host) && s.now-r.host.probed < probesApart {
+		return false
+	}
+	s.tie(r, at)
+	return true
+}
+
+// tie makes an attempt the probe of r.
+func (s *Schedule[T]) tie(r *Responder[T], at *attempt[T]) {
+	r.probe, at.probe = at, r
+	r.probed, r.host.probed = s.now, s.now
+	s.wake(r.host)
+}
+
+// startProbe has the first of those that stand by probe r.
+func (s *Schedule[T]) startProbe(r *Responder[T]) {
+	t := r.standing.first()
+	s.prepare(t, Urgent)
+	s.tie(r, t.item().at)
+}
+
+// unprobe ends a probe that asked nothing, so that the next in line is it: at
+// once, or when another process, which has the lease, has had its time.
+func (s *Schedule[T]) unprobe(at *attempt[T], leased bool) {
+	r := at.probe
+	at.probe, r.probe = nil, nil
+	if leased {
+		s.planProbe(r)
+		return
+	}
+	r.probeAt = s.now
+	s.wake(r.host)
+}
+
+// planProbe plans the next probe of r, as soon as any of those that stand by can
+// afford to wait.
+func (s *Schedule[T]) planProbe(r *Responder[T]) {
+	r.last, r.bound = s.now, longest[0][2]
+	for _, n := range r.standing.nodes {
+		r.bound = min(r.bound, n.of.item().bound(s.now, false))
+	}
+	r.probeAt = s.now + s.rand.pause(s.now-r.since, r.bound, r.hint)
+	s.wake(r.host)
+}
+
+// standBy has t wait for one of its responders to recover.
+func (s *Schedule[T]) standBy(t T, turn int64) {
+	for _, r := range t.item().route.all {
+		r.standing.set(t, turn)
+		s.wake(r.host)
+	}
+	s.hasten(t)
+}
+
+// hasten brings forward what failed where t can afford less than was thought.
+func (s *Schedule[T]) hasten(t T) {
+	it := t.item()
+	switch {
+	case it.phase == Planned && it.since != 0:
+		s.move(t, Planned, min(it.Due(), it.retry(s.now, true, 0, s.rand)))
+	case it.phase == StandingBy:
+		for _, r := range it.route.all {
+			if b := it.bound(s.now, false); b < r.bound {
+				r.bound = b
+				r.probeAt = min(r.probeAt, max(s.now, r.last+s.rand.pause(s.now-r.since, b, r.hint)))
+				s.wake(r.host)
+			}
+		}
+	}
+}
+
+// crowded reports whether several responders of h fail and are probed.
+func (s *Schedule[T]) crowded(h *host[T]) bool {
+	n := 0
+	for _, r := range h.failing {
+		if r.active() {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// wake plans when the next responder of h is probed. Those of one host get two
+// probes a minute together.
+func (s *Schedule[T]) wake(h *host[T]) {
+	at := Never
+	for _, r := range h.failing {
+		if r.probe == nil && r.standing.len() > 0 {
+			at = min(at, r.probeAt)
+		}
+	}
+	if at != Never && s.crowded(h) {
+		at = max(at, h.probed+probesApart)
+	}
+	s.hosts.set(h, at)
+}
+
+// probeOne has one of the responders of h probed: the one that has waited
+// longest, those that have proven something in turns with those that have not.
+func (s *Schedule[T]) probeOne(h *host[T]) {
+	var next *Responder[T]
+	for _, r := range h.failing {
+		if r.probe != nil || r.standing.len() == 0 || r.probeAt > s.now {
+			continue
+		}
+		if next == nil || r.proven == next.proven && r.probeAt < next.probeAt || r.proven != next.proven && r.proven == h.proven {
+			next = r
+		}
+	}
+	h.proven = !next.proven
+	s.startProbe(next)
+}

@@ -1,0 +1,183 @@
+package schedule
+
+import "slices"
+
+const (
+	// MaxRoute is how many responders of a certificate are asked.
+	MaxRoute = 4
+	// failsAfter is for how many certificates in a row a responder must fail, or
+	// for all that it has: a few that nobody gets a response for, in the midst of
+	// others, say nothing about it.
+	failsAfter = 5
+)
+
+// A Key names a responder: a URL, and the issuer whose key signed the
+// certificates, so that those of one CA say nothing about another's.
+type Key struct {
+	URL, Issuer string
+	Host        string // of the URL, with the port
+}
+
+// A Responder is whom to ask about the certificates of one issuer at one URL.
+type Responder[T any] struct {
+	Key
+	// Data is the driver's: what it has learned about the responder.
+	Data any
+
+	host  *host[T]
+	certs int // items that have it in their route
+
+	// Requests: see places.
+	queue       heap[T] // by deadline
+	used, limit int     // places
+	cut         int64   // when limit was last halved
+	quick       int64   // when the last request was sent that was answered quickly
+	proven      bool    // it gave a valid response once
+	slot        int32   // in host.ready
+
+	// Failures.
+	failing  bool        // nobody is asked but probes
+	failed   []T         // whom it failed for since the last success, up to failsAfter
+	since    int64       // when that began
+	marked   int64       // when failing began
+	last     int64       // the last failure of a probe
+	bound    int64       // the least that its certificates can afford: see plan
+	hint     int64       // a Retry-After
+	standing heap[T]     // by turn
+	probe    *attempt[T] // that is under way
+	probeAt  int64       // when the next is due
+	probed   int64       // when the last began
+}
+
+// Failing reports whether the responder is probed only.
+func (r *Responder[T]) Failing() bool { return r.failing }
+
+// Certificates returns how many items have r in their route.
+func (r *Responder[T]) Certificates() int { return r.certs }
+
+// active reports whether probes of r are under way or to come.
+func (r *Responder[T]) active() bool { return r.probe != nil || r.standing.len() > 0 }
+
+// A Route is an ordered set of responders, shared by the items that have it.
+type Route[T any] struct {
+	all   []*Responder[T]
+	key   [MaxRoute]*Responder[T]
+	items int
+}
+
+// responders returns those of the route, none if it is nil.
+func (t *Route[T]) responders() []*Responder[T] {
+	if t == nil {
+		return nil
+	}
+	return t.all
+}
+
+// failing counts those that fail.
+func (t *Route[T]) failing() (n int) {
+	for _, r := range t.responders() {
+		if r.failing {
+			n++
+		}
+	}
+	return n
+}
+
+// A host is what responders share: a machine.
+type host[T any] struct {
+	name       string
+	responders int
+	used       int                    // places
+	ready      [2]heap[*Responder[T]] // who has items waiting and a place, by the first deadline; proven ones apart
+	slots      [2]int32               // in places.lines
+	failing    []*Responder[T]
+	probed     int64 // when one of these was last probed
+	proven     bool  // the next probe is one of a responder that has proven something
+	slot       int32 // in Schedule.hosts
+}
+
+// registry finds responders, routes and hosts by name. They are forgotten when
+// no item has them and no request is out.
+type registry[T any] struct {
+	limit      int // of a new responder
+	responders map[Key]*Responder[T]
+	routes     map[[MaxRoute]*Responder[T]]*Route[T]
+	hosts      map[string]*host[T]
+	places     func(r *Responder[T]) (queue, standing func(T) *int32)
+}
+
+// matches reports whether t goes by keys.
+func (t *Route[T]) matches(keys []Key) bool {
+	return slices.EqualFunc(t.responders(), keys, func(r *Responder[T], k Key) bool { return r.Key == k })
+}
+
+// route returns the route that goes by keys, nil for none, counting one more
+// item on it.
+func (g *registry[T]) route(keys []Key) *Route[T] {
+	if len(keys) == 0 {
+		return nil
+	}
+	var key [MaxRoute]*Responder[T]
+	all := key[:0]
+	for _, k := range keys {
+		if r := g.responder(k); !slices.Contains(all, r) {
+			r.certs++
+			all = append(all, r)
+		}
+	}
+	t := g.routes[key]
+	if t == nil {
+		t = &Route[T]{key: key, all: slices.Clone(all)}
+		g.routes[key] = t
+	}
+	t.items++
+	return t
+}
+
+func (g *registry[T]) responder(k Key) *Responder[T] {
+	r := g.responders[k]
+	if r == nil {
+		r = &Responder[T]{Key: k, host: g.host(k.Host), limit: g.limit}
+		r.host.responders++
+		r.queue.place, r.standing.place = g.places(r)
+		g.responders[k] = r
+	}
+	return r
+}
+
+func (g *registry[T]) host(name string) *host[T] {
+	h := g.hosts[name]
+	if h == nil {
+		h = &host[T]{name: name, proven: true}
+		for i := range h.ready {
+			h.ready[i].place = func(r *Responder[T]) *int32 { return &r.slot }
+		}
+		g.hosts[name] = h
+	}
+	return h
+}
+
+// leave counts one item less on t.
+func (g *registry[T]) leave(t *Route[T]) {
+	t.items--
+	if t.items == 0 {
+		delete(g.routes, t.key)
+	}
+	for _, r := range t.all {
+		r.certs--
+		g.forget(r)
+	}
+}
+
+// forget drops r if it is not needed.
+func (g *registry[T]) forget(r *Responder[T]) {
+	if r.certs > 0 || r.used > 0 || g.responders[r.Key] != r {
+		return
+	}
+	delete(g.responders, r.Key)
+	h := r.host
+	h.failing = slices.DeleteFunc(h.failing, func(o *Responder[T]) bool { return o == r })
+	if h.responders--; h.responders == 0 {
+		delete(g.hosts, h.name)
+	}
+}

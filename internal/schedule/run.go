@@ -1,0 +1,101 @@
+package schedule
+
+const (
+	// maxSleep bounds the driver's one timer: timers run on the monotonic clock,
+	// which stops in suspend and knows nothing of clock steps.
+	maxSleep = minute
+	// overslept is how late something is if the timer cannot have been awake, or
+	// the clock leapt.
+	overslept = maxSleep + maxSleep/2
+	// reviewAgain is when a review is repeated that the driver did not answer.
+	reviewAgain = hour
+)
+
+// Next returns when Run is to be called, a minute after now at the latest; Never
+// if there is nothing to do.
+func (s *Schedule[T]) Next(now int64) int64 {
+	next := min(s.items.key(), s.hosts.key())
+	if next == Never {
+		return Never
+	}
+	return min(next, now+maxSleep)
+}
+
+// Run starts what is due.
+func (s *Schedule[T]) Run(now int64) []Action[T] {
+	s.begin(now)
+	for s.items.key() <= s.now {
+		s.fire(s.items.first())
+	}
+	for s.hosts.key() <= s.now {
+		s.probeOne(s.hosts.first())
+	}
+	return s.end()
+}
+
+// fire does what is due for t.
+func (s *Schedule[T]) fire(t T) {
+	it := t.item()
+	if it.review != 0 && it.review <= s.now {
+		it.review = s.now + reviewAgain
+		s.act(Action[T]{Kind: Review, Item: t})
+	}
+	switch {
+	case it.alarm == 0 || it.alarm > s.now:
+	case it.current(s.now):
+		it.alarm = it.until
+		s.act(Action[T]{Kind: Expiring, Item: t})
+	default:
+		it.alarm = Never
+		s.act(Action[T]{Kind: Expired, Item: t})
+	}
+	switch due := it.Due(); {
+	case due > s.now:
+	case it.phase == Planned && s.now-due >= overslept && it.current(s.now):
+		// After a suspend all items are due at once. Those that can wait are spread.
+		wait := 1 + s.rand.below(min((it.until-s.now)/8, hour/4))
+		s.move(t, Planned, s.now+wait)
+	case it.phase == Queued || it.phase == Asking:
+		s.advance(t)
+	default:
+		s.prepare(t, Routine)
+	}
+	s.items.set(t, it.wake())
+}
+
+// shift follows a clock that was set back: without this, what was due in an hour
+// would be due in an hour and the step.
+func (s *Schedule[T]) shift(back int64) {
+	all := make([]T, len(s.items.nodes))
+	for i, n := range s.items.nodes {
+		all[i] = n.of
+	}
+	for _, t := range all {
+		it := t.item()
+		if it.since != 0 {
+			it.since -= back
+		}
+		if at := it.at; at != nil {
+			at.ends -= back
+			at.forced, at.deferred = at.forced-min(back, at.forced), at.deferred-min(back, at.deferred)
+		}
+		if it.alarm == Never {
+			s.setAlarm(t) // what had expired by the wrong clock may be current
+		}
+		switch due := it.Due(); {
+		case it.need == LeafExpired && it.phase == Resting:
+			s.prepare(t, Routine)
+		case due != Never:
+			s.move(t, it.phase, due-back)
+		}
+	}
+	for _, r := range s.known.responders {
+		r.since -= min(back, r.since)
+		r.marked, r.last, r.cut, r.quick = r.marked-back, r.last-back, r.cut-back, r.quick-back
+		r.probeAt, r.probed = r.probeAt-back, r.probed-back
+	}
+	for _, h := range s.known.hosts {
+		h.probed -= back
+		s.wake(h)
+	}
+}

@@ -1,0 +1,375 @@
+// Package schedule knows who is asked when.
+//
+// It is a data structure, without goroutines, clock, context or I/O. A driver
+// tells it what happened; each call returns actions for the driver to do, and
+// changes nothing else. Times are Unix ns of the wall clock, given with each call,
+// spans are ns. A [Schedule] and its items are guarded by one lock of the
+// driver's, but for [Item.Due].
+//
+// The life of an item: [Schedule.Start] has it prepared. The driver reads the
+// certificate, the store, the lease and says so by [Schedule.Prepared]. The item
+// then waits for a place at its first responder, is asked about there and, where
+// that takes long or fails, at the next ones. [Schedule.Answered] reports each
+// answer. The first proof ends the attempt and plans the refresh; where none
+// comes the attempt has failed and the next one is planned, or, if all its
+// responders fail, the item stands by while one item at a time probes them.
+// [Schedule.Run] starts what is due.
+package schedule
+
+// Config says what a Schedule goes by.
+type Config struct {
+	TTL      int64 // when to refresh: see Held.Window
+	FixedTTL bool
+	Rand     func(n int64) int64 // returns a number in [0, n)
+	Limits   Limits              // zero: the default
+}
+
+// A Schedule says who is asked when.
+type Schedule[T Holder[T]] struct {
+	config  Config
+	rand    random
+	now     int64 // of the last call
+	actions []Action[T]
+	items   heap[T]        // by when Run has something to do
+	hosts   heap[*host[T]] // by when a responder there is to be probed
+	known   registry[T]
+	places  places[T]
+}
+
+// New returns an empty Schedule.
+func New[T Holder[T]](c Config) *Schedule[T] {
+	if c.Limits == (Limits{}) {
+		c.Limits = defaultLimits
+	}
+	s := &Schedule[T]{config: c, rand: c.Rand, known: registry[T]{
+		limit:      c.Limits.First,
+		responders: make(map[Key]*Responder[T]),
+		routes:     make(map[[MaxRoute]*Responder[T]]*Route[T]),
+		hosts:      make(map[string]*host[T]),
+		places: func(r *Responder[T]) (queue, standing func(T) *int32) {
+			return func(t T) *int32 { return &t.item().at.slot },
+				func(t T) *int32 { it := t.item(); return &it.at.stands[it.place(r)] }
+		},
+	}}
+	s.items.place = func(t T) *int32 { return &t.item().slot }
+	s.hosts.place = func(h *host[T]) *int32 { return &h.slot }
+	s.places.init(c.Limits)
+	return s
+}
+
+// A Kind says what an Action is.
+type Kind uint8
+
+const (
+	// Prepare the item and report it by Prepared.
+	Prepare Kind = iota
+	// Ask the Responder about the item, for Budget at most, and report it by
+	// Answered.
+	Ask
+	// Failed: an attempt ended without a response.
+	Failed
+	// Expiring: half of the time that the response had left when refreshes began
+	// to fail is over.
+	Expiring
+	// Expired: the response is not served any more.
+	Expired
+	// Review whether the item is needed still: Remove it, or say by Reviewed when
+	// to look again.
+	Review
+	// Fails: the Responder is probed only until it recovers.
+	Fails
+	// Recovers: the Responder works again.
+	Recovers
+	// Misuse: something was to move an item From a phase To one that may not
+	// follow. It is planned a minute ahead. Log it: it is a defect.
+	Misuse
+)
+
+var kindNames = [...]string{"prepare", "ask", "failed", "expiring", "expired", "review", "fails", "recovers", "misuse"}
+
+// String returns the name of the kind, in lower case.
+func (k Kind) String() string { return name(kindNames[:], int(k)) }
+
+// An Action is something for the driver to do or to tell.
+type Action[T any] struct {
+	Kind      Kind
+	Urgent    bool // Prepare: somebody waits
+	From, To  Phase
+	Item      T             // zero for Fails and Recovers
+	Responder *Responder[T] // of Ask, Fails, Recovers; of Failed, where nobody was asked because it fails
+	Budget    int64         // of Ask
+
+	attempt *attempt[T]
+	sent    int64
+}
+
+// Facts are what preparing an item has found.
+type Facts struct {
+	Need       Need
+	MustStaple bool
+	InUse      bool  // listed, or had a handshake today
+	Route      []Key // whom to ask, in order, MaxRoute at most
+	NotBefore  int64 // of the certificate
+	Held       *Held // nil: as before
+	Fresh      bool  // Held needs no refresh: the store had it, say
+	Leased     bool  // another process has the lease
+	Spent      int64 // how much of the attempt's time it took
+	Again      int64 // when to look again at a need other than Wanted; zero: never
+}
+
+// A Verdict says what an answer says of whom.
+type Verdict uint8
+
+const (
+	// Proof: a valid response, or that the one that is held is valid still.
+	Proof Verdict = iota
+	// Fault: the responder's, or that of the way to it.
+	Fault
+	// TimedOut is a Fault that took all of its time.
+	TimedOut
+	// Certificate: the certificate is the reason. The responder works.
+	Certificate
+	// Nothing: neither is to blame. The certificate is not valid yet, say.
+	Nothing
+)
+
+// An Outcome is what came of an Ask.
+type Outcome struct {
+	Verdict    Verdict
+	Held       Held  // of a Proof
+	RetryAfter int64 // ns
+	// Hangs: the call has not returned. Its place is kept until Returned.
+	Hangs bool
+}
+
+// begin notes the time of a call. Every call begins with it, and ends with end. In
+// here the time never runs back: a small step of the clock is ignored, what is
+// planned follows a greater one.
+func (s *Schedule[T]) begin(now int64) {
+	if back := s.now - now; back > second {
+		s.now = now
+		s.shift(back)
+	}
+	s.now = max(s.now, now)
+}
+
+// end asks about those that have a place now, and returns the actions.
+func (s *Schedule[T]) end() []Action[T] {
+	for r := s.places.next(); r != nil; r = s.places.next() {
+		s.ask(r.queue.first(), r)
+	}
+	actions := s.actions
+	s.actions = nil
+	return actions
+}
+
+func (s *Schedule[T]) act(a Action[T]) { s.actions = append(s.actions, a) }
+
+// Start has an attempt made for t now: it is new, or somebody wants it. Where one
+// is under way its urgency is raised.
+func (s *Schedule[T]) Start(t T, u Urgency, now int64) []Action[T] {
+	s.begin(now)
+	it := t.item()
+	switch {
+	case it.phase == Gone:
+	case it.phase.UnderWay() && it.phase != Deferred:
+		at := it.at
+		at.again = at.again || u == Forced
+		if u > Routine && !at.urgent {
+			at.urgent = true
+			if it.phase != Preparing {
+				at.deadline = min(at.deadline, it.queueUntil(s.now))
+				s.move(t, it.phase, min(it.Due(), s.now+urgentStagger))
+			}
+		}
+	default:
+		s.prepare(t, u)
+	}
+	return s.end()
+}
+
+// Prepared reports what was found of t.
+func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
+	s.begin(now)
+	it := t.item()
+	if it.phase != Preparing {
+		if it.phase != Gone {
+			s.move(t, Resting, Never) // a misuse: Resting follows Preparing alone
+		}
+		return s.end()
+	}
+	it.need, it.must, it.inUse = f.Need, f.MustStaple, f.InUse
+	s.setRoute(t, f.Route)
+	if f.Held != nil {
+		s.hold(t, *f.Held)
+	}
+	switch at := it.at; {
+	case f.Fresh:
+		s.succeed(t, *f.Held, nil)
+	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
+		s.fail(t)
+	case f.Need != Wanted && f.Again > 0:
+		s.finish(t, Planned, max(f.Again, s.now+MinGap))
+	case f.Need != Wanted:
+		s.finish(t, Resting, Never)
+	case f.NotBefore-clockSkew > s.now:
+		s.finish(t, Planned, f.NotBefore-clockSkew)
+	case f.Leased && s.deferred(t):
+	default:
+		at.left = max(attemptTime-f.Spent, second)
+		at.order = it.order()
+		s.advance(t)
+	}
+	return s.end()
+}
+
+// Answered reports what came of an Ask, once for each, also when the item has
+// moved on or was removed.
+func (s *Schedule[T]) Answered(a Action[T], o Outcome, now int64) []Action[T] {
+	s.begin(now)
+	r := a.Responder
+	switch o.Verdict {
+	case TimedOut:
+		s.places.shrink(r, a.sent, s.now)
+	case Proof, Certificate:
+		s.places.grow(r, a.sent, s.now)
+	}
+	if o.Hangs {
+		s.places.update(r)
+	} else {
+		s.free(r)
+	}
+	if o.Verdict == Proof {
+		s.settle(a, o) // or it would be asked about anew when its responder recovers
+		s.judge(a, o)
+	} else {
+		s.judge(a, o)
+		s.settle(a, o)
+	}
+	return s.end()
+}
+
+// Returned reports that the call for an Ask, whose Outcome said that it hangs,
+// has returned.
+func (s *Schedule[T]) Returned(a Action[T], now int64) []Action[T] {
+	s.begin(now)
+	s.free(a.Responder)
+	return s.end()
+}
+
+// Hold notes that another response is held for t, or none, without an attempt.
+func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
+	s.begin(now)
+	if it := t.item(); it.phase != Gone {
+		s.hold(t, h)
+	}
+	return s.end()
+}
+
+// Reviewed says when t is to be reviewed next, and whether it is in use.
+func (s *Schedule[T]) Reviewed(t T, next int64, inUse bool, now int64) []Action[T] {
+	s.begin(now)
+	if it := t.item(); it.phase != Gone {
+		it.review = min(next, Never-1)
+		if inUse && !it.inUse {
+			it.inUse = true
+			s.hasten(t)
+		}
+		it.inUse = inUse
+		s.items.set(t, it.wake())
+	}
+	return s.end()
+}
+
+// Remove forgets t. Requests that are out for it come to nothing.
+func (s *Schedule[T]) Remove(t T, now int64) []Action[T] {
+	s.begin(now)
+	if t.item().phase != Gone {
+		s.move(t, Gone, Never)
+	}
+	return s.end()
+}
+
+// move moves t to a phase, and says when it is due. Nothing else writes these
+// two. What only one phase needs is set and cleared here: the places in queues,
+// the probe, the attempt.
+func (s *Schedule[T]) move(t T, to Phase, due int64) {
+	it := t.item()
+	if !follows[it.phase].has(to) {
+		s.act(Action[T]{Kind: Misuse, Item: t, From: it.phase, To: to})
+		if it.phase == Gone {
+			return
+		}
+		to, due = Planned, s.now+minute
+	}
+	turn := int64(0)
+	if to == StandingBy {
+		turn = it.turn(s.now)
+	}
+	s.leave(t, to)
+	it.phase = to
+	it.due.Store(due)
+	switch to {
+	case Resting, Planned, Gone:
+		it.at = nil
+	case Preparing:
+		if it.at == nil {
+			it.at = new(attempt[T])
+		}
+		if it.review == 0 { // it is new
+			it.review = s.now + reviewAgain
+		}
+	case Queued:
+		s.enqueue(t, it.at.next)
+	case StandingBy:
+		it.at = new(attempt[T])
+		s.standBy(t, turn)
+	}
+	if to == Gone {
+		it.alarm, it.review = Never, Never
+		s.setRoute(t, nil)
+	}
+	s.items.set(t, it.wake())
+}
+
+// leave takes t out of what only its phase has it in.
+func (s *Schedule[T]) leave(t T, to Phase) {
+	it := t.item()
+	at := it.at
+	switch it.phase {
+	case Queued:
+		at.queue.queue.set(t, Never)
+		s.places.update(at.queue)
+		at.queue = nil
+	case StandingBy:
+		for _, r := range it.route.all {
+			r.standing.set(t, Never)
+			s.wake(r.host)
+		}
+	}
+	if at != nil && at.probe != nil && (!to.UnderWay() || to == Deferred) {
+		s.unprobe(at, to == Deferred)
+	}
+}
+
+// hold notes what is held for t.
+func (s *Schedule[T]) hold(t T, h Held) {
+	it := t.item()
+	it.until, it.silent, it.alarm = h.Until, h.Silent, Never
+	if h.Until != 0 {
+		it.validity = uint32(min(max((h.Until-h.From+second-1)/second, 1), 1<<32-1))
+	}
+	s.setAlarm(t)
+}
+
+// setAlarm plans Expiring while refreshes fail, else Expired.
+func (s *Schedule[T]) setAlarm(t T) {
+	it := t.item()
+	if it.current(s.now) && !it.silent {
+		it.alarm = it.until
+		if it.since != 0 {
+			it.alarm = s.now + (it.until-s.now)/2
+		}
+	}
+	s.items.set(t, it.wake())
+}
