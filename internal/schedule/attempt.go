@@ -1,9 +1,11 @@
 package schedule
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
+
+// The way of an attempt: prepare has the driver look at the item, Prepared takes
+// what it found and has advance choose the first responder; ask sends the
+// request once there is a place; settle takes the answer, and advance the next
+// responder, until succeed or fail ends it and plans the next attempt.
 
 const (
 	// attemptTime is how long an attempt may take over all responders: a CA
@@ -12,71 +14,56 @@ const (
 	// stagger is how long after one responder the next is asked beside it,
 	// urgentStagger where somebody waits: RFC 8305 for responders.
 	stagger       = 2 * second
-	urgentStagger = int64(time.Second)
+	urgentStagger = second
 )
 
-// place returns where r is in the route of the item, -1 if it is not.
-func (it *Item[T]) place(r *Responder[T]) int {
-	for i, other := range it.route.responders() {
-		if other == r {
-			return i
-		}
+// rank orders the responders of an item: the one that this attempt is to probe,
+// the one that answered last, others, those that timed out last.
+func (it *Item[T]) rank(r *Responder[T]) int {
+	switch {
+	case it.at.probe == r:
+		return 0
+	case it.late&(1<<it.place(r)) != 0:
+		return 3
+	case it.best == r:
+		return 1
 	}
-	return -1
+	return 2
 }
 
-// order returns in which order to ask the responders of the route, by their
-// places: the one that this attempt is to probe, the one that answered last,
-// others, those that timed out last.
-func (it *Item[T]) order() (order [MaxRoute]uint8) {
-	n := 0
-	for rank := range 4 {
-		for i, r := range it.route.all {
-			is := 2
-			switch {
-			case it.at.probe == r:
-				is = 0
-			case it.late&(1<<i) != 0:
-				is = 3
-			case it.best == r:
-				is = 1
-			}
-			if is == rank {
-				order[n] = uint8(i)
-				n++
-			}
-		}
-	}
-	return order
+// order returns the responders of an item in the order in which to ask them.
+func (it *Item[T]) order() []*Responder[T] {
+	return slices.SortedStableFunc(slices.Values(it.responders()), func(a, b *Responder[T]) int { return it.rank(a) - it.rank(b) })
 }
 
-// setRoute has t go by keys.
+// setRoute has t go by keys. It is new information at each attempt, as the
+// configuration may name other responders, and mostly the same.
 func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	it := t.item()
-	keys = keys[:min(len(keys), MaxRoute)]
-	if it.route.matches(keys) {
-		return
-	}
-	if at := it.at; at != nil && at.probe != nil {
-		s.unprobe(at, false)
-	}
 	old := it.route
-	it.route, it.late = s.known.route(keys), 0
-	if it.place(it.best) < 0 {
-		it.best = nil
-	}
-	if old != nil {
-		for _, r := range old.all {
-			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
+	if it.route = s.known.route(keys); it.route != old {
+		it.late = 0
+		if it.place(it.best) < 0 {
+			it.best = nil
 		}
-		s.known.leave(old)
-		for _, r := range old.all {
+		if it.at != nil && it.at.probe != nil {
+			s.unprobe(it.at, false)
+		}
+	}
+	for _, r := range old {
+		if r == nil {
+			break
+		}
+		r.certs--
+		if it.place(r) < 0 {
+			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
+			s.known.forget(r)
 			s.wake(r.host)
 		}
 	}
 }
 
-// prepare begins an attempt, or goes on with one.
+// prepare begins an attempt. One that was deferred, or stood by, goes on.
 func (s *Schedule[T]) prepare(t T, u Urgency) {
 	s.move(t, Preparing, Never)
 	at := t.item().at
@@ -111,44 +98,41 @@ func (s *Schedule[T]) deferred(t T) bool {
 func (s *Schedule[T]) advance(t T) {
 	it := t.item()
 	at := it.at
-	beside := s.beside(t)
+	beside := s.beside(at)
 	switch {
 	case at.out > 0 && (beside == nil || at.ends-s.now < second):
-		s.move(t, Asking, s.step(t))
+		s.move(t, Asking, s.step(at))
 		return
 	case beside != nil && (at.out > 0 || it.phase == Queued):
 		s.ask(t, beside)
 		return
-	case it.phase == Queued && s.usable(at.queue, at):
-		s.move(t, Queued, s.step(t))
+	case it.phase == Queued && usable(at.queue, at):
+		s.move(t, Queued, s.step(at))
 		return
 	case it.phase == Asking:
 		at.left = at.ends - s.now
 	}
-	at.next = s.first(t)
+	at.next = s.first(at)
 	if at.next == nil || at.left < second {
 		s.fail(t)
 		return
 	}
-	s.move(t, Queued, s.step(t))
+	s.move(t, Queued, s.step(at))
 }
 
 // usable reports whether r is asked in an attempt.
-func (s *Schedule[T]) usable(r *Responder[T], at *attempt[T]) bool {
-	return !r.failing || at.probe == r
-}
+func usable[T any](r *Responder[T], at *attempt[T]) bool { return !r.failing || at.probe == r }
 
 // first returns the first responder to be asked still, nil for none. Those that
 // fail come last, if at all.
-func (s *Schedule[T]) first(t T) *Responder[T] {
-	it := t.item()
-	for _, i := range it.at.order[:len(it.route.all)] {
-		if r := it.route.all[i]; it.at.states[i] == unasked && s.usable(r, it.at) {
+func (s *Schedule[T]) first(at *attempt[T]) *Responder[T] {
+	for _, r := range at.todo {
+		if usable(r, at) {
 			return r
 		}
 	}
-	for _, i := range it.at.order[:len(it.route.all)] {
-		if r := it.route.all[i]; it.at.states[i] == unasked && s.mayAsk(r, it.at) {
+	for _, r := range at.todo {
+		if s.mayAsk(r, at) {
 			return r
 		}
 	}
@@ -157,34 +141,30 @@ func (s *Schedule[T]) first(t T) *Responder[T] {
 
 // beside returns the next responder that may be asked without waiting, nil for
 // none.
-func (s *Schedule[T]) beside(t T) *Responder[T] {
-	it := t.item()
-	for _, i := range it.at.order[:len(it.route.all)] {
-		if r := it.route.all[i]; it.at.states[i] == unasked && !r.failing && s.places.room(r) {
+func (s *Schedule[T]) beside(at *attempt[T]) *Responder[T] {
+	for _, r := range at.todo {
+		if !r.failing && s.places.room(r) {
 			return r
 		}
 	}
 	return nil
 }
 
-// step returns when to have a look at the next responder.
-func (s *Schedule[T]) step(t T) int64 {
-	it := t.item()
-	at, next := it.at, s.now+stagger
+// step returns when to have a look at the next responder, Never if there is none
+// or no time for it. It is not tied to an answer: one that never comes must not
+// keep the next from being asked.
+func (s *Schedule[T]) step(at *attempt[T]) int64 {
+	next := s.now + stagger
 	if at.urgent {
 		next = s.now + urgentStagger
 	}
-	if at.out > 0 && next+second > at.ends {
-		return Never // there is no time for it
+	if at.out > 0 && next+second > at.ends || !slices.ContainsFunc(at.todo, func(r *Responder[T]) bool { return !r.failing && r != at.next }) {
+		return Never
 	}
-	for _, i := range at.order[:len(it.route.all)] {
-		if r := it.route.all[i]; at.states[i] == unasked && !r.failing && r != at.next {
-			return next
-		}
-	}
-	return Never
+	return next
 }
 
+// enqueue has t wait for a place at r.
 func (s *Schedule[T]) enqueue(t T, r *Responder[T]) {
 	it := t.item()
 	it.at.queue = r
@@ -195,7 +175,8 @@ func (s *Schedule[T]) enqueue(t T, r *Responder[T]) {
 	s.places.update(r)
 }
 
-// ask asks r about t. It may take what is left of the attempt's time.
+// ask asks r about t. It may take what is left of the attempt's time: dividing
+// that among the responders would starve a slow one for ever.
 func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 	it := t.item()
 	at := it.at
@@ -203,9 +184,10 @@ func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 		at.ends = s.now + at.left
 	}
 	at.out++
-	at.states[it.place(r)], at.asked, at.next = asking, true, nil
+	at.asked, at.next = true, nil
+	at.todo = slices.DeleteFunc(at.todo, func(o *Responder[T]) bool { return o == r })
 	s.places.take(r)
-	s.move(t, Asking, s.step(t))
+	s.move(t, Asking, s.step(at))
 	budget := min(at.ends-s.now, it.affords(s.now))
 	s.act(Action[T]{Kind: Ask, Item: t, Responder: r, Budget: budget, attempt: at, sent: s.now})
 }
@@ -216,7 +198,8 @@ func (s *Schedule[T]) free(r *Responder[T]) {
 	s.known.forget(r)
 }
 
-// settle has the outcome of a decide how t goes on.
+// settle has the outcome of a decide how t goes on. The answer may belong to an
+// attempt that has ended: only a proof matters then.
 func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 	t, r := a.Item, a.Responder
 	it := t.item()
@@ -227,7 +210,6 @@ func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 	mine := at != nil && at == a.attempt
 	if mine {
 		at.out--
-		at.states[i] = answered
 	}
 	switch {
 	case i < 0:
@@ -248,14 +230,15 @@ func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 	}
 }
 
-// recovered forgets what failed.
+// recovered forgets what failed, as there is a response.
 func (s *Schedule[T]) recovered(t T, h Held) {
 	it := t.item()
 	it.since, it.failures = 0, 0
 	s.hold(t, h)
 }
 
-// succeed ends an attempt with a response, from r or from elsewhere.
+// succeed ends an attempt with a response, from r or from elsewhere, and plans
+// the refresh at a random time in its window.
 func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 	it := t.item()
 	s.recovered(t, h)
@@ -267,17 +250,22 @@ func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 	s.finish(t, Planned, it.byExpiry(from+s.rand.below(to-from), s.now, s.rand))
 }
 
-// fail ends an attempt that brought nothing. Where all responders fail the item
-// stands by.
+// fail ends an attempt that brought nothing. What is held stays. Where all
+// responders fail the item stands by, and costs no request of its own.
 func (s *Schedule[T]) fail(t T) {
 	it := t.item()
-	at, failing := it.at, it.route.failing()
+	at, failing, all := it.at, 0, it.responders()
+	for _, r := range all {
+		if r.failing {
+			failing++
+		}
+	}
 	if it.failures++; it.since == 0 {
 		it.since = s.now
 		s.setAlarm(t)
 	}
-	if failing > 0 && failing == len(it.route.all) && it.need == Wanted {
-		s.act(Action[T]{Kind: Failed, Item: t, Responder: it.route.all[0]})
+	if failing > 0 && failing == len(all) && it.need == Wanted {
+		s.act(Action[T]{Kind: Failed, Item: t, Responder: all[0]})
 		s.finish(t, StandingBy, Never)
 		return
 	}
@@ -291,7 +279,8 @@ func (it *Item[T]) retry(now int64, fault bool, hint int64, r random) int64 {
 	return it.byExpiry(now+pause, now, r)
 }
 
-// finish ends an attempt. Another follows at once if somebody asked for it.
+// finish ends an attempt. Another follows at once if somebody asked for one
+// while it was under way: what it brought may be older than that wish.
 func (s *Schedule[T]) finish(t T, to Phase, due int64) {
 	at := t.item().at
 	again := at != nil && at.again

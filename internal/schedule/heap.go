@@ -6,7 +6,8 @@ import "math"
 const Never int64 = math.MaxInt64
 
 // A heap has the element with the least key first. An element is in it once at
-// most and keeps its own place, so that its key can change.
+// most and keeps its own place there, so that its key can change. container/heap
+// would do the same through an interface, with an allocation for each element.
 type heap[E any] struct {
 	nodes []node[E]
 	place func(E) *int32 // where an element keeps its index plus one; zero: not in the heap
@@ -17,6 +18,7 @@ type node[E any] struct {
 	of  E
 }
 
+// len returns how many there are.
 func (h *heap[E]) len() int { return len(h.nodes) }
 
 // key returns the least key, Never if there is none.
@@ -27,9 +29,11 @@ func (h *heap[E]) key() int64 {
 	return h.nodes[0].key
 }
 
+// first returns the element with the least key. There has to be one.
 func (h *heap[E]) first() E { return h.nodes[0].of }
 
-// set puts e where key says. Never takes it out.
+// set puts e where key says, whether it is in the heap or not. Never takes it out,
+// so being in a heap is a matter of the key alone.
 func (h *heap[E]) set(e E, key int64) {
 	i := int(*h.place(e)) - 1
 	switch {
@@ -45,6 +49,7 @@ func (h *heap[E]) set(e E, key int64) {
 	h.put(i, node[E]{key, e})
 }
 
+// remove takes out the element at i. The last one fills the hole.
 func (h *heap[E]) remove(i int) {
 	last := len(h.nodes) - 1
 	*h.place(h.nodes[i].of) = 0
@@ -78,6 +83,7 @@ func (h *heap[E]) put(i int, n node[E]) {
 	h.write(i, n)
 }
 
+// write puts n at i and tells it so.
 func (h *heap[E]) write(i int, n node[E]) {
 	h.nodes[i] = n
 	*h.place(n.of) = int32(i) + 1

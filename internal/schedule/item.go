@@ -1,22 +1,26 @@
 package schedule
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // An Item is what the schedule knows of a certificate. It is embedded in what
 // the driver keeps of it, T points to that. The zero value rests, unread.
 //
-// There may be a million: eight bytes more cost 8 MB.
+// Keep it at 112 bytes: eight more cost 8 MB for a million certificates. What only
+// an attempt needs is in one.
 type Item[T any] struct {
 	stakes
-	due      atomic.Int64
-	since    int64 // when the failures began; zero: the last attempt succeeded
-	alarm    int64 // when Expiring or Expired is due; zero and Never: neither
-	review   int64 // when Review is due; zero: never
-	route    *Route[T]
-	best     *Responder[T] // that answered last
-	at       *attempt[T]   // nil while nothing is under way and the item does not stand by
-	failures int32         // since the last success
-	slot     int32         // in Schedule.items
+	due      atomic.Int64            // written by move alone, as phase is
+	since    int64                   // when the failures began; zero: the last attempt succeeded
+	alarm    int64                   // when Expiring or Expired is due; zero and Never: neither
+	review   int64                   // when Review is due; zero: never
+	route    [MaxRoute]*Responder[T] // whom to ask, in the certificate's order
+	best     *Responder[T]           // that answered last
+	at       *attempt[T]             // nil while nothing is under way and the item does not stand by
+	failures int32                   // since the last success
+	slot     int32                   // in Schedule.items
 	phase    Phase
 	need     Need
 	late     uint8 // those of the route that timed out last, a bit for each
@@ -43,11 +47,23 @@ func (it *Item[T]) Failures() int { return int(it.failures) }
 // Best returns the responder that answered last, or the first of the route; nil
 // for none.
 func (it *Item[T]) Best() *Responder[T] {
-	if it.best == nil && it.route != nil {
-		return it.route.all[0]
+	if it.best == nil {
+		return it.route[0]
 	}
 	return it.best
 }
+
+// responders returns whom to ask.
+func (it *Item[T]) responders() []*Responder[T] {
+	n := 0
+	for n < MaxRoute && it.route[n] != nil {
+		n++
+	}
+	return it.route[:n]
+}
+
+// place returns where r is in the route, -1 if it is not.
+func (it *Item[T]) place(r *Responder[T]) int { return slices.Index(it.responders(), r) }
 
 // Due returns when the item is to be looked at again, in Unix ns: Never if
 // something else has to happen before. It needs no lock, so that a handshake can
@@ -67,7 +83,7 @@ func (it *Item[T]) NextAttempt() int64 {
 		return it.Due()
 	case StandingBy:
 		at := Never
-		for _, r := range it.route.all {
+		for _, r := range it.responders() {
 			at = min(at, r.probeAt)
 		}
 		return at
@@ -75,7 +91,8 @@ func (it *Item[T]) NextAttempt() int64 {
 	return Never
 }
 
-// wake returns when Run has something to do for the item.
+// wake returns when Run has something to do for the item: an attempt or a step of
+// one, an alarm, a review.
 func (it *Item[T]) wake() int64 {
 	at := it.Due()
 	for _, other := range [...]int64{it.alarm, it.review} {
@@ -106,14 +123,13 @@ type attempt[T any] struct {
 	deferred int64 // when another process was first found to have the lease
 	polls    int   // how often it was
 
-	left   int64              // ns of the attempt's time, before a request is out
-	ends   int64              // when that is over, while one is
-	order  [MaxRoute]uint8    // in which to ask those of the route
-	states [MaxRoute]askState // by the place in the route
-	out    int                // requests
-	asked  bool               // one has failed, or is out
-	fault  bool               // one has failed by the responder's fault
-	hint   int64              // the longest Retry-After
+	todo  []*Responder[T] // who was not asked yet, in order
+	left  int64           // ns of the attempt's time, before a request is out
+	ends  int64           // when that is over, while one is
+	out   int             // requests
+	asked bool            // there was one
+	fault bool            // one failed by the responder's fault
+	hint  int64           // the longest Retry-After
 
 	probe    *Responder[T] // that this attempt is the probe of
 	next     *Responder[T] // whose queue to wait in
@@ -122,14 +138,6 @@ type attempt[T any] struct {
 	slot     int32         // in queue
 	stands   [MaxRoute]int32
 }
-
-type askState uint8
-
-const (
-	unasked askState = iota
-	asking
-	answered
-)
 
 const (
 	// waitsFor is how long who has no response can wait in a queue: then clients

@@ -57,13 +57,13 @@ type mItem struct {
 }
 
 type mResp struct {
-	key                              Key
-	limit                            int
-	cut, quick                       int64
-	proven, failing                  bool
-	failed                           []*mItem
-	since, marked, last, bound, hint int64
-	probeAt, probed                  int64
+	key                                      Key
+	limit                                    int
+	cut, quick                               int64
+	proven, failing                          bool
+	failed                                   []*mItem
+	since, worked, marked, last, bound, hint int64
+	probeAt, probed                          int64
 }
 
 type mHost struct {
@@ -271,6 +271,7 @@ func (m *model) begin(now int64) {
 	}
 	for _, r := range m.resps {
 		r.since -= min(back, r.since)
+		r.worked -= back
 		r.marked, r.last, r.cut, r.quick, r.probeAt, r.probed = r.marked-back, r.last-back, r.cut-back, r.quick-back, r.probeAt-back, r.probed-back
 	}
 	for _, h := range m.hosts {
@@ -394,12 +395,15 @@ func (m *model) setRoute(it *mItem, keys []Key) {
 		return
 	}
 	m.dropProbe(it, false)
-	for _, r := range it.route {
-		r.failed = slices.DeleteFunc(r.failed, func(o *mItem) bool { return o == it })
-	}
+	old := it.route
 	it.route, it.late = nil, nil
 	for _, k := range keys {
 		it.route = append(it.route, m.resp(k))
+	}
+	for _, r := range old {
+		if !slices.Contains(it.route, r) {
+			r.failed = slices.DeleteFunc(r.failed, func(o *mItem) bool { return o == it })
+		}
 	}
 	if !slices.Contains(it.route, it.best) {
 		it.best = nil
@@ -663,7 +667,7 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 		case r.failing && mine && it.probe == r:
 			it.probe = nil
 			m.planProbe(r)
-		case !r.failing:
+		case !r.failing && (it.since == 0 || it.since > r.worked):
 			if r.since == 0 {
 				r.since = m.now
 			}
@@ -682,7 +686,7 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 }
 
 func (m *model) works(r *mResp) {
-	r.failed, r.since = nil, 0
+	r.failed, r.since, r.worked = nil, 0, m.now
 	if !r.failing {
 		return
 	}

@@ -2,7 +2,8 @@ package schedule
 
 import "time"
 
-// random returns a random number in [0, n), n being positive.
+// random returns a random number in [0, n), n being positive. It is an argument of
+// New, as the time is one of each call.
 type random func(n int64) int64
 
 // below is random for any n.
@@ -94,6 +95,9 @@ func (s *stakes) byExpiry(at, now int64, r random) int64 {
 	}
 	return max(at, now+MinGap)
 }
+
+// In a fleet one process has the lease on a certificate and asks. The others wait
+// for what it stores.
 
 const (
 	// leaseTerm is how long a lease lasts.

@@ -43,12 +43,12 @@ func (r *Responder[T]) line() int {
 	return 0
 }
 
-// take gives a place at r away.
+// take gives a place at r away. free has it back.
 func (p *places[T]) take(r *Responder[T]) { p.add(r, 1) }
 
-// free has a place back.
 func (p *places[T]) free(r *Responder[T]) { p.add(r, -1) }
 
+// add counts requests everywhere where they count.
 func (p *places[T]) add(r *Responder[T], n int) {
 	p.used += n
 	r.host.used += n
@@ -86,13 +86,15 @@ func (p *places[T]) update(r *Responder[T]) {
 	}
 }
 
-// room reports whether somebody who does not wait in its queue may ask r.
+// room reports whether r may be asked out of turn: nobody waits there, and all
+// limits allow one more request.
 func (p *places[T]) room(r *Responder[T]) bool {
 	return r.queue.len() == 0 && r.used < r.limit && r.host.used < p.limits.Host && p.used < p.limits.All && (r.proven || p.unproven < p.limits.Unproven)
 }
 
 // next returns the responder whose first item is to be asked about now, nil for
-// none.
+// none: the item with the earliest deadline of all that have a place. Items at
+// responders that never proved anything wait apart while those have their share.
 func (p *places[T]) next() *Responder[T] {
 	line := 1
 	if p.unproven < p.limits.Unproven && p.lines[0].key() < p.lines[1].key() {

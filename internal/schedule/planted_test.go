@@ -17,7 +17,7 @@ var planted = []struct{ what, file, old, new string }{
 	{"a host may have any number of requests", "places.go",
 		"if h.used < p.limits.Host {\n\t\t\tkey = h", "{\n\t\t\tkey = h"},
 	{"who stood by at two responders still does so at one", "schedule.go",
-		"for _, r := range it.route.all {\n\t\t\tr.standing.set(t, Never)", "for _, r := range it.route.all[:1] {\n\t\t\tr.standing.set(t, Never)"},
+		"for _, r := range it.responders() {\n\t\t\tr.standing.set(t, Never)", "for _, r := range it.responders()[:1] {\n\t\t\tr.standing.set(t, Never)"},
 	{"a probe that asked nobody is under way for ever", "probe.go",
 		"r := at.probe\n\tat.probe, r.probe = nil, nil", "r := at.probe\n\tat.probe = nil"},
 	{"a certificate that fails again counts as another", "probe.go",

@@ -2,15 +2,22 @@ package schedule
 
 import "slices"
 
+// A responder that fails is asked by one probe at a time, for all of its items:
+// a hundred certificates cost what one costs. Those that fail at one host share
+// two probes a minute. A probe is an attempt of one item, as any other.
+
 const (
 	// probesApart is the time between two probes of a host, if several of its
 	// responders fail.
 	probesApart = minute / 2
-	// probedLately is how soon a probe is not worth repeating.
+	// probedLately is how soon a probe is not worth repeating because another
+	// responder of the host recovered. One that flaps would have all others probed
+	// each time.
 	probedLately = 10 * second
 )
 
-// judge has the outcome of a speak for or against its responder.
+// judge has the outcome of a speak for or against its responder. An answer about
+// the certificate shows it at work, but proves nothing.
 func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 	r := a.Responder
 	switch o.Verdict {
@@ -30,7 +37,7 @@ func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 
 // works notes that r did what it is there for.
 func (s *Schedule[T]) works(r *Responder[T]) {
-	r.failed, r.since = r.failed[:0], 0
+	r.failed, r.since, r.worked = r.failed[:0], 0, s.now
 	if !r.failing {
 		return
 	}
@@ -45,7 +52,8 @@ func (s *Schedule[T]) works(r *Responder[T]) {
 }
 
 // fault counts a failure of r. It fails when the last certificates, or all that
-// it has, failed.
+// it has, failed. One that fails again does not count again, and not at all if
+// others succeeded since it began to fail: it is known for that.
 func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	r, t := a.Responder, a.Item
 	r.hint = hint
@@ -53,7 +61,7 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	case r.failing && a.attempt.probe == r:
 		a.attempt.probe, r.probe = nil, nil
 		s.planProbe(r)
-	case !r.failing:
+	case !r.failing && (t.item().since == 0 || t.item().since > r.worked):
 		if r.since == 0 {
 			r.since = s.now
 		}
@@ -78,7 +86,8 @@ func (s *Schedule[T]) breaks(r *Responder[T]) {
 	}
 }
 
-// reopen has r asked as others are. All who stand by are prepared.
+// reopen has r asked as others are. All who stand by are prepared: their
+// certificates may have expired meanwhile, or the store may have a response.
 func (s *Schedule[T]) reopen(r *Responder[T]) {
 	r.failing, r.failed, r.limit = false, r.failed[:0], max(r.limit, s.known.limit)
 	r.host.failing = slices.DeleteFunc(r.host.failing, func(o *Responder[T]) bool { return o == r })
@@ -107,14 +116,14 @@ func (s *Schedule[T]) mayAsk(r *Responder[T], at *attempt[T]) bool {
 	return true
 }
 
-// tie makes an attempt the probe of r.
+// tie makes an attempt the probe of r, and of no other.
 func (s *Schedule[T]) tie(r *Responder[T], at *attempt[T]) {
 	r.probe, at.probe = at, r
 	r.probed, r.host.probed = s.now, s.now
 	s.wake(r.host)
 }
 
-// startProbe has the first of those that stand by probe r.
+// startProbe has the first of those that stand by probe r: see Item.turn.
 func (s *Schedule[T]) startProbe(r *Responder[T]) {
 	t := r.standing.first()
 	s.prepare(t, Urgent)
@@ -134,8 +143,9 @@ func (s *Schedule[T]) unprobe(at *attempt[T], leased bool) {
 	s.wake(r.host)
 }
 
-// planProbe plans the next probe of r, as soon as any of those that stand by can
-// afford to wait.
+// planProbe plans the next probe of r after a failure: after the shortest pause
+// that any of those that stand by can afford. It looks at all of them, which is
+// cheap beside a request.
 func (s *Schedule[T]) planProbe(r *Responder[T]) {
 	r.last, r.bound = s.now, longest[0][2]
 	for _, n := range r.standing.nodes {
@@ -145,23 +155,25 @@ func (s *Schedule[T]) planProbe(r *Responder[T]) {
 	s.wake(r.host)
 }
 
-// standBy has t wait for one of its responders to recover.
+// standBy has t wait for one of its responders to recover. It may become the probe
+// of any of them.
 func (s *Schedule[T]) standBy(t T, turn int64) {
-	for _, r := range t.item().route.all {
+	for _, r := range t.item().responders() {
 		r.standing.set(t, turn)
 		s.wake(r.host)
 	}
 	s.hasten(t)
 }
 
-// hasten brings forward what failed where t can afford less than was thought.
+// hasten brings the next attempt or probe forward where t can wait less than was
+// thought when that was planned.
 func (s *Schedule[T]) hasten(t T) {
 	it := t.item()
 	switch {
 	case it.phase == Planned && it.since != 0:
 		s.move(t, Planned, min(it.Due(), it.retry(s.now, true, 0, s.rand)))
 	case it.phase == StandingBy:
-		for _, r := range it.route.all {
+		for _, r := range it.responders() {
 			if b := it.bound(s.now, false); b < r.bound {
 				r.bound = b
 				r.probeAt = min(r.probeAt, max(s.now, r.last+s.rand.pause(s.now-r.since, b, r.hint)))

@@ -358,7 +358,7 @@ func (w *chaos) lost(c *cert) {
 	case Asking:
 		ok = slices.ContainsFunc(w.asks, func(a Action[*cert]) bool { return a.attempt == c.at })
 	case StandingBy:
-		for _, r := range c.route.all {
+		for _, r := range c.responders() {
 			ok = ok && r.failing && (r.probe != nil || r.host.slot > 0)
 		}
 	case Resting:

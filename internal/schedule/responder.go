@@ -3,7 +3,8 @@ package schedule
 import "slices"
 
 const (
-	// MaxRoute is how many responders of a certificate are asked.
+	// MaxRoute is how many responders of a certificate are asked. A certificate may
+	// be anybody's and name thousands.
 	MaxRoute = 4
 	// failsAfter is for how many certificates in a row a responder must fail, or
 	// for all that it has: a few that nobody gets a response for, in the midst of
@@ -12,13 +13,20 @@ const (
 )
 
 // A Key names a responder: a URL, and the issuer whose key signed the
-// certificates, so that those of one CA say nothing about another's.
+// certificates. What happens to those of one CA says nothing about another's at
+// the same URL, or a thousand certificates of a private CA, which an honest CA's
+// responder refuses, would take it from the honest CA's.
 type Key struct {
 	URL, Issuer string
 	Host        string // of the URL, with the port
 }
 
-// A Responder is whom to ask about the certificates of one issuer at one URL.
+// A Responder is whom to ask about the certificates of one issuer at one URL. It
+// has a queue, limits and failures of its own, so that none delays another's
+// certificates.
+//
+// While it works, items that wait for a place are in its queue. While it fails
+// there is at most one, the probe: all others stand by.
 type Responder[T any] struct {
 	Key
 	// Data is the driver's: what it has learned about the responder.
@@ -27,7 +35,7 @@ type Responder[T any] struct {
 	host  *host[T]
 	certs int // items that have it in their route
 
-	// Requests: see places.
+	// Requests in flight: see places.
 	queue       heap[T] // by deadline
 	used, limit int     // places
 	cut         int64   // when limit was last halved
@@ -35,9 +43,10 @@ type Responder[T any] struct {
 	proven      bool    // it gave a valid response once
 	slot        int32   // in host.ready
 
-	// Failures.
+	// Failures: see probe.go.
 	failing  bool        // nobody is asked but probes
 	failed   []T         // whom it failed for since the last success, up to failsAfter
+	worked   int64       // when r last did what it is there for
 	since    int64       // when that began
 	marked   int64       // when failing began
 	last     int64       // the last failure of a probe
@@ -58,32 +67,8 @@ func (r *Responder[T]) Certificates() int { return r.certs }
 // active reports whether probes of r are under way or to come.
 func (r *Responder[T]) active() bool { return r.probe != nil || r.standing.len() > 0 }
 
-// A Route is an ordered set of responders, shared by the items that have it.
-type Route[T any] struct {
-	all   []*Responder[T]
-	key   [MaxRoute]*Responder[T]
-	items int
-}
-
-// responders returns those of the route, none if it is nil.
-func (t *Route[T]) responders() []*Responder[T] {
-	if t == nil {
-		return nil
-	}
-	return t.all
-}
-
-// failing counts those that fail.
-func (t *Route[T]) failing() (n int) {
-	for _, r := range t.responders() {
-		if r.failing {
-			n++
-		}
-	}
-	return n
-}
-
-// A host is what responders share: a machine.
+// A host is what responders share: the machine behind their URLs. What stops one
+// of them, and what too many requests do, may concern them all.
 type host[T any] struct {
 	name       string
 	responders int
@@ -96,44 +81,29 @@ type host[T any] struct {
 	slot       int32 // in Schedule.hosts
 }
 
-// registry finds responders, routes and hosts by name. They are forgotten when
-// no item has them and no request is out.
+// registry finds responders and hosts by name. They are forgotten when no item
+// has them and no request is out.
 type registry[T any] struct {
 	limit      int // of a new responder
 	responders map[Key]*Responder[T]
-	routes     map[[MaxRoute]*Responder[T]]*Route[T]
 	hosts      map[string]*host[T]
 	places     func(r *Responder[T]) (queue, standing func(T) *int32)
 }
 
-// matches reports whether t goes by keys.
-func (t *Route[T]) matches(keys []Key) bool {
-	return slices.EqualFunc(t.responders(), keys, func(r *Responder[T], k Key) bool { return r.Key == k })
-}
-
-// route returns the route that goes by keys, nil for none, counting one more
-// item on it.
-func (g *registry[T]) route(keys []Key) *Route[T] {
-	if len(keys) == 0 {
-		return nil
-	}
-	var key [MaxRoute]*Responder[T]
-	all := key[:0]
-	for _, k := range keys {
-		if r := g.responder(k); !slices.Contains(all, r) {
+// route returns the responders with these keys, counting one more item for each.
+func (g *registry[T]) route(keys []Key) (route [MaxRoute]*Responder[T]) {
+	n := 0
+	for _, k := range keys[:min(len(keys), MaxRoute)] {
+		if r := g.responder(k); !slices.Contains(route[:n], r) {
 			r.certs++
-			all = append(all, r)
+			route[n] = r
+			n++
 		}
 	}
-	t := g.routes[key]
-	if t == nil {
-		t = &Route[T]{key: key, all: slices.Clone(all)}
-		g.routes[key] = t
-	}
-	t.items++
-	return t
+	return route
 }
 
+// responder returns the one with a key, new if nobody has it yet.
 func (g *registry[T]) responder(k Key) *Responder[T] {
 	r := g.responders[k]
 	if r == nil {
@@ -145,6 +115,7 @@ func (g *registry[T]) responder(k Key) *Responder[T] {
 	return r
 }
 
+// host returns the one with a name, new if it has no responder yet.
 func (g *registry[T]) host(name string) *host[T] {
 	h := g.hosts[name]
 	if h == nil {
@@ -157,19 +128,8 @@ func (g *registry[T]) host(name string) *host[T] {
 	return h
 }
 
-// leave counts one item less on t.
-func (g *registry[T]) leave(t *Route[T]) {
-	t.items--
-	if t.items == 0 {
-		delete(g.routes, t.key)
-	}
-	for _, r := range t.all {
-		r.certs--
-		g.forget(r)
-	}
-}
-
-// forget drops r if it is not needed.
+// forget drops r if it is not needed: nobody's certificate names it any more. A
+// request that is out keeps it, or its places would be given away twice.
 func (g *registry[T]) forget(r *Responder[T]) {
 	if r.certs > 0 || r.used > 0 || g.responders[r.Key] != r {
 		return

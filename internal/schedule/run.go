@@ -11,7 +11,7 @@ const (
 	reviewAgain = hour
 )
 
-// Next returns when Run is to be called, a minute after now at the latest; Never
+// Next returns when Run is to be called next, a minute after now at the latest; Never
 // if there is nothing to do.
 func (s *Schedule[T]) Next(now int64) int64 {
 	next := min(s.items.key(), s.hosts.key())
@@ -21,7 +21,8 @@ func (s *Schedule[T]) Next(now int64) int64 {
 	return min(next, now+maxSleep)
 }
 
-// Run starts what is due.
+// Run does what is due. Call it when Next says, or when a handshake finds that an
+// item is past due.
 func (s *Schedule[T]) Run(now int64) []Action[T] {
 	s.begin(now)
 	for s.items.key() <= s.now {
@@ -33,7 +34,7 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 	return s.end()
 }
 
-// fire does what is due for t.
+// fire does what is due for t. Afterwards nothing is.
 func (s *Schedule[T]) fire(t T) {
 	it := t.item()
 	if it.review != 0 && it.review <= s.now {
@@ -63,8 +64,10 @@ func (s *Schedule[T]) fire(t T) {
 	s.items.set(t, it.wake())
 }
 
-// shift follows a clock that was set back: without this, what was due in an hour
-// would be due in an hour and the step.
+// shift follows a clock that was set back. Without this, what was due in an hour
+// would be due in an hour and the step, and what had expired by the wrong clock
+// would stay so. Limits of responses are wall time and stay; when something was
+// done, or is due, moves along.
 func (s *Schedule[T]) shift(back int64) {
 	all := make([]T, len(s.items.nodes))
 	for i, n := range s.items.nodes {
@@ -91,6 +94,7 @@ func (s *Schedule[T]) shift(back int64) {
 	}
 	for _, r := range s.known.responders {
 		r.since -= min(back, r.since)
+		r.worked -= back
 		r.marked, r.last, r.cut, r.quick = r.marked-back, r.last-back, r.cut-back, r.quick-back
 		r.probeAt, r.probed = r.probeAt-back, r.probed-back
 	}

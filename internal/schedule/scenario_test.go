@@ -97,6 +97,46 @@ func TestProbesOfMany(t *testing.T) {
 	}
 }
 
+// REQ E4, E8: certificates that nobody gets a response for, in the midst of others,
+// say nothing about the responder, are asked about rarely, and cost the others
+// nothing.
+func TestBrokenAmongGood(t *testing.T) {
+	w := newWorld(t, 1)
+	const n, broken, days = 100, 30, 5
+	w.answer = func(c *cert, _ Key, _ int64) (int64, Outcome) {
+		if c.id < broken {
+			return 20 * ms, Outcome{Verdict: Fault}
+		}
+		return 20 * ms, Outcome{Held: w.response(8 * hour)}
+	}
+	certs := w.start(n, Routine)
+	w.untilStapled(certs[broken:], minute)
+	w.run(day)
+	w.kinds = [Misuse + 1]int{}
+	w.requests = nil
+	for range days * 24 * 60 {
+		w.run(minute)
+		if got := w.stapled(certs); got < n-broken {
+			t.Fatalf("%d stapled, want %d", got, n-broken)
+		}
+	}
+	good, bad := 0, 0
+	for _, r := range w.requests {
+		if r.cert < broken {
+			bad++
+		} else {
+			good++
+		}
+	}
+	t.Logf("a day: %.1f requests for one that works, %.1f for one that does not, failing %d times", float64(good)/days/(n-broken), float64(bad)/days/broken, w.kinds[Fails])
+	if w.kinds[Fails] > 0 {
+		t.Errorf("the responder fails %d times, want none", w.kinds[Fails])
+	}
+	if most := days * broken * 24 * 15; bad > most {
+		t.Errorf("%d requests for certificates that fail, want %d, one each 5 minutes less jitter", bad, most)
+	}
+}
+
 // REQ E14: a responder that serves one caller at a time is not driven into a
 // collapse: 150 certificates take 1.3 times the sum of its answers at most, a
 // tenth of the requests are in vain at most. When it has had little to do for a

@@ -30,7 +30,7 @@ type Schedule[T Holder[T]] struct {
 	rand    random
 	now     int64 // of the last call
 	actions []Action[T]
-	items   heap[T]        // by when Run has something to do
+	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
 	known   registry[T]
 	places  places[T]
@@ -44,7 +44,6 @@ func New[T Holder[T]](c Config) *Schedule[T] {
 	s := &Schedule[T]{config: c, rand: c.Rand, known: registry[T]{
 		limit:      c.Limits.First,
 		responders: make(map[Key]*Responder[T]),
-		routes:     make(map[[MaxRoute]*Responder[T]]*Route[T]),
 		hosts:      make(map[string]*host[T]),
 		places: func(r *Responder[T]) (queue, standing func(T) *int32) {
 			return func(t T) *int32 { return &t.item().at.slot },
@@ -108,7 +107,7 @@ type Facts struct {
 	Need       Need
 	MustStaple bool
 	InUse      bool  // listed, or had a handshake today
-	Route      []Key // whom to ask, in order, MaxRoute at most
+	Route      []Key // whom to ask, in order; the first MaxRoute count
 	NotBefore  int64 // of the certificate
 	Held       *Held // nil: as before
 	Fresh      bool  // Held needs no refresh: the store had it, say
@@ -142,9 +141,9 @@ type Outcome struct {
 	Hangs bool
 }
 
-// begin notes the time of a call. Every call begins with it, and ends with end. In
-// here the time never runs back: a small step of the clock is ignored, what is
-// planned follows a greater one.
+// begin notes the time of a call. Every call begins with it, and ends with end.
+// Inside, the time never runs back: a small step of the clock is ignored, and a
+// greater one shifts what is planned.
 func (s *Schedule[T]) begin(now int64) {
 	if back := s.now - now; back > second {
 		s.now = now
@@ -153,7 +152,8 @@ func (s *Schedule[T]) begin(now int64) {
 	s.now = max(s.now, now)
 }
 
-// end asks about those that have a place now, and returns the actions.
+// end asks about those that have a place now, whatever the call has changed, and
+// returns the actions.
 func (s *Schedule[T]) end() []Action[T] {
 	for r := s.places.next(); r != nil; r = s.places.next() {
 		s.ask(r.queue.first(), r)
@@ -188,7 +188,9 @@ func (s *Schedule[T]) Start(t T, u Urgency, now int64) []Action[T] {
 	return s.end()
 }
 
-// Prepared reports what was found of t.
+// Prepared reports what was found of t, once for each Prepare, also when t was
+// removed. The attempt ends here where the store had a response, nothing is
+// needed, or nobody can be asked; else t waits for a place at a responder.
 func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	s.begin(now)
 	it := t.item()
@@ -206,7 +208,7 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	switch at := it.at; {
 	case f.Fresh:
 		s.succeed(t, *f.Held, nil)
-	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
+	case f.Need == NoIssuer || f.Need == Wanted && it.route[0] == nil:
 		s.fail(t)
 	case f.Need != Wanted && f.Again > 0:
 		s.finish(t, Planned, max(f.Again, s.now+MinGap))
@@ -217,14 +219,16 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	case f.Leased && s.deferred(t):
 	default:
 		at.left = max(attemptTime-f.Spent, second)
-		at.order = it.order()
+		at.todo = it.order()
 		s.advance(t)
 	}
 	return s.end()
 }
 
 // Answered reports what came of an Ask, once for each, also when the item has
-// moved on or was removed.
+// moved on or was removed: the place is free then, the responder is judged, and a
+// late proof is a success. The others that are asked about the item are not
+// called off by a proof: what they say comes in by itself.
 func (s *Schedule[T]) Answered(a Action[T], o Outcome, now int64) []Action[T] {
 	s.begin(now)
 	r := a.Responder
@@ -257,7 +261,8 @@ func (s *Schedule[T]) Returned(a Action[T], now int64) []Action[T] {
 	return s.end()
 }
 
-// Hold notes that another response is held for t, or none, without an attempt.
+// Hold notes that another response is held for t, or none, without an attempt: the
+// source of the certificate had it, say. Attempts go on as planned.
 func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	s.begin(now)
 	if it := t.item(); it.phase != Gone {
@@ -266,7 +271,8 @@ func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	return s.end()
 }
 
-// Reviewed says when t is to be reviewed next, and whether it is in use.
+// Reviewed says when t is to be reviewed next, and whether it is in use. Call it
+// when a certificate comes into use again, too: it can wait less from then on.
 func (s *Schedule[T]) Reviewed(t T, next int64, inUse bool, now int64) []Action[T] {
 	s.begin(now)
 	if it := t.item(); it.phase != Gone {
@@ -310,7 +316,10 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 	it.phase = to
 	it.due.Store(due)
 	switch to {
-	case Resting, Planned, Gone:
+	case Gone:
+		it.at, it.alarm, it.review = nil, Never, Never
+		s.setRoute(t, nil)
+	case Resting, Planned:
 		it.at = nil
 	case Preparing:
 		if it.at == nil {
@@ -325,14 +334,11 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 		it.at = new(attempt[T])
 		s.standBy(t, turn)
 	}
-	if to == Gone {
-		it.alarm, it.review = Never, Never
-		s.setRoute(t, nil)
-	}
 	s.items.set(t, it.wake())
 }
 
-// leave takes t out of what only its phase has it in.
+// leave takes t out of the queues that only its phase has it in. An attempt that
+// ends, or waits for another process, is no probe.
 func (s *Schedule[T]) leave(t T, to Phase) {
 	it := t.item()
 	at := it.at
@@ -342,7 +348,7 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 		s.places.update(at.queue)
 		at.queue = nil
 	case StandingBy:
-		for _, r := range it.route.all {
+		for _, r := range it.responders() {
 			r.standing.set(t, Never)
 			s.wake(r.host)
 		}
@@ -352,7 +358,7 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 	}
 }
 
-// hold notes what is held for t.
+// hold notes what is held for t, all that the schedule has to know of it.
 func (s *Schedule[T]) hold(t T, h Held) {
 	it := t.item()
 	it.until, it.silent, it.alarm = h.Until, h.Silent, Never
