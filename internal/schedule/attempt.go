@@ -206,8 +206,7 @@ func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 	if it.phase == Gone {
 		return
 	}
-	at, i := it.at, it.place(r)
-	mine := at != nil && at == a.attempt
+	at, i, mine := it.at, it.place(r), !s.Late(a)
 	if mine {
 		at.out--
 	}

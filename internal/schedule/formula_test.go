@@ -285,34 +285,48 @@ func TestSizes(t *testing.T) {
 func TestOrder(t *testing.T) {
 	w := newWorld(t, 1)
 	route := []Key{at(0), at(1), at(2)}
-	w.facts = func(*cert) Facts { return Facts{Need: Wanted, InUse: true, Route: route} }
-	hang := map[Key]bool{at(0): true}
-	w.answer = func(_ *cert, k Key, _ int64) (int64, Outcome) {
-		if hang[k] {
-			return hangs, Outcome{}
+	others := 30 // that have responses of each, so that none fails
+	w.facts = func(c *cert) Facts {
+		if c.id < others {
+			return Facts{Need: Wanted, InUse: true, Route: route[c.id%3 : c.id%3+1]}
+		}
+		return Facts{Need: Wanted, InUse: true, Route: route}
+	}
+	bad := make(map[Key]int64) // how long it takes to fail
+	w.answer = func(c *cert, k Key, _ int64) (int64, Outcome) {
+		if c.id >= others && bad[k] > 0 {
+			return bad[k], Outcome{Verdict: Fault}
 		}
 		return 20 * ms, Outcome{}
 	}
-	c := w.start(1, Routine)
-	refresh := func() (asked []Key) {
-		w.requests = nil
-		w.do(w.s.Start(c[0], Urgent, w.now))
-		w.run(20 * second)
-		for _, r := range w.requests {
-			asked = append(asked, r.key)
+	w.start(others, Routine)
+	w.run(second)
+	var c *cert
+	for _, tc := range []struct {
+		name string
+		bad  map[Key]int64
+		want []Key
+	}{
+		{"at first, the first refuses", map[Key]int64{at(0): ms}, []Key{at(0), at(1)}},
+		{"the second worked, and hangs", map[Key]int64{at(1): hangs}, []Key{at(1), at(0)}},
+		{"the first worked, and hangs", map[Key]int64{at(0): hangs}, []Key{at(0), at(2)}},
+		{"the third worked, the others timed out", nil, []Key{at(2)}},
+		{"the third refuses", map[Key]int64{at(2): ms}, []Key{at(2), at(0)}},
+	} {
+		w.requests, bad = nil, tc.bad
+		if c == nil {
+			c = w.start(1, Urgent)[0]
+		} else {
+			w.do(w.s.Start(c, Urgent, w.now))
 		}
-		return asked
-	}
-	w.run(20 * second)
-	if got, want := refresh(), []Key{at(1)}; !slices.Equal(got, want) {
-		t.Errorf("after the second worked: %v, want it alone", got)
-	}
-	hang = map[Key]bool{at(1): true}
-	if got, want := refresh(), []Key{at(1), at(2)}; !slices.Equal(got, want) {
-		t.Errorf("when it hangs: %v, want the one that never timed out beside it", got)
-	}
-	if got, want := refresh(), []Key{at(2)}; !slices.Equal(got, want) {
-		t.Errorf("after that: %v, want the one that worked", got)
+		w.run(20 * second)
+		var got []Key
+		for _, r := range w.requests {
+			got = append(got, r.key)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: asked %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }
 

@@ -32,6 +32,9 @@ func (h *heap[E]) key() int64 {
 // first returns the element with the least key. There has to be one.
 func (h *heap[E]) first() E { return h.nodes[0].of }
 
+// last returns one of the greater keys. There has to be one.
+func (h *heap[E]) last() E { return h.nodes[len(h.nodes)-1].of }
+
 // set puts e where key says, whether it is in the heap or not. Never takes it out,
 // so being in a heap is a matter of the key alone.
 func (h *heap[E]) set(e E, key int64) {

@@ -94,9 +94,11 @@ func (s *Schedule[T]) reopen(r *Responder[T]) {
 	if r.probe != nil {
 		r.probe.probe, r.probe = nil, nil
 	}
+	begun := len(s.actions)
 	for r.standing.len() > 0 {
-		s.prepare(r.standing.first(), Routine)
+		s.prepare(r.standing.last(), Routine) // the last is quick to take out
 	}
+	slices.Reverse(s.actions[begun:]) // who has most to lose goes first
 	s.places.update(r)
 	s.wake(r.host)
 }

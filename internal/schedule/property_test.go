@@ -91,7 +91,6 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	limits := Limits{First: 2, Responder: 3, Host: 4, All: 6, Unproven: 3}
 	w.m = &model{ttl: hour, frac: int64(seed % 3), limits: limits, hosts: make(map[string]*mHost)}
 	w.s = New[*cert](Config{TTL: hour, Rand: w.m.rand, Limits: limits})
-	w.m.real = w.s
 	for i := range 2 + w.rng.IntN(6) {
 		w.keys = append(w.keys, Key{URL: fmt.Sprintf("http://host%d/%d", i%3, i), Issuer: string(rune('A' + i%2)), Host: fmt.Sprintf("host%d", i%3)})
 	}
@@ -246,6 +245,9 @@ func (w *chaos) answer() {
 		w.hung = append(w.hung, a)
 	}
 	q := w.m.request(a.Item, a.Responder.Key, a.sent)
+	if got, want := w.s.Late(a), q.attempt != q.item.attempt; got != want {
+		w.t.Fatalf("answer about item %d is late: %v, want %v", a.Item.id, got, want)
+	}
 	w.check(w.s.Answered(a, o, w.now), func() { w.m.answered(q, o, w.now) })
 }
 

@@ -7,6 +7,9 @@ const (
 	// overslept is how late something is if the timer cannot have been awake, or
 	// the clock leapt.
 	overslept = maxSleep + maxSleep/2
+	// maxBatch is for how many items a Run does what is due. The next one goes on:
+	// the driver's lock must not be held for seconds where a million are due.
+	maxBatch = 1000
 	// reviewAgain is when a review is repeated that the driver did not answer.
 	reviewAgain = hour
 )
@@ -21,11 +24,11 @@ func (s *Schedule[T]) Next(now int64) int64 {
 	return min(next, now+maxSleep)
 }
 
-// Run does what is due. Call it when Next says, or when a handshake finds that an
-// item is past due.
+// Run does what is due. Call it when Next says, which may be at once, and when a
+// handshake finds that an item is past due.
 func (s *Schedule[T]) Run(now int64) []Action[T] {
 	s.begin(now)
-	for s.items.key() <= s.now {
+	for n := 0; n < maxBatch && s.items.key() <= s.now; n++ {
 		s.fire(s.items.first())
 	}
 	for s.hosts.key() <= s.now {

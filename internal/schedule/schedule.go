@@ -3,33 +3,61 @@
 // It is a data structure, without goroutines, clock, context or I/O. A driver
 // tells it what happened; each call returns actions for the driver to do, and
 // changes nothing else. Times are Unix ns of the wall clock, given with each call,
-// spans are ns. A [Schedule] and its items are guarded by one lock of the
-// driver's, but for [Item.Due].
+// spans are ns. A [Schedule], its items and responders are guarded by one lock of
+// the driver's, but for [Item.Due]. Actions are done without the lock.
 //
-// The life of an item: [Schedule.Start] has it prepared. The driver reads the
-// certificate, the store, the lease and says so by [Schedule.Prepared]. The item
-// then waits for a place at its first responder, is asked about there and, where
-// that takes long or fails, at the next ones. [Schedule.Answered] reports each
-// answer. The first proof ends the attempt and plans the refresh; where none
-// comes the attempt has failed and the next one is planned, or, if all its
-// responders fail, the item stands by while one item at a time probes them.
-// [Schedule.Run] starts what is due.
+// # The life of an item
+//
+// [Schedule.Start] has it prepared. The driver reads the certificate, the store,
+// the lease and says so by [Schedule.Prepared]. The item then waits for a place at
+// its first responder, is asked about there and, where that takes long or fails,
+// at the next ones. [Schedule.Answered] reports each answer. The first proof ends
+// the attempt and plans the refresh. Where none comes the attempt has failed, and
+// the next one is planned. [Schedule.Run] starts what is due.
+//
+//	Resting -> Preparing -> Queued -> Asking -> Planned -> Preparing ...
+//
+// From Preparing an item may go back to Resting (nothing is needed) or Planned (the
+// store had a response), or be Deferred (another process asks). Where all its
+// responders fail it is StandingBy. One function, move, changes the phase.
+//
+// # Responders that fail
+//
+// A responder fails when the last five certificates, or all that it has, failed by
+// its fault. From then on its items stand by, and one at a time is the probe: it is
+// prepared and asked about as ever. When a probe, or a late answer, shows that the
+// responder works, all are prepared.
+//
+// # Pauses
+//
+// One formula, random.pause, says how long to wait after a failure, of an item or a
+// responder. What an item can afford bounds it: stakes.bound.
+//
+// # Limits
+//
+// At each responder, at each host and in all there are places for requests:
+// [Limits]. Who waits for one is served by deadline. A responder's own limit
+// follows what it bears.
 package schedule
 
 // Config says what a Schedule goes by.
 type Config struct {
-	TTL      int64 // when to refresh: see Held.Window
+	// TTL is how long a response is used before it is refreshed, and FixedTTL
+	// whether the user chose it: see Held.Window.
+	TTL      int64
 	FixedTTL bool
-	Rand     func(n int64) int64 // returns a number in [0, n)
-	Limits   Limits              // zero: the default
+	// Rand returns a random number in [0, n), n being positive.
+	Rand func(n int64) int64
+	// Limits are the default ones if they are zero.
+	Limits Limits
 }
 
 // A Schedule says who is asked when.
 type Schedule[T Holder[T]] struct {
 	config  Config
 	rand    random
-	now     int64 // of the last call
-	actions []Action[T]
+	now     int64          // of the last call, or of one before: it never runs back
+	actions []Action[T]    // of the call under way
 	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
 	known   registry[T]
@@ -91,13 +119,20 @@ func (k Kind) String() string { return name(kindNames[:], int(k)) }
 
 // An Action is something for the driver to do or to tell.
 type Action[T any] struct {
-	Kind      Kind
-	Urgent    bool // Prepare: somebody waits
-	From, To  Phase
-	Item      T             // zero for Fails and Recovers
-	Responder *Responder[T] // of Ask, Fails, Recovers; of Failed, where nobody was asked because it fails
-	Budget    int64         // of Ask
+	Kind Kind
+	// Item is who it is about; zero for Fails and Recovers.
+	Item T
+	// Responder is that of Ask, Fails and Recovers. Failed has one where the
+	// attempt ended as all responders fail: the first.
+	Responder *Responder[T]
+	// Budget is how long an Ask may take.
+	Budget int64
+	// Urgent has a Prepare done before others: somebody waits.
+	Urgent bool
+	// From and To are the phases of a Misuse.
+	From, To Phase
 
+	// An Ask is answered by itself: its item may have moved on to another attempt.
 	attempt *attempt[T]
 	sent    int64
 }
@@ -106,14 +141,23 @@ type Action[T any] struct {
 type Facts struct {
 	Need       Need
 	MustStaple bool
-	InUse      bool  // listed, or had a handshake today
-	Route      []Key // whom to ask, in order; the first MaxRoute count
-	NotBefore  int64 // of the certificate
-	Held       *Held // nil: as before
-	Fresh      bool  // Held needs no refresh: the store had it, say
-	Leased     bool  // another process has the lease
-	Spent      int64 // how much of the attempt's time it took
-	Again      int64 // when to look again at a need other than Wanted; zero: never
+	InUse      bool // a config lists it, or it had a handshake within a day
+	// Route is whom to ask, in order. The first MaxRoute count.
+	Route []Key
+	// NotBefore is the certificate's. Nobody is asked long before.
+	NotBefore int64
+	// Held is the response that is held, nil for the one that was. Fresh: it needs
+	// no refresh, as the store had it, say, so the attempt was a success.
+	Held  *Held
+	Fresh bool
+	// Leased: another process has the lease on the certificate, and asks.
+	Leased bool
+	// Spent is how much of the attempt's time preparing took, looking for the
+	// issuer, say.
+	Spent int64
+	// Again is when to prepare an item again whose need is not Wanted, as the
+	// configuration may change; zero for never.
+	Again int64
 }
 
 // A Verdict says what an answer says of whom.
@@ -252,6 +296,10 @@ func (s *Schedule[T]) Answered(a Action[T], o Outcome, now int64) []Action[T] {
 	}
 	return s.end()
 }
+
+// Late reports whether the attempt that a, an Ask, is part of has ended, as
+// another responder was quicker or the item was removed.
+func (s *Schedule[T]) Late(a Action[T]) bool { return a.Item.item().at != a.attempt }
 
 // Returned reports that the call for an Ask, whose Outcome said that it hangs,
 // has returned.
