@@ -14,7 +14,7 @@ import (
 //
 // STAPLE_LONG has it try 1,000 seeds.
 func TestModel(t *testing.T) {
-	seeds, events := 250, 2000
+	seeds, events := 100, 2000
 	switch {
 	case os.Getenv("STAPLE_LONG") != "":
 		seeds = 1000
