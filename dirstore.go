@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
 )
 
 // DirStore is a [Store] in a directory: one file per certificate, named by its
@@ -59,8 +58,8 @@ func readRecord(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 2*ocspresp.MaxResponse+1))
-	if err == nil && len(data) > 2*ocspresp.MaxResponse {
+	data, err := io.ReadAll(io.LimitReader(f, records.MaxSize+1))
+	if err == nil && len(data) > records.MaxSize {
 		err = fmt.Errorf("staple: %s is larger than any record", name)
 	}
 	return data, err
@@ -131,7 +130,7 @@ func (d DirStore) path(key string) string {
 // are of no use to anyone. Of the records it looks at some, drawn by lot: there
 // may be many, and a Put waits for it.
 func (d DirStore) sweep() {
-	var records []string
+	var found []string
 	seen := 0
 	d.each(func(name string) {
 		path := filepath.Join(d.dir(), name)
@@ -140,18 +139,18 @@ func (d DirStore) sweep() {
 			if unwritten(path, tempLife) {
 				_ = os.Remove(path)
 			}
-		case !strings.HasPrefix(name, keyPrefix) || filepath.Ext(name) != ".pem":
-		case len(records) < maxSwept:
-			records = append(records, path)
+		case !strings.HasPrefix(name, records.KeyPrefix) || filepath.Ext(name) != ".pem":
+		case len(found) < maxSwept:
+			found = append(found, path)
 			seen++
 		default: // with equal chances for all
 			seen++
 			if i := rand.IntN(seen); i < maxSwept {
-				records[i] = path
+				found[i] = path
 			}
 		}
 	})
-	for _, path := range records {
+	for _, path := range found {
 		if useless(path) {
 			_ = os.Remove(path)
 		}
@@ -189,12 +188,7 @@ func useless(name string) bool {
 	if err != nil {
 		return false
 	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != recordType {
-		return false
-	}
-	until, err := time.Parse(time.RFC3339, block.Headers["Expires"])
-	return err == nil && time.Now().After(until)
+	return records.Expired(data, time.Now())
 }
 
 func ignoreMissing(err error) error {

@@ -36,11 +36,9 @@ func (s *Stapler) Sizes() Sizes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := Sizes{Entries: s.cache.n, Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
-	for _, p := range s.responders.m {
-		if r := p.Value(); r != nil {
-			n.Queued += r.queued()
-			n.InFlight += r.inflight
-		}
+	for r := range s.responders.All {
+		n.Queued += r.queued()
+		n.InFlight += r.inflight
 	}
 	return n
 }

@@ -2,45 +2,20 @@ package staple
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"weak"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
 var errLeafExpired = errors.New("staple: certificate has expired")
-
-// interned holds values that entries share, for as long as one has them.
-type interned[V any] struct {
-	m     map[string]weak.Pointer[V]
-	sweep int // len(m) at which dead ones are removed
-}
-
-func (t *interned[V]) get(key string) *V { return t.m[key].Value() }
-
-func (t *interned[V]) put(key string, v *V) *V {
-	if old := t.get(key); old != nil {
-		return old
-	}
-	if len(t.m) >= t.sweep {
-		for k, p := range t.m {
-			if p.Value() == nil {
-				delete(t.m, k)
-			}
-		}
-		t.sweep = 2*len(t.m) + 64
-	}
-	if t.m == nil {
-		t.m = make(map[string]weak.Pointer[V])
-	}
-	t.m[key] = weak.Make(v)
-	return v
-}
 
 // resolve reads the certificate of e, once, and looks for its issuer. It
 // returns the parsed leaf, or nil if it was not needed or does not parse.
@@ -65,7 +40,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	var alone bool
 	var unissued error
 	if scan {
-		is, alone, unissued = s.issuerOf(leaf, chain)
+		is, alone, unissued = s.issuers.InChain(leaf, chain)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,11 +75,8 @@ func (s *Stapler) unreadable(e *entry) {
 	}
 }
 
-// What of a certificate's URLs counts: it may be anybody's.
-const (
-	maxOCSPURLs   = 4
-	maxIssuerURLs = 2
-)
+// maxOCSPURLs is how many OCSP URLs of a certificate count. It may be anybody's.
+const maxOCSPURLs = 4
 
 // decide says who is asked about e, if anyone. It returns an error if the
 // function of WithResponders was to say that and has not.
@@ -198,69 +170,16 @@ func (s *Stapler) hopelessLocked(e *entry, err error) {
 // routeOfLocked returns the shared route over urls.
 func (s *Stapler) routeOfLocked(urls []string) *route {
 	key := strings.Join(urls, " ")
-	if rt := s.routes.get(key); rt != nil {
+	if rt := s.routes.Get(key); rt != nil {
 		return rt
 	}
 	rt := &route{}
 	for _, u := range urls {
-		r := s.responders.put(u, &responder{url: u})
+		r := s.responders.Put(u, &responder{url: u})
 		r.shared = r.shared || len(urls) > 1
 		rt.responders = append(rt.responders, r)
 	}
-	return s.routes.put(key, rt)
-}
-
-// issuerOf finds the issuer of leaf in its chain, in whatever order, or among the
-// configured ones, and then leaf is alone. The leaf's signature decides (RFC 9919
-// §4.2). Where there is none, why says what speaks against one of that name.
-func (s *Stapler) issuerOf(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, alone bool, why error) {
-	reject := func(err error) {
-		if _, was := why.(*certinfo.UnsupportedError); !was && err != certinfo.ErrOtherName {
-			why = err
-		}
-	}
-	for _, der := range chain {
-		is := s.issuerFrom(der)
-		if is == nil {
-			reject(certinfo.Unparsed(der, leaf))
-			continue
-		}
-		err := certinfo.SignedBy(is.Cert, leaf)
-		if err == nil {
-			return is, false, nil
-		}
-		reject(err)
-	}
-	for _, c := range s.opts.issuers {
-		err := certinfo.SignedBy(c, leaf)
-		if err == nil {
-			return s.issuerFrom(c.Raw), true, nil
-		}
-		reject(err)
-	}
-	return nil, true, why
-}
-
-// issuerFrom returns the shared issuer with these bytes, or nil.
-func (s *Stapler) issuerFrom(der []byte) *ocspresp.Issuer {
-	s.mu.Lock()
-	is := s.issuers.get(string(der))
-	s.mu.Unlock()
-	if is != nil {
-		return is
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil
-	}
-	is = ocspresp.NewIssuer(cert)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	is = s.issuers.put(string(der), is)
-	for _, key := range [][]byte{cert.SubjectKeyId, nil} { // not every leaf names the key
-		s.subjects.put(string(cert.RawSubject)+string(key), is)
-	}
-	return is
+	return s.routes.Put(key, rt)
 }
 
 // rechainLocked looks for the issuer of e in chain, if it was not found yet and
@@ -328,14 +247,57 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 	return err
 }
 
-// knownIssuer returns the issuer of leaf if another certificate brought it.
-func (s *Stapler) knownIssuer(leaf *x509.Certificate) *ocspresp.Issuer {
-	key := string(leaf.RawIssuer) + string(leaf.AuthorityKeyId)
+// fetchIssuer gets the issuer of e from another certificate that it issued, or
+// from where the certificate says.
+func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
+	leaf := e.leafOf()
+	if leaf == nil {
+		return ErrNoIssuer
+	}
+	// What hangs here is to be told from a responder that does.
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
+		defer cancel()
+	}
+	is, errs := s.issuers.Elsewhere(ctx, leaf)
+	for i, err := range errs {
+		errs[i] = downloadFailed(err)
+	}
 	s.mu.Lock()
-	is := s.subjects.get(key)
-	s.mu.Unlock()
-	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
-		return is
+	defer s.mu.Unlock()
+	switch {
+	case is != nil:
+		e.foundLocked(is, false)
+	case e.issuer == nil: // else a chain brought it meanwhile
+		return e.noIssuerLocked(leaf, errs)
 	}
 	return nil
+}
+
+// downloadFailed names what was asked, which is no OCSP responder.
+func downloadFailed(err error) error {
+	de, ok := err.(*issuers.DownloadError)
+	if !ok {
+		return err
+	}
+	err = fault(de.Err)
+	if re, ok := err.(*ResponseError); ok {
+		err = errors.New(re.Reason.String())
+		if re.Err != nil {
+			err = fmt.Errorf("%s: %w", re.Reason, re.Err)
+		}
+	}
+	return &ResponseError{Responder: de.URL, Reason: ReasonIssuer, Err: err}
+}
+
+// download gets what is at u, the issuer's certificate.
+func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxAttempt)
+	defer cancel()
+	body, err := s.web().Get(ctx, u)
+	if err != nil {
+		return nil, unanswered(u, err)
+	}
+	return body, nil
 }

@@ -3,6 +3,8 @@ package staple
 import (
 	"context"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/records"
 )
 
 const (
@@ -46,7 +48,7 @@ func (s *Stapler) lease(e *entry) bool {
 
 // take asks for the lease on e.
 func (s *Stapler) take(e *entry, l Leaser) bool {
-	key := storeKey(e.der)
+	key := records.Key(e.der)
 	ctx, cancel := context.WithTimeout(s.ctx, leaseWait)
 	defer cancel()
 	got, err := s.shared(ctx, "store Lease", key, func() ([]byte, error) {

@@ -383,11 +383,11 @@ func (s *Stapler) reopenLocked(r *responder, now int64) {
 	}
 	r.open, r.gap = false, 0
 	waiting := r.takeLocked()
-	for _, p := range s.responders.m {
+	for other := range s.responders.All {
 		if !r.shared {
 			break // nobody waits elsewhere who could ask here
 		}
-		if other := p.Value(); other != nil && other.open {
+		if other.open {
 			waiting = append(waiting, other.alsoAskLocked(r)...)
 		}
 	}

@@ -150,11 +150,9 @@ func (s *Stapler) shiftLocked(back, now int64) {
 			e.key = e.when()
 		}
 	}
-	for _, p := range s.responders.m {
-		if r := p.Value(); r != nil {
-			r.probeAt -= back
-			r.key = r.when()
-		}
+	for r := range s.responders.All {
+		r.probeAt -= back
+		r.key = r.when()
 	}
 	s.storeUntil -= back
 	heap.Init(&s.timers)

@@ -67,7 +67,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
-	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/issuers"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -94,6 +94,7 @@ type Stapler struct {
 	flight     singleflight.Group // exchanges
 	calls      foreign.Calls
 	sharing    foreign.Shared[[]byte] // calls of the store, downloads
+	issuers    issuers.Finder
 	complaints complaints
 	stats      counters
 	outbox     outbox
@@ -116,11 +117,8 @@ type Stapler struct {
 	rereading   bool
 	storeUntil  int64 // Unix ns: the store rests
 	storeWarned int64 // Unix ns
-	issuers     interned[ocspresp.Issuer]
-	subjects    interned[ocspresp.Issuer] // by subject, with and without its key's id
-	downloads   map[string]download       // by caIssuers URL
-	responders  interned[responder]
-	routes      interned[route]
+	responders  issuers.Interned[responder]
+	routes      issuers.Interned[route]
 }
 
 // New returns a Stapler. It starts nothing until it knows a certificate. When
@@ -131,6 +129,7 @@ func New(opts ...Option) *Stapler {
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.cache.init()
 	s.sharing.Calls = &s.calls
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
 	return s
 }
 

@@ -2,14 +2,9 @@ package staple
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +12,7 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
 )
 
 const (
@@ -29,12 +25,6 @@ const (
 	storePut = 5 * time.Second
 	// maxWriters is how many writes are under way at once.
 	maxWriters = 16
-	// keyPrefix begins each key: a store may be shared with autocert, say.
-	keyPrefix = "staple-ocsp-"
-	// recordType is the PEM type of a stored response.
-	recordType = "OCSP RESPONSE"
-	// issuerType is that of the issuer's certificate, which follows it.
-	issuerType = "CERTIFICATE"
 )
 
 // A Store keeps responses beyond the life of a process, and may be shared by a
@@ -61,75 +51,6 @@ type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, data []byte) error
 	Delete(ctx context.Context, key string) error
-}
-
-// storeKey returns the key of the record for a leaf.
-func storeKey(der []byte) string {
-	sum := sha256.Sum256(der)
-	return keyPrefix + hex.EncodeToString(sum[:])
-}
-
-// record is a stored response. What the headers say is believed within limits:
-// they prove nothing, and the response is verified.
-type record struct {
-	raw               []byte
-	issuer            []byte // certificate in DER; nil in records of before
-	responder         string
-	validator         ocsphttp.Validator
-	received, checked int64 // Unix ns
-	until             int64 // Unix ns; written for others, not read
-	maxAge            time.Duration
-}
-
-func (r *record) encode() []byte {
-	block := &pem.Block{Type: recordType, Bytes: r.raw, Headers: map[string]string{
-		"Received": time.Unix(0, r.received).UTC().Format(time.RFC3339Nano),
-		"Checked":  time.Unix(0, r.checked).UTC().Format(time.RFC3339Nano),
-		"Expires":  time.Unix(0, r.until).UTC().Format(time.RFC3339),
-	}}
-	if r.maxAge > 0 { // or a fleet would ask again before the one that asked would
-		block.Headers["Max-Age"] = strconv.Itoa(int(r.maxAge / time.Second))
-	}
-	for name, v := range map[string]string{"Responder": r.responder, "ETag": r.validator.ETag, "Last-Modified": r.validator.LastModified()} {
-		if v = printable(v); v != "" {
-			block.Headers[name] = v
-		}
-	}
-	issuer := pem.EncodeToMemory(&pem.Block{Type: issuerType, Bytes: r.issuer})
-	return append(pem.EncodeToMemory(block), issuer...)
-}
-
-// printable returns v, or nothing where it could not stand in a header: net/http
-// would send no request with it, and a line break would end the record's.
-func printable(v string) string {
-	if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-		return ""
-	}
-	return v
-}
-
-var errRecord = errors.New("staple: stored record is not a PEM block " + recordType)
-
-func parseRecord(data []byte) (*record, error) {
-	if len(data) > 2*ocspresp.MaxResponse {
-		return nil, errRecord
-	}
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != recordType {
-		return nil, errRecord
-	}
-	issuer, _ := pem.Decode(rest)
-	r := &record{raw: block.Bytes, responder: block.Headers["Responder"], maxAge: ocsphttp.Seconds(block.Headers["Max-Age"])}
-	r.validator = ocsphttp.NewValidator(printable(block.Headers["ETag"]), block.Headers["Last-Modified"])
-	if issuer != nil && issuer.Type == issuerType {
-		r.issuer = issuer.Bytes
-	}
-	for name, at := range map[string]*int64{"Received": &r.received, "Checked": &r.checked} {
-		if t, err := time.Parse(time.RFC3339Nano, block.Headers[name]); err == nil {
-			*at = t.UnixNano()
-		}
-	}
-	return r, nil
 }
 
 // load takes what the store holds for e, and reports whether that spares the
@@ -190,7 +111,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	case resting && wait == storeWait, s.calls.Full(what):
 		return nil, errUnread // it was slow, and delays nothing
 	}
-	key := storeKey(e.der)
+	key := records.Key(e.der)
 	ctx, cancel := context.WithTimeout(s.ctx, wait)
 	defer cancel()
 	data, err := s.shared(ctx, what, key, func() ([]byte, error) { return s.opts.store.Get(ctx, key) })
@@ -201,7 +122,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		}
 		return nil, err
 	}
-	rec, err := parseRecord(data)
+	rec, err := records.Parse(data, s.nanos())
 	if err != nil {
 		return nil, err
 	}
@@ -211,18 +132,17 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		}
 	}
 	now := s.opts.now()
-	p, err := ocspresp.Prove(rec.raw, &sub, now)
+	p, err := ocspresp.Prove(rec.Response, &sub, now)
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Proof: p, stored: true, maxAge: rec.maxAge,
-		received: believed(rec.received, now.UnixNano()), checked: believed(rec.checked, now.UnixNano())}
-	if a.from = rt.find(rec.responder); a.from == nil {
+	a := &answer{Proof: p, stored: true, maxAge: rec.MaxAge, received: rec.Received, checked: rec.Checked}
+	if a.from = rt.find(rec.Responder); a.from == nil {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
-	a.responder = rec.responder
-	if rec.validator.ETag != "*" { // any response at all matches "*"
-		a.validator = rec.validator
+	a.responder = rec.Responder
+	if rec.ETag != "*" { // any response at all matches "*"
+		a.validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a, nil
 }
@@ -245,8 +165,8 @@ func (s *Stapler) issuerFromStore(e *entry) {
 // adopt takes the issuer of e from its record, so that a restart does without the
 // responder and the issuer's URL. The record is not trusted: it counts only if the
 // leaf's signature verifies with it.
-func (s *Stapler) adopt(e *entry, rec *record) (ocspresp.Subject, error) {
-	leaf, is := e.leafOf(), s.issuerFrom(rec.issuer)
+func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error) {
+	leaf, is := e.leafOf(), s.issuers.Parse(rec.Issuer)
 	if leaf == nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
 		return ocspresp.Subject{}, ErrNoIssuer
 	}
@@ -366,15 +286,6 @@ func (e *entry) doneReadingLocked(now int64) bool {
 	return e.flags.gone || e.flags.off || e.flags.none || e.flags.final || e.held.Load().current(now)
 }
 
-// believed returns a time that a record says something was at. Clocks differ;
-// but what was checked next year would count as checked just now for ever.
-func believed(at, now int64) int64 {
-	if at > now+int64(ocspresp.ClockSkew) {
-		return 0
-	}
-	return min(at, now)
-}
-
 // find returns the responder with this URL, or nil if it is none of those that
 // are asked.
 func (rt *route) find(url string) *responder {
@@ -470,19 +381,20 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 }
 
 func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, discard bool) error {
-	key := storeKey(e.der)
+	key := records.Key(e.der)
 	ctx, cancel := context.WithTimeout(s.putCtx, storePut)
 	defer cancel()
 	if h.raw == nil && !discard {
 		return nil
 	}
-	rec := &record{raw: h.raw, validator: h.validator(), received: h.received(), checked: h.checked,
-		until: h.until, maxAge: time.Duration(h.maxAge) * time.Second}
+	v := h.validator()
+	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
+		Received: h.received(), Checked: h.checked, Until: h.until}
 	if is != nil {
-		rec.issuer = is.Cert.Raw
+		rec.Issuer = is.Cert.Raw
 	}
 	if from != nil {
-		rec.responder = from.url
+		rec.Responder = from.url
 	}
 	what := "store Put"
 	if discard {
@@ -497,7 +409,7 @@ func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, d
 			if discard {
 				return nil, s.opts.store.Delete(ctx, key)
 			}
-			return nil, s.opts.store.Put(ctx, key, rec.encode())
+			return nil, s.opts.store.Put(ctx, key, rec.Encode())
 		})
 		if err == nil && ctx.Err() != nil && !ran.Load() {
 			err = ctx.Err()

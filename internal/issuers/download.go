@@ -1,0 +1,145 @@
+package issuers
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+)
+
+const (
+	maxDownloads = 256 // that are remembered
+	maxRecall    = time.Minute
+)
+
+// A DownloadError says what came of asking a caIssuers URL.
+type DownloadError struct {
+	URL string
+	Err error
+}
+
+func (e *DownloadError) Error() string { return e.URL + ": " + e.Err.Error() }
+func (e *DownloadError) Unwrap() error { return e.Err }
+
+// download is what came of asking a URL last.
+type download struct {
+	is  *ocspresp.Issuer
+	err error
+	at  time.Time
+	// gap is how long the URL is not asked again. Retries of one certificate are
+	// further apart; those of a thousand are not.
+	gap time.Duration
+}
+
+// lately reports whether d is less than span old. What is ahead was noted by a
+// clock that was set back since.
+func (d *download) lately(now time.Time, span time.Duration) bool {
+	return !d.at.After(now) && now.Sub(d.at) < span
+}
+
+// Elsewhere finds the issuer of leaf by another certificate that it issued, or at
+// the URLs that leaf names. Where there is none it returns a [DownloadError] for
+// each that was asked.
+func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate) (*ocspresp.Issuer, []error) {
+	if is := f.known(leaf); is != nil {
+		return is, nil
+	}
+	var errs []error
+	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs) {
+		is, err := f.at(ctx, u)
+		if err == nil {
+			err = certinfo.SignedBy(is.Cert, leaf)
+		}
+		if err == nil {
+			return is, nil
+		}
+		errs = append(errs, &DownloadError{URL: u, Err: err})
+	}
+	return nil, errs
+}
+
+// at returns the certificate at u.
+func (f *Finder) at(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
+	der, _, err := f.Sharing.Attempt(ctx, what, u, func() ([]byte, error) {
+		is, err := f.recall(u)
+		if is == nil && err == nil {
+			is, err = f.fetch(u)
+			f.remember(u, is, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return is.Cert.Raw, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f.Parse(der), nil
+}
+
+// recall returns what came of asking u lately, if it was asked.
+func (f *Finder) recall(u string) (*ocspresp.Issuer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.downloads[u]; d.lately(f.Now(), d.gap) {
+		return d.is, d.err
+	}
+	return nil, nil
+}
+
+// remember notes what came of asking u: for longer each time, so that a failure
+// that passes costs no certificate more than its own retry.
+func (f *Finder) remember(u string, is *ocspresp.Issuer, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, d := f.Now(), f.downloads[u]
+	gap := 500 * time.Millisecond
+	if d.lately(now, 10*maxRecall) {
+		gap = min(max(2*d.gap, gap), maxRecall)
+	}
+	if f.downloads == nil {
+		f.downloads = make(map[string]download)
+	}
+	if len(f.downloads) >= maxDownloads {
+		clear(f.downloads)
+	}
+	f.downloads[u] = download{is: is, err: err, at: now, gap: gap}
+}
+
+// fetch gets a certificate.
+func (f *Finder) fetch(u string) (*ocspresp.Issuer, error) {
+	body, err := f.Get(f.Context, u)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := parse(body)
+	if err != nil {
+		return nil, err
+	}
+	return f.Parse(cert.Raw), nil
+}
+
+// parse reads a certificate in DER or PEM.
+func parse(body []byte) (*x509.Certificate, error) {
+	if block, _ := pem.Decode(body); block != nil {
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q: unsupported, want CERTIFICATE", block.Type)
+		}
+		body = block.Bytes
+	}
+	cert, err := x509.ParseCertificate(body)
+	if err != nil && bytes.Contains(body[:min(len(body), 32)], oidSignedData) {
+		return nil, errors.New("PKCS#7 (application/pkcs7-mime): unsupported, want a DER or PEM certificate")
+	}
+	return cert, err
+}
+
+// oidSignedData is how a PKCS#7 bag of certificates begins, in DER.
+var oidSignedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02}

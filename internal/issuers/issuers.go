@@ -1,0 +1,102 @@
+// Package issuers finds who issued a certificate: in its chain, among configured
+// certificates, or where the certificate says (RFC 5280 §4.2.2.1). The leaf's
+// signature decides (RFC 9919 §4.2).
+package issuers
+
+import (
+	"context"
+	"crypto/x509"
+	"sync"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+)
+
+// MaxURLs is how many caIssuers URLs of a certificate are asked. It may be
+// anybody's, and name hundreds.
+const MaxURLs = 2
+
+// A Finder finds issuers. Certificates of one issuer share what is found, and
+// what came of a download. Its fields are set before use; it is safe for
+// concurrent use.
+type Finder struct {
+	Configured []*x509.Certificate
+	// Get gets what is at a URL. It is called with Context: several wait for one
+	// download, which outlives each of them.
+	Get     func(ctx context.Context, url string) ([]byte, error)
+	Context context.Context
+	Sharing *foreign.Shared[[]byte]
+	Now     func() time.Time
+
+	mu        sync.Mutex // guards the rest
+	all       Interned[ocspresp.Issuer]
+	bySubject Interned[ocspresp.Issuer] // with and without its key's id
+	downloads map[string]download       // by URL
+}
+
+// InChain finds the issuer of leaf in its chain, in whatever order, or among the
+// configured ones, and then configured is true. Where there is none, why says what
+// speaks against one of its name; nil if nothing has the name.
+func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, configured bool, why error) {
+	reject := func(err error) {
+		if _, was := why.(*certinfo.UnsupportedError); !was && err != certinfo.ErrOtherName {
+			why = err
+		}
+	}
+	for _, der := range chain {
+		is := f.Parse(der)
+		if is == nil {
+			reject(certinfo.Unparsed(der, leaf))
+			continue
+		}
+		err := certinfo.SignedBy(is.Cert, leaf)
+		if err == nil {
+			return is, false, nil
+		}
+		reject(err)
+	}
+	for _, c := range f.Configured {
+		err := certinfo.SignedBy(c, leaf)
+		if err == nil {
+			return f.Parse(c.Raw), true, nil
+		}
+		reject(err)
+	}
+	return nil, false, why
+}
+
+// Parse returns the shared issuer with these bytes, nil if they are no
+// certificate.
+func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
+	f.mu.Lock()
+	is := f.all.Get(string(der))
+	f.mu.Unlock()
+	if is != nil {
+		return is
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	is = ocspresp.NewIssuer(cert)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	is = f.all.Put(string(der), is)
+	for _, key := range [][]byte{cert.SubjectKeyId, nil} { // not every leaf names the key
+		f.bySubject.Put(string(cert.RawSubject)+string(key), is)
+	}
+	return is
+}
+
+// known returns the issuer of leaf if another certificate brought it.
+func (f *Finder) known(leaf *x509.Certificate) *ocspresp.Issuer {
+	f.mu.Lock()
+	is := f.bySubject.Get(string(leaf.RawIssuer) + string(leaf.AuthorityKeyId))
+	f.mu.Unlock()
+	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
+		return is
+	}
+	return nil
+}
