@@ -1,6 +1,7 @@
 package staple_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -210,7 +211,6 @@ func TestAttemptEnds(t *testing.T) {
 		{ocsptest.FaultGzip, staple.ReasonContentType, "gzip"},
 		{ocsptest.FaultEmptyBody, staple.ReasonEmpty, ""},
 		{ocsptest.FaultHugeBody, staple.ReasonTooLarge, "131072"},
-		{ocsptest.FaultEndlessBody, staple.ReasonTooLarge, ""},
 		{ocsptest.FaultRedirectLoop, staple.ReasonRedirect, ""},
 		{ocsptest.FaultRedirectScheme, staple.ReasonRedirect, ""},
 		{ocsptest.FaultTryLater, staple.ReasonTryLater, ""},
@@ -236,6 +236,37 @@ func TestAttemptEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// REQ A11: a whole response is taken though its body never ends: of a responder, and
+// of a user's RoundTripper, with a length and without.
+func TestBodyWithoutEnd(t *testing.T) {
+	for _, length := range []bool{false, true} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			cert := ca.Issue(ocsptest.Leaf{})
+			raw := ca.Responder.Response(cert)
+			s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				res := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {ocspMedia}}, Request: r,
+					Body: io.NopCloser(io.MultiReader(bytes.NewReader(raw), new(endless)))}
+				if length {
+					res.ContentLength = int64(len(raw))
+				}
+				return res, nil
+			})}))
+			begun := time.Now()
+			if err := s.Prefetch(t.Context(), cert); err != nil || !stapled(t, s, ca, cert) || time.Since(begun) > 0 {
+				t.Errorf("length %v: %v after %v", length, err, time.Since(begun))
+			}
+		})
+	}
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultEndlessBody)
+		cert := ca.Issue(ocsptest.Leaf{})
+		s := stapler(t, ca)
+		if err := s.Prefetch(t.Context(), cert); err != nil || !stapled(t, s, ca, cert) {
+			t.Error(err)
+		}
+	})
 }
 
 // REQ A11: several responders share the 10 s, so that the last is asked too.

@@ -17,6 +17,7 @@ var heals = map[ocsptest.Fault]bool{
 	ocsptest.FaultGETRefused:      true, // POST
 	ocsptest.FaultRedirect:        true,
 	ocsptest.FaultStaleCache:      true, // no-cache
+	ocsptest.FaultEndlessBody:     true, // reading ends with the response
 	ocsptest.FaultPadded20K:       true, // unsigned, as the three that follow
 	ocsptest.FaultPadded70K:       true,
 	ocsptest.FaultPadded120K:      true,

@@ -47,6 +47,9 @@ func (w *wire) answer(mediaType string, body []byte) {
 	w.say("HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", mediaType, len(body), body)
 }
 
+// wait keeps the connection open until the client closes it.
+func (w *wire) wait() { _, _ = w.Read(make([]byte, 1)) }
+
 // drip says one byte a second, for ever.
 func (w *wire) drip(s string) {
 	for i := 0; ; i++ {
@@ -104,7 +107,16 @@ var scripts = []struct {
 	{"truncated in a chunk", false, func(w *wire) {
 		w.say(headOK+"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s", len(w.right), w.right[:len(w.right)/2])
 	}},
-	{"no last chunk", false, func(w *wire) {
+	{"no length, and the connection stays open", true, func(w *wire) { w.say(headOK+"\r\n%s", w.right); w.wait() }},
+	{"a length, and the connection stays open", true, func(w *wire) { w.answer(ocspMedia, w.right); w.wait() }},
+	{"no length, and then a newline", true, func(w *wire) { w.say(headOK+"\r\n%s\n", w.right) }},
+	{"no length, and cut", false, func(w *wire) { w.say(headOK+"\r\n%s", w.right[:len(w.right)-1]) }},
+	{"no length, cut, and the connection stays open", false, func(w *wire) { w.say(headOK+"\r\n%s", w.right[:len(w.right)-1]); w.wait() }},
+	{"no last chunk, and the connection stays open", true, func(w *wire) {
+		w.say(headOK+"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(w.right), w.right)
+		w.wait()
+	}},
+	{"no last chunk", true, func(w *wire) {
 		w.say(headOK+"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(w.right), w.right)
 	}},
 	{"Content-Length too small", false, func(w *wire) { w.say(headOK+"Content-Length: %d\r\n\r\n%s", len(w.right)-1, w.right) }},

@@ -35,8 +35,7 @@ func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, oc
 		defer time.AfterFunc(pageWait, cancel).Stop()
 	}
 	var err error
-	r.body, err = readBody(ctx, res)
-	if err != nil {
+	if r.body, err = readBody(ctx, res, ocsp && r.kind() == 0); err != nil {
 		r.err = transportError(err)
 		r.err.connected = true
 	}
@@ -47,26 +46,61 @@ func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, oc
 	return r
 }
 
-// readBody reads until ctx ends, even where the body of a user's RoundTripper goes
-// on for ever without a byte.
-func readBody(ctx context.Context, res *http.Response) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(patient{ctx, res.Body}, MaxBody+1))
-	if err == nil && len(body) <= MaxBody && res.ContentLength > int64(len(body)) {
-		err = io.ErrUnexpectedEOF
+// readBody reads no more than MaxBody and a byte, until ctx ends: the body of a
+// user's RoundTripper may go on for ever without a byte. It reads to the announced
+// length or the end of the body; or, in sequence, to the end of the DER SEQUENCE
+// there, since the connection may stay open (REQ A11). What is announced beyond
+// that end is read, for it to be refused.
+func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, error) {
+	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
+	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))
+	for len(body) <= MaxBody {
+		if err := ctx.Err(); err != nil {
+			return body, err
+		}
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		n, err := res.Body.Read(body[len(body):min(cap(body), MaxBody+1)])
+		body = body[:len(body)+n]
+		end := 0
+		if sequence {
+			end = sequenceEnd(body)
+		}
+		switch {
+		case end > 0 && end <= len(body) && announced <= 0:
+			return body[:end], nil
+		case end > 0 && end <= len(body) && announced <= len(body):
+			return body, nil
+		case err == io.EOF && max(announced, end) > len(body):
+			return body, io.ErrUnexpectedEOF
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return body, err
+		}
 	}
-	return body, err
+	return body, nil
 }
 
-type patient struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (p patient) Read(b []byte) (int, error) {
-	if err := p.ctx.Err(); err != nil {
-		return 0, err
+// sequenceEnd returns where the DER SEQUENCE ends that b begins with; 0 where that
+// is not known yet, or b begins with none.
+func sequenceEnd(b []byte) int {
+	if len(b) < 2 || b[0] != 0x30 {
+		return 0
 	}
-	return p.r.Read(b)
+	if b[1] < 0x80 {
+		return 2 + int(b[1])
+	}
+	octets := int(b[1] - 0x80)
+	if octets == 0 || octets > 3 || len(b) < 2+octets {
+		return 0
+	}
+	n := 0
+	for _, c := range b[2 : 2+octets] {
+		n = n<<8 | int(c)
+	}
+	return 2 + octets + n
 }
 
 // kind returns what of the status and the header is no answer (RFC 6960 A.2); 0 if

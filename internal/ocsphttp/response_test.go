@@ -138,6 +138,91 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// REQ A11: reading ends with the outer SEQUENCE where no more is announced, though
+// the body goes on or stays silent for ever. What is announced after it is junk.
+func TestReadingEnds(t *testing.T) {
+	short := append([]byte{0x30, 0x05}, "short"...)
+	junk := []byte("junk")
+	for name, c := range map[string]struct {
+		reads  [][]byte // one after another; then the body is silent, or ends
+		ends   bool
+		length int64
+		want   []byte // what is judged
+		kind   ocsphttp.Kind
+	}{
+		"all at once":                {[][]byte{body}, false, -1, body, 0},
+		"length not set":             {[][]byte{body}, false, 0, body, 0},
+		"length announced":           {[][]byte{body}, false, int64(len(body)), body, 0},
+		"a short one":                {[][]byte{short}, false, -1, short, 0},
+		"in pieces":                  {[][]byte{body[:1], body[1:2], body[2:3], nil, body[3:200], body[200:]}, false, -1, body, 0},
+		"to the end of the body":     {[][]byte{body}, true, -1, body, 0},
+		"junk after it":              {[][]byte{body, junk}, false, -1, body, 0},
+		"junk with it":               {[][]byte{append(bytes.Clone(body), junk...)}, false, -1, body, 0},
+		"junk announced":             {[][]byte{body, junk}, false, int64(len(body) + len(junk)), append(bytes.Clone(body), junk...), 0},
+		"another length announced":   {[][]byte{body[:100], body[100:]}, false, 100, body, 0},
+		"cut, without a length":      {[][]byte{body[:100]}, true, -1, nil, ocsphttp.Truncated},
+		"cut in its header":          {[][]byte{body[:3]}, true, -1, body[:3], 0},
+		"cut, and silent":            {[][]byte{body[:100]}, false, -1, nil, ocsphttp.Timeout},
+		"no SEQUENCE":                {[][]byte{junk}, true, -1, junk, 0},
+		"no SEQUENCE, and silent":    {[][]byte{junk}, false, -1, nil, ocsphttp.Timeout},
+		"an indefinite length":       {[][]byte{{0x30, 0x80, 0, 0}}, true, -1, []byte{0x30, 0x80, 0, 0}, 0},
+		"a length of too many bytes": {[][]byte{{0x30, 0x84, 0, 0, 1, 7}}, true, -1, []byte{0x30, 0x84, 0, 0, 1, 7}, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{answer: func(_ int, r *http.Request) (*http.Response, error) {
+				res := good()
+				res.ContentLength = c.length
+				res.Body = &pieces{r.Context(), c.reads, c.ends}
+				return res, nil
+			}}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var judged []byte
+			q := question(0)
+			q.Judge = func(b []byte) (ocsphttp.Way, error) { judged = b; return 0, nil }
+			_, _, err := f.client().Ask(ctx, q)
+			if kind(err) != c.kind || !bytes.Equal(judged, c.want) {
+				t.Errorf("%s: %v, judged %d bytes, want %v and %d", name, err, len(judged), c.kind, len(c.want))
+			}
+		})
+	}
+}
+
+// pieces is a body that arrives in pieces, and then ends or goes on in silence.
+type pieces struct {
+	ctx  context.Context
+	left [][]byte
+	ends bool
+}
+
+func (p *pieces) Close() error { return nil }
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.left) > 0 {
+		n := copy(b, p.left[0])
+		if p.left[0] = p.left[0][n:]; len(p.left[0]) == 0 {
+			p.left = p.left[1:]
+		}
+		return n, nil
+	}
+	if p.ends {
+		return 0, io.EOF
+	}
+	<-p.ctx.Done()
+	return 0, p.ctx.Err()
+}
+
+// What is got that is no OCSP response is read to its end, whatever it begins with.
+func TestGetReadsOn(t *testing.T) {
+	f := &fake{answer: func(_ int, r *http.Request) (*http.Response, error) {
+		res := says(200, "text/plain", nil)
+		res.Body, res.ContentLength = &pieces{r.Context(), [][]byte{[]byte("0 s:CN=a"), make([]byte, 100)}, true}, -1
+		return res, nil
+	}}
+	if got, err := f.client().Get(t.Context(), "http://a.example/ca.pem"); len(got) != 108 || err != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // A RoundTripper may leave the Response's Request out.
 func TestResponseWithoutRequest(t *testing.T) {
 	f := new(fake)

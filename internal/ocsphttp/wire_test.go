@@ -2,6 +2,7 @@ package ocsphttp_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -130,6 +131,59 @@ func TestSilentServers(t *testing.T) {
 				t.Errorf("then %v, %d GETs, %d POSTs; want one POST more", err, s.get.Load(), s.post.Load())
 			}
 		})
+	}
+}
+
+// REQ A11: a whole answer without a length is read, though a real server keeps its
+// connection open.
+func TestConnectionStaysOpen(t *testing.T) {
+	for name, say := range map[string]string{
+		"HTTP/1.0":               "HTTP/1.0 200 OK\r\nContent-Type: " + ocspType + "\r\n\r\n" + string(body),
+		"HTTP/1.1, close":        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: " + ocspType + "\r\n\r\n" + string(body),
+		"without the last chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: " + ocspType + "\r\n\r\n104\r\n" + string(body) + "\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(conn net.Conn, _ *http.Request) { io.WriteString(conn, say) })
+			q := question(0)
+			q.URL = "http://" + s.addr
+			var judged []byte
+			q.Judge = func(b []byte) (ocsphttp.Way, error) { judged = b; return 0, nil }
+			if _, _, err := overNet(t).Ask(t.Context(), q); err != nil || !bytes.Equal(judged, body) {
+				t.Errorf("%v, judged %d bytes", err, len(judged))
+			}
+		})
+	}
+}
+
+// A connection is used again after an answer of any form that has an end.
+func TestConnectionIsKept(t *testing.T) {
+	var conns atomic.Int32
+	var chunked atomic.Bool
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", ocspType)
+		if chunked.Load() {
+			w.Header().Set("Transfer-Encoding", "chunked")
+		}
+		w.Write(body)
+	}))
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	c := overNet(t)
+	for n := range 6 {
+		chunked.Store(n > 2)
+		q := question(ocsphttp.Way(n % 2)) // GET and POST
+		q.URL = srv.URL
+		if _, _, err := c.Ask(t.Context(), q); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections for 6 answers, want 1", n)
 	}
 }
 
