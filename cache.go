@@ -1,10 +1,8 @@
 package staple
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/tls"
-	"hash/maphash"
 	"math"
 	"reflect"
 	"slices"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/leafindex"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
@@ -20,9 +19,6 @@ const (
 	// maxNever caps the entries that never held a response and that no live
 	// config lists: what a source invents per server name must not grow us.
 	maxNever = 10_000
-	// maxAliases is how many more copies of one leaf's bytes find its entry
-	// without a hash: one per config that parsed the same file by itself, say.
-	maxAliases = 3
 	// idleLife is how long an entry outlives its last handshake, and revokedLife
 	// how long Ready and Status tell of one whose certificate is revoked: it was
 	// replaced, as it should be. Known it stays, or an older response would have
@@ -33,6 +29,8 @@ const (
 	never = math.MaxInt64
 )
 
+type ref = leafindex.Ref[entry]
+
 // entry is what a Stapler knows of one certificate. The atomics are all that a
 // handshake reads; what follows them is guarded by Stapler.mu, but for what is
 // said to be set once.
@@ -40,7 +38,7 @@ const (
 // There may be a million: this is 208 bytes, a size class of the allocator, and
 // a field more makes it 224.
 type entry struct {
-	ref                         // der, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
+	ref                         // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
 	held   atomic.Pointer[held] // never nil
 	due    atomic.Int64         // Unix ns of the next attempt; never while one is under way
 	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
@@ -54,7 +52,7 @@ type entry struct {
 	slot                int32            // in queue
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
 	issuer              *ocspresp.Issuer // nil: not found yet
-	id                  uint64           // hash of the leaf
+	id                  uint64           // of the leaf, in cache.leaves
 	timing                               // of what is next: an attempt, an alarm, its death
 	route               *route           // who is asked, in order; nil or empty: nobody
 	best                *responder       // the one that answered last
@@ -78,7 +76,7 @@ type rare struct {
 	told      bool           // why e is not asked about
 	candidate []byte         // a staple that the source set, to be judged
 	nominated [4]uint64      // the hashes of the last ones
-	aliases   []*ref         // where else the leaf's bytes were met, oldest first
+	aliases   []*ref         // where else the leaf's bytes were met
 	tries     ocsphttp.Tries // of asking in another way
 	warned    int64          // Unix ns of the last warning
 	leased    int64          // Unix ns: when the lease was last taken
@@ -114,7 +112,7 @@ func (e *entry) trimLocked(now int64) {
 
 // subject returns what a response must speak of.
 func (e *entry) subject() ocspresp.Subject {
-	return ocspresp.Subject{Serial: certinfo.SerialOf(e.der), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
+	return ocspresp.Subject{Serial: certinfo.SerialOf(e.DER), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
 }
 
 type flags struct {
@@ -198,66 +196,25 @@ func (h *held) with(s State) *held {
 		modified: h.modified, etag: h.etag, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
 }
 
-// cache finds entries by certificate. Lookups by the address of the leaf's
-// bytes take no lock; everything else is guarded by Stapler.mu.
+// cache holds the entries. Finding one by its leaf takes no lock; everything else
+// is guarded by Stapler.mu.
 type cache struct {
-	seed    maphash.Seed
-	byAddr  index // by the address of the bytes
-	byID    index // by the bytes
-	n       int
+	leaves  *leafindex.Index[entry]
 	waiting neverList // never stapled, unlisted, first attempt to come
 	idle    neverList // never stapled, unlisted, and it will be a while
 }
 
+func newCache() cache {
+	return cache{leaves: leafindex.New(func(e *entry) uint64 { return e.id })}
+}
+
 // find returns the entry of cert, or nil.
-func (c *cache) find(cert *tls.Certificate) *entry {
-	der := cert.Certificate[0]
-	// The same address with another length is a slice of a larger buffer.
-	if r := c.standing(der); r != nil && len(r.der) == len(der) {
-		return r.of
-	}
-	return nil
-}
-
-// standing returns what is known to stand at the address of der, or nil.
-func (c *cache) standing(der []byte) *ref {
-	return c.byAddr.find(c.place(der), func(r *ref) bool { return &r.der[0] == &der[0] })
-}
-
-// place is the hash of an address.
-func (c *cache) place(der []byte) uint64 { return maphash.Comparable(c.seed, &der[0]) }
-
-// hash is the id of a leaf.
-func (c *cache) hash(der []byte) uint64 { return maphash.Bytes(c.seed, der) }
-
-func (c *cache) init() {
-	c.seed = maphash.MakeSeed()
-	gone := new(ref)
-	c.byAddr = index{gone: gone, hash: func(r *ref) uint64 { return c.place(r.der) }}
-	c.byID = index{gone: gone, hash: func(r *ref) uint64 { return r.of.id }}
-}
-
-// findLocked returns the entry with these bytes, wherever they stand.
-func (c *cache) findLocked(id uint64, der []byte) *entry {
-	if r := c.byID.find(id, func(r *ref) bool { return r.of.id == id && bytes.Equal(r.der, der) }); r != nil {
-		return r.of
-	}
-	return nil
-}
+func (c *cache) find(cert *tls.Certificate) *entry { return c.leaves.Find(cert.Certificate[0]) }
 
 // aliasLocked lets der, a copy of the leaf of e, find e without a hash.
 func (c *cache) aliasLocked(e *entry, der []byte) {
-	if c.standing(der) != nil {
-		return // another length at the same address: hashed each time
-	}
 	m := e.also()
-	if len(m.aliases) == maxAliases { // a source that reads its files anew each time
-		c.byAddr.removeLocked(m.aliases[0])
-		m.aliases = append(m.aliases[:0], m.aliases[1:]...)
-	}
-	r := &ref{der: der, of: e}
-	m.aliases = append(m.aliases, r)
-	c.byAddr.addLocked(r)
+	m.aliases = c.leaves.AliasLocked(m.aliases, der, e)
 }
 
 // nominateLocked makes raw, which a source had set, a candidate, and reports
@@ -267,7 +224,7 @@ func (c *cache) nominateLocked(e *entry, raw []byte) bool {
 	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > ocspresp.MaxResponse {
 		return false
 	}
-	m, id := e.also(), c.hash(raw)
+	m, id := e.also(), c.leaves.ID(raw)
 	if slices.Contains(m.nominated[:], id) {
 		return false
 	}
@@ -277,22 +234,13 @@ func (c *cache) nominateLocked(e *entry, raw []byte) bool {
 }
 
 func (c *cache) addLocked(e *entry) {
-	e.of = e
-	c.byID.addLocked(&e.ref)
-	c.n++
-	if c.standing(e.der) == nil { // else a slice of a larger buffer
-		c.byAddr.addLocked(&e.ref)
-	}
+	e.Of = e
+	c.leaves.AddLocked(&e.ref)
 }
 
 func (c *cache) removeLocked(e *entry) {
 	e.flags.gone = true
-	c.byAddr.removeLocked(&e.ref)
-	for _, r := range e.rare().aliases {
-		c.byAddr.removeLocked(r)
-	}
-	c.byID.removeLocked(&e.ref)
-	c.n--
+	c.leaves.RemoveLocked(&e.ref, e.rare().aliases)
 	c.unqueueLocked(e)
 }
 

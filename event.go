@@ -320,7 +320,7 @@ func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 // certAttrs name a certificate, as nameOf does.
 func certAttrs(e *entry, leaf *x509.Certificate) []slog.Attr {
 	if leaf == nil {
-		return []slog.Attr{slog.String("certificate", certinfo.Name(e.der, nil))}
+		return []slog.Attr{slog.String("certificate", certinfo.Name(e.DER, nil))}
 	}
 	return []slog.Attr{slog.String("certificate", certinfo.Legible(certinfo.Names(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
 }

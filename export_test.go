@@ -35,7 +35,7 @@ type Sizes struct {
 func (s *Stapler) Sizes() Sizes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := Sizes{Entries: s.cache.n, Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
+	n := Sizes{Entries: s.cache.leaves.LenLocked(), Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
 	for r := range s.responders.All {
 		n.Queued += r.queued()
 		n.InFlight += r.inflight
@@ -62,60 +62,8 @@ const (
 	HeldSize  = unsafe.Sizeof(held{})
 )
 
-// Index is the index of leaves by address, with names for what it finds.
-type Index struct {
-	c    cache
-	refs map[*byte]*ref
-	name map[*entry]int
-}
-
-// NewIndex returns an empty index.
-func NewIndex() *Index {
-	x := &Index{refs: make(map[*byte]*ref), name: make(map[*entry]int)}
-	x.c.init()
-	return x
-}
-
-// Add adds der by a name; Add and Remove must not be called at the same time.
-func (x *Index) Add(der []byte, name int) {
-	e := new(entry)
-	e.ref = ref{der: der, of: e}
-	x.refs[&der[0]], x.name[e] = &e.ref, name
-	x.c.byAddr.addLocked(&e.ref)
-}
-
-// Remove removes der.
-func (x *Index) Remove(der []byte) { x.c.byAddr.removeLocked(x.refs[&der[0]]) }
-
-// Find returns the name for der, if it is there.
-func (x *Index) Find(der []byte) (name int, ok bool) {
-	r := x.c.standing(der)
-	if r == nil {
-		return 0, false
-	}
-	return x.name[r.of], true
-}
-
-// Has is Find without the name, which may be called at any time.
-func (x *Index) Has(der []byte) bool { return x.c.standing(der) != nil }
-
-// All returns what is in the index.
-func (x *Index) All() (all [][]byte) {
-	for r := range x.c.byAddr.allLocked {
-		all = append(all, r.der)
-	}
-	return all
-}
-
-// Slots counts the places in the index.
-func (x *Index) Slots() (n int) {
-	for i := range x.c.byAddr.shards {
-		if p := x.c.byAddr.shards[i].slots.Load(); p != nil {
-			n += len(*p)
-		}
-	}
-	return n
-}
+// Known reports whether cert is found by its address: without a hash, or the lock.
+func (s *Stapler) Known(cert *tls.Certificate) bool { return s.cache.find(cert) != nil }
 
 // Refresh has the certificates refreshed now, and returns when each was.
 func (s *Stapler) Refresh(certs ...*tls.Certificate) {

@@ -62,10 +62,10 @@ func (j *jobs) pop() *entry {
 // are compared in full, so a renewed certificate never finds its predecessor.
 func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	der := cert.Certificate[0]
-	id := s.cache.hash(der)
+	id := s.cache.leaves.ID(der)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.cache.findLocked(id, der); e != nil {
+	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
 		s.cache.aliasLocked(e, der)
 		s.rechainLocked(e, cert.Certificate[1:])
 		if listed {
@@ -78,7 +78,7 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 		return nil
 	}
 	now := s.nanos()
-	e := &entry{ref: ref{der: der}, id: id, alarm: never}
+	e := &entry{ref: ref{DER: der}, id: id, alarm: never}
 	e.more = &rare{learned: now, chain: cert.Certificate[1:]}
 	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
 	e.held.Store(&held{state: StatePending})
@@ -357,10 +357,10 @@ func (s *Stapler) endLocked(e *entry, now int64) {
 
 // leafOf returns the certificate of e, parsed if the source did not set it.
 func (e *entry) leafOf() *x509.Certificate {
-	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.der) {
+	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
 		return c.Leaf
 	}
-	leaf, err := x509.ParseCertificate(e.der)
+	leaf, err := x509.ParseCertificate(e.DER)
 	if err != nil {
 		return nil
 	}

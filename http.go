@@ -24,7 +24,7 @@ func (s *Stapler) web() *ocsphttp.Client {
 // time shares the exchange: an entry that was dropped and learned anew while
 // it was in flight. If ctx ends first, left ends with the exchange.
 func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
-	key := string(e.der) + r.url
+	key := string(e.DER) + r.url
 	if e.held.Load().raw == nil {
 		key += " anew" // what a 304 confirms it does not hold
 	}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -77,6 +78,34 @@ func TestLongerSlice(t *testing.T) {
 		mustFetch(t, s, &short)
 		if s.Staple(&short).OCSPStaple == nil || s.Staple(&long).OCSPStaple != nil {
 			t.Error("taken for each other")
+		}
+	})
+}
+
+// Four servers of a process, for HTTP, mail and so on, that each parsed the same
+// files by itself are all served without a hash and without the lock.
+//
+// REQ C6
+func TestCopiesAreKnown(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		s := stapler(t, ca)
+		var certs []*tls.Certificate
+		var servers []*tls.Config
+		for range 4 {
+			certs = append(certs, anew(t, cert))
+			servers = append(servers, list(t, s, certs[len(certs)-1]))
+		}
+		synctest.Wait()
+		for i, server := range servers {
+			if got, err := server.GetCertificate(asking("example.com")); err != nil || got.OCSPStaple == nil {
+				t.Errorf("server %d: not stapled: %v", i, err)
+			}
+		}
+		for i, cert := range certs {
+			if !s.Known(cert) {
+				t.Errorf("server %d: known by its bytes alone", i)
+			}
 		}
 	})
 }

@@ -65,7 +65,7 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 
 // unreadable has a certificate that does not parse pass through for good.
 func (s *Stapler) unreadable(e *entry) {
-	_, err := x509.ParseCertificate(e.der)
+	_, err := x509.ParseCertificate(e.DER)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.flags.resolved, e.flags.none, e.flags.final = true, true, true

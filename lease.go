@@ -48,7 +48,7 @@ func (s *Stapler) lease(e *entry) bool {
 
 // take asks for the lease on e.
 func (s *Stapler) take(e *entry, l Leaser) bool {
-	key := records.Key(e.der)
+	key := records.Key(e.DER)
 	ctx, cancel := context.WithTimeout(s.ctx, leaseWait)
 	defer cancel()
 	got, err := s.shared(ctx, "store Lease", key, func() ([]byte, error) {

@@ -134,8 +134,8 @@ func (s *Stapler) tick() {
 // an hour would be due in an hour and the step, and what had expired by the
 // wrong clock would stay so.
 func (s *Stapler) shiftLocked(back, now int64) {
-	for r := range s.cache.byID.allLocked {
-		if e := r.of; e.flags.expired && now <= wall(e.notAfter) {
+	for e := range s.cache.leaves.AllLocked {
+		if e.flags.expired && now <= wall(e.notAfter) {
 			e.flags.expired, e.flags.resolved = false, false // to be decided anew
 			e.recovered()
 			e.die = now + int64(idleLife)

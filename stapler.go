@@ -60,6 +60,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,12 +125,12 @@ type Stapler struct {
 // New returns a Stapler. It starts nothing until it knows a certificate. When
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
-	s := &Stapler{opts: resolveOptions(opts), armed: never}
+	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), armed: never}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
-	s.cache.init()
 	s.sharing.Calls = &s.calls
 	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
+	s.stats.seed = maphash.MakeSeed()
 	return s
 }
 
@@ -149,9 +150,9 @@ func (s *Stapler) Close() error {
 		s.timer.Stop()
 	}
 	s.timers, s.jobs = nil, jobs{}
-	for r := range s.cache.byID.allLocked {
-		r.of.cold.Store(false)
-		s.settleLocked(r.of)
+	for e := range s.cache.leaves.AllLocked {
+		e.cold.Store(false)
+		s.settleLocked(e)
 	}
 	s.mu.Unlock()
 	s.cancel()
@@ -376,7 +377,7 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
 		return nil, 0
 	}
-	d := s.opts.mustWait(e.must || !e.flags.resolved && certinfo.MayMustStaple(e.der))
+	d := s.opts.mustWait(e.must || !e.flags.resolved && certinfo.MayMustStaple(e.DER))
 	if s.opts.store != nil && !e.flags.loaded {
 		d = max(d, storeWait)
 	}

@@ -90,6 +90,7 @@ type Stats struct {
 }
 
 type counters struct {
+	seed                        maphash.Seed
 	handshakes                  [8]tally // one of them is counted in: see served
 	requests, failures, dropped atomic.Uint64
 }
@@ -105,7 +106,7 @@ type tally struct {
 // hashed by its address to spread those that go on at the same time.
 func served[T any](s *Stapler, handshake *T, state State) {
 	c := &s.stats.handshakes
-	c[maphash.Comparable(s.cache.seed, handshake)%uint64(len(c))].by[state].Add(1)
+	c[maphash.Comparable(s.stats.seed, handshake)%uint64(len(c))].by[state].Add(1)
 }
 
 // Stats returns the counters. It does not block.
@@ -136,7 +137,7 @@ func (s *Stapler) Status() []Status {
 	})
 	for i, e := range entries { // parsing takes no lock
 		rows[i].Leaf = e.leafOf()
-		rows[i].name = certinfo.Name(e.der, rows[i].Leaf)
+		rows[i].name = certinfo.Name(e.DER, rows[i].Leaf)
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.name, b.name) })
 	out := make([]Status, len(rows))
@@ -151,10 +152,10 @@ func (s *Stapler) Status() []Status {
 func (s *Stapler) each(now int64, f func(*entry)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for r := range s.cache.byID.allLocked {
-		replaced := r.of.lists.Load() == 0 && now > r.of.usedUntil()+int64(revokedLife)
-		if !replaced || r.of.held.Load().state != StateRevoked {
-			f(r.of)
+	for e := range s.cache.leaves.AllLocked {
+		replaced := e.lists.Load() == 0 && now > e.usedUntil()+int64(revokedLife)
+		if !replaced || e.held.Load().state != StateRevoked {
+			f(e)
 		}
 	}
 }
@@ -317,4 +318,4 @@ func (e *revokedError) Error() string {
 func (e *revokedError) Unwrap() error { return ErrRevoked }
 
 // named says which certificate err is about.
-func (e *entry) named(err error) error { return about(e.der, e.leafOf(), err) }
+func (e *entry) named(err error) error { return about(e.DER, e.leafOf(), err) }

@@ -111,7 +111,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	case resting && wait == storeWait, s.calls.Full(what):
 		return nil, errUnread // it was slow, and delays nothing
 	}
-	key := records.Key(e.der)
+	key := records.Key(e.DER)
 	ctx, cancel := context.WithTimeout(s.ctx, wait)
 	defer cancel()
 	data, err := s.shared(ctx, what, key, func() ([]byte, error) { return s.opts.store.Get(ctx, key) })
@@ -381,7 +381,7 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 }
 
 func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, discard bool) error {
-	key := records.Key(e.der)
+	key := records.Key(e.DER)
 	ctx, cancel := context.WithTimeout(s.putCtx, storePut)
 	defer cancel()
 	if h.raw == nil && !discard {
