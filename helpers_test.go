@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,9 @@ import (
 	"github.com/ocspstaple/staple/ocsptest"
 	"golang.org/x/crypto/ocsp"
 )
+
+// long reports whether tests may take minutes: STAPLE_LONG is set, as in CI.
+func long() bool { return os.Getenv("STAPLE_LONG") != "" }
 
 // pipe returns the two ends of a connection in memory.
 func pipe() (client, server net.Conn) { return net.Pipe() }

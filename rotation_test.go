@@ -262,7 +262,7 @@ func TestRotationsForget(t *testing.T) {
 		return // the tests do without garbage collection then: see fips_test.go
 	}
 	rotations := 100_000
-	if testing.Short() || raceEnabled {
+	if !long() || raceEnabled {
 		rotations = 8_000
 	}
 	for _, listed := range []bool{false, true} {

@@ -45,7 +45,7 @@ func outageBudget(n int, out time.Duration) float64 { return 67*out.Hours() + 10
 func TestYear(t *testing.T) {
 	t.Parallel()
 	weeks, sites := yearWeeks(), 200
-	if testing.Short() || raceEnabled {
+	if !long() || raceEnabled {
 		weeks, sites = 3, 60
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -157,7 +157,7 @@ func (h *host) outIn(from, to time.Time) bool {
 func TestLongOutages(t *testing.T) {
 	t.Parallel()
 	weeks, sites := 10, 60
-	if testing.Short() || raceEnabled {
+	if !long() || raceEnabled {
 		weeks, sites = 6, 18
 	}
 	synctest.Test(t, func(t *testing.T) {
