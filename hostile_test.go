@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/fips140"
 	crand "crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -274,7 +275,11 @@ func TestPSSSalts(t *testing.T) {
 	m := dissect(s.first)
 	digest := sha256.Sum256(m.data)
 	cert := s.chains[0]
-	for _, salt := range []int{1, 20, 32, 64, 222} {
+	salts := []int{1, 20, 32, 64, 222}
+	if fips140.Enabled() { // which knows none longer than the hash
+		salts = salts[:3]
+	}
+	for _, salt := range salts {
 		sig, err := rsa.SignPSS(crand.Reader, s.ca.Key().(*rsa.PrivateKey), crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: salt})
 		if err != nil {
 			t.Fatal(err)
