@@ -15,8 +15,9 @@ import (
 )
 
 // fetchIssuer gets the issuer of e from another certificate that it issued, or
-// from where the certificate says (RFC 5280 §4.2.2.1).
-func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
+// from where the certificate says (RFC 5280 §4.2.2.1). What failed there before
+// since, in Unix ns, is tried again.
+func (s *Stapler) fetchIssuer(ctx context.Context, e *entry, since int64) error {
 	leaf := e.leafOf()
 	if leaf == nil {
 		return ErrNoIssuer
@@ -34,7 +35,7 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 			break
 		}
 		var err error
-		if is, err = s.issuerAt(ctx, u); err == nil {
+		if is, err = s.issuerAt(ctx, u, since); err == nil {
 			err = certinfo.SignedBy(is.Cert, leaf)
 		}
 		if err != nil {
@@ -81,10 +82,10 @@ type download struct {
 
 // issuerAt returns the certificate at u. Certificates of one issuer share the
 // download, and what came of it.
-func (s *Stapler) issuerAt(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+func (s *Stapler) issuerAt(ctx context.Context, u string, since int64) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
 	der, err := s.shared(ctx, what, u, func() ([]byte, error) {
-		is, err := s.recall(u)
+		is, err := s.recall(u, since)
 		if is == nil && err == nil {
 			is, err = s.download(s.ctx, u)
 			s.remember(u, is, err)
@@ -103,11 +104,12 @@ func (s *Stapler) issuerAt(ctx context.Context, u string) (*ocspresp.Issuer, err
 	return s.issuerFrom(der), nil
 }
 
-// recall returns what came of asking u lately, if it was asked.
-func (s *Stapler) recall(u string) (*ocspresp.Issuer, error) {
+// recall returns what came of asking u lately, if it was asked: a failure only if
+// it came after since.
+func (s *Stapler) recall(u string, since int64) (*ocspresp.Issuer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.downloads[u]; recent(d.at, s.nanos(), d.gap) {
+	if d := s.downloads[u]; recent(d.at, s.nanos(), d.gap) && (d.err == nil || d.at >= since) {
 		return d.is, d.err
 	}
 	return nil, nil

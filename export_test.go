@@ -36,7 +36,7 @@ func (s *Stapler) Sizes() Sizes {
 	n := Sizes{Entries: s.cache.n, Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
 	for _, p := range s.responders.m {
 		if r := p.Value(); r != nil {
-			n.Queued += r.queued()
+			n.Queued += r.queued() + len(r.forced)
 			n.InFlight += r.inflight
 		}
 	}
@@ -117,8 +117,9 @@ func (x *Index) Slots() (n int) {
 	return n
 }
 
-// Refresh has the certificates refreshed now, and returns when each was.
-func (s *Stapler) Refresh(certs ...*tls.Certificate) {
+// RefreshDue has the certificates refreshed now, as if that were due, and returns
+// when each was.
+func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 	var gates []*gate
 	s.mu.Lock()
 	for _, cert := range certs {

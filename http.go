@@ -83,15 +83,18 @@ type inquiry struct {
 // exchange asks r about e. Whoever asks about the same certificate at the same
 // time shares the exchange: an entry that was dropped and learned anew while
 // it was in flight. If ctx ends first, left ends with the exchange.
-func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
+func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder, c *call) (a *answer, left <-chan struct{}, err error) {
 	key := string(e.der) + r.url
+	if c.refreshes() {
+		key += " past caches"
+	}
 	if e.held.Load().raw == nil {
 		key += " anew" // what a 304 confirms it does not hold
 	}
 	ch := s.flight.DoChan(key, func() (any, error) {
 		return guard(s, clientCode, func() (*answer, error) {
 			begun := time.Now()
-			a, err := s.inquire(ctx, e, r)
+			a, err := s.inquire(ctx, e, r, c)
 			if err == nil && a.Proof != nil {
 				a.took = time.Since(begun) // here, as others may share a
 			}
@@ -111,19 +114,19 @@ func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answ
 
 // inquire asks with the CertID hash that r is known to take, and where that is
 // refused, at most once an hour, with the other.
-func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer, error) {
+func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder, c *call) (*answer, error) {
 	s.mu.Lock()
 	missing := e.issuer == nil
 	s.mu.Unlock()
 	if missing {
-		if err := s.fetchIssuer(ctx, e); err != nil {
+		if err := s.fetchIssuer(ctx, e, c.since()); err != nil {
 			return nil, err
 		}
 		s.judge(e)
 	}
 	s.mu.Lock()
 	now := s.nanos()
-	q := &inquiry{s: s, r: r, e: e, sub: e.subject(), held: e.held.Load(), last: e.best == r,
+	q := &inquiry{s: s, r: r, e: e, fresh: c.refreshes(), sub: e.subject(), held: e.held.Load(), last: e.best == r,
 		post: recent(r.postTook, now, recall) && !r.postFails, mayPost: !recent(r.postTried, now, time.Hour)}
 	first, second := s.opts.hash, crypto.SHA256
 	if first != crypto.SHA1 {
