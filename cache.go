@@ -19,12 +19,12 @@ const (
 	// maxNever caps the entries that never held a response and that no live
 	// config lists: what a source invents per server name must not grow us.
 	maxNever = 10_000
-	// idleLife is how long an entry outlives its last handshake, and revokedLife
-	// how long Ready and Status tell of one whose certificate is revoked: it was
-	// replaced, as it should be. Known it stays, or an older response would have
-	// it good again.
-	idleLife    = 7 * 24 * time.Hour
-	revokedLife = 24 * time.Hour
+	// idleLife is how long an entry outlives its last handshake. It is longer than
+	// inUse: a revocation stays known, or an older response would undo it.
+	idleLife = 7 * 24 * time.Hour
+	// inUse is how long Ready and Status tell of a certificate that no live config
+	// lists, after its last handshake.
+	inUse = 24 * time.Hour
 	// never is a due time that does not come.
 	never = math.MaxInt64
 )
@@ -42,14 +42,15 @@ type entry struct {
 	held   atomic.Pointer[held] // never nil
 	due    atomic.Int64         // Unix ns of the next attempt; never while one is under way
 	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
-	seen   atomic.Int32         // Unix hour of the last handshake
-	lists  atomic.Int32         // live configs, and Prefetch calls, that list it
+	seen   atomic.Int32         // Unix minute of the last handshake; 0: none yet
 	cold   atomic.Bool          // handshakes may have to wait: see wait
 
 	flags               flags
 	must                bool             // Must-Staple; this and the next are set by resolve
 	backoff             uint8            // exponent of the next retry; starts anew when validity is lost
 	slot                int32            // in queue
+	known               int32            // Unix minute in which it was learned, or a call named it last
+	lists               *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
 	issuer              *ocspresp.Issuer // nil: not found yet
 	id                  uint64           // of the leaf, in cache.leaves
@@ -57,7 +58,6 @@ type entry struct {
 	route               *route           // who is asked, in order; nil or empty: nobody
 	best                *responder       // the one that answered last
 	at                  *attempt         // nil between attempts
-	gate                *gate            // what handshakes and Prefetch wait for
 	queue               *urgency         // of a responder
 	deadline            int64            // Unix ns: the order in queue
 	alarm               int64            // when EventExpiring or EventExpired is due
@@ -80,6 +80,8 @@ type rare struct {
 	tries     ocsphttp.Tries // of asking in another way
 	warned    int64          // Unix ns of the last warning
 	leased    int64          // Unix ns: when the lease was last taken
+	gate      *gate          // what handshakes wait for
+	turns     []*turn        // of the calls that wait for it
 	unread    bool           // in Stapler.unread
 	stoodBy   uint8          // how much of backoff is of attempts that asked nobody
 	never     *neverList
@@ -105,7 +107,7 @@ func (e *entry) also() *rare {
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.warned == 0 && !m.told && m.tries.Old(now) {
+		m.gate == nil && len(m.turns) == 0 && m.warned == 0 && !m.told && m.tries.Old(now) {
 		e.more = nil
 	}
 }
@@ -258,7 +260,7 @@ func (c *cache) roomLocked() (evict *entry, ok bool) {
 func (c *cache) queueLocked(e *entry) {
 	c.unqueueLocked(e)
 	switch {
-	case e.flags.gone || e.lists.Load() > 0 || e.held.Load().raw != nil:
+	case e.flags.gone || e.keptLocked() || e.held.Load().raw != nil:
 	case e.flags.tried || e.flags.none || e.flags.off || e.flags.final:
 		c.idle.push(e)
 	default:

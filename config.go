@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"slices"
 
+	"sync/atomic"
+
 	"github.com/ocspstaple/staple/internal/tlschoice"
 )
 
@@ -107,8 +109,9 @@ func (s *Stapler) warnFiles() {
 }
 
 // listing keeps the entries of a config's certificates alive for as long as
-// the config: its hooks hold the listing, the Stapler does not.
-type listing struct{ entries []*entry }
+// the config: its hooks hold the listing, the Stapler does not. It counts in what
+// the entries share with their successors.
+type listing struct{ counts []*atomic.Int32 }
 
 // hold makes the certificates known and lists them.
 func (s *Stapler) hold(certs []tls.Certificate) *listing {
@@ -117,17 +120,17 @@ func (s *Stapler) hold(certs []tls.Certificate) *listing {
 		if empty(&certs[i]) {
 			continue
 		}
-		if e := s.learn(&certs[i], true); e != nil {
-			l.entries = append(l.entries, e)
+		if e := s.learn(&certs[i], true, nil); e != nil {
+			l.counts = append(l.counts, e.lists)
 			s.nominate(e, &certs[i])
 		}
 	}
-	if len(l.entries) > 0 {
-		runtime.AddCleanup(l, func(entries []*entry) {
-			for _, e := range entries {
-				e.lists.Add(-1)
+	if len(l.counts) > 0 {
+		runtime.AddCleanup(l, func(counts []*atomic.Int32) {
+			for _, n := range counts {
+				n.Add(-1)
 			}
-		}, l.entries)
+		}, l.counts)
 	}
 	return l
 }

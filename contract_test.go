@@ -20,6 +20,8 @@ var (
 	_ func(*staple.Stapler, *tls.Config) *tls.Config                             = (*staple.Stapler).TLSConfig
 	_ func(*staple.Stapler, *tls.Certificate) *tls.Certificate                   = (*staple.Stapler).Staple
 	_ func(*staple.Stapler, context.Context, ...*tls.Certificate) error          = (*staple.Stapler).Prefetch
+	_ func(*staple.Stapler, context.Context, ...*tls.Certificate) error          = (*staple.Stapler).Refresh
+	_ func(*staple.Stapler, ...*tls.Certificate)                                 = (*staple.Stapler).Forget
 	_ func(*staple.Stapler) error                                                = (*staple.Stapler).Ready
 	_ func(*staple.Stapler) []staple.Status                                      = (*staple.Stapler).Status
 	_ func(*staple.Stapler) staple.Stats                                         = (*staple.Stapler).Stats
@@ -54,7 +56,7 @@ type (
 )
 
 var _ = staple.Status{Leaf: new(x509.Certificate), Responder: "", State: staple.StateGood, MustStaple: true,
-	ThisUpdate: time.Time{}, NextUpdate: time.Time{}, NextRefresh: time.Time{}, LastSuccess: time.Time{}, Failures: 0, Err: nil}
+	ThisUpdate: time.Time{}, NextUpdate: time.Time{}, NextRefresh: time.Time{}, LastSuccess: time.Time{}, LastHandshake: time.Time{}, Failures: 0, Err: nil}
 
 var _ = staple.Stats{Handshakes: [staple.StateNone + 1]uint64{}, Requests: 0, Failures: 0, EventsDropped: 0}
 

@@ -21,7 +21,8 @@ var (
 	// nothing can be asked or proven.
 	ErrNoIssuer = errors.New("staple: issuer certificate not found")
 
-	// ErrNoStaple: the peer sent no staple where one is required.
+	// ErrNoStaple: the peer sent no staple where one is required; or Forget dropped
+	// a certificate for which Prefetch or Refresh was waiting.
 	ErrNoStaple = errors.New("staple: no OCSP staple")
 
 	// ErrRevoked: a valid response says that the certificate is revoked.

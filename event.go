@@ -31,18 +31,19 @@ const (
 	// EventFetched: a new response, with status good, came: from a responder,
 	// or from the store, and then Duration is 0.
 	EventFetched EventKind = iota + 1
-	// EventUnchanged: the responder was asked and had nothing new: a 304, or
-	// the same bytes.
+	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
+	// bytes, or once more that the certificate is revoked.
 	EventUnchanged
 	// EventFailed: an attempt over all responders brought nothing, or there is
 	// nobody to ask; Err says why. What was held stays, and retries go on unless
 	// the certificate has no issuer and names no URL for it, or has Must-Staple
 	// and names no responder.
 	EventFailed
-	// EventRevoked: a valid response says that the certificate is revoked.
-	// Nothing is stapled from now on, but see WithStapleRevoked. A revocation
-	// with reason certificateHold at 1970-01-01 means that the certificate was
-	// never issued (RFC 6960 §2.2).
+	// EventRevoked: a valid response says that the certificate is revoked, and it
+	// was not known to be: once per revocation, not per refresh. Nothing is
+	// stapled from now on, but see WithStapleRevoked. A revocation with reason
+	// certificateHold at 1970-01-01 means that the certificate was never issued
+	// (RFC 6960 §2.2).
 	EventRevoked
 	// EventExpiring: attempts fail, and half of the time that was left when
 	// they began to is gone.
@@ -79,7 +80,7 @@ type Event struct {
 	// Duration is how long the exchange took that brought the response.
 	Duration time.Duration
 	// Response is the response that came, for EventFetched and EventRevoked; for
-	// EventUnchanged it and Duration are what came again, unless that was a 304.
+	// EventUnchanged it and Duration are what came, unless that was a 304.
 	// It is filled from our own verification.
 	Response *ocsp.Response
 	// Err is why, for what failed, and how the certificate was revoked;

@@ -37,7 +37,7 @@ func (s *Stapler) Sizes() Sizes {
 	defer s.mu.Unlock()
 	n := Sizes{Entries: s.cache.leaves.LenLocked(), Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
 	for r := range s.responders.All {
-		n.Queued += r.queued()
+		n.Queued += r.queued() + len(r.forced)
 		n.InFlight += r.inflight
 	}
 	return n
@@ -65,8 +65,9 @@ const (
 // Known reports whether cert is found by its address: without a hash, or the lock.
 func (s *Stapler) Known(cert *tls.Certificate) bool { return s.cache.find(cert) != nil }
 
-// Refresh has the certificates refreshed now, and returns when each was.
-func (s *Stapler) Refresh(certs ...*tls.Certificate) {
+// RefreshDue has the certificates refreshed now, as if that were due, and returns
+// when each was.
+func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 	var gates []*gate
 	s.mu.Lock()
 	for _, cert := range certs {

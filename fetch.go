@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -30,7 +31,11 @@ const (
 
 // attempt is one pass over the responders of a certificate.
 type attempt struct {
+	begun    int64        // Unix ns
 	prepared bool         // a worker has it, or had
+	call     *call        // that it was made for; nil: the schedule
+	planned  int64        // Unix ns: when it would have been due without the call
+	err      error        // what it ended with
 	vain     vain         // a responder was asked, and failed
 	probe    *responder   // whose breaker lets this attempt through
 	rest     []*responder // to be asked still
@@ -58,9 +63,10 @@ func (j *jobs) pop() *entry {
 }
 
 // learn returns the entry of a certificate that find does not know, making it
-// if need be. It returns nil when there is no room, and after Close. The bytes
-// are compared in full, so a renewed certificate never finds its predecessor.
-func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
+// if need be, for a config that lists it, a call, or a handshake. It returns nil
+// when there is no room, and after Close. The bytes are compared in full, so a
+// renewed certificate never finds its predecessor.
+func (s *Stapler) learn(cert *tls.Certificate, listed bool, c *call) *entry {
 	der := cert.Certificate[0]
 	id := s.cache.leaves.ID(der)
 	s.mu.Lock()
@@ -68,32 +74,48 @@ func (s *Stapler) learn(cert *tls.Certificate, listed bool) *entry {
 	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
 		s.cache.aliasLocked(e, der)
 		s.rechainLocked(e, cert.Certificate[1:])
-		if listed {
-			e.lists.Add(1)
-			s.cache.queueLocked(e)
-		}
+		s.keepLocked(e, listed, c)
 		return e
 	}
-	if s.closed || !listed && !s.makeRoomLocked(der) {
+	lists := s.forgotten[id]
+	if s.closed || !listed && c == nil && lists == nil && !s.makeRoomLocked(der) {
 		return nil
 	}
+	delete(s.forgotten, id)
 	now := s.nanos()
-	e := &entry{ref: ref{DER: der}, id: id, alarm: never}
+	e := &entry{ref: ref{DER: der}, id: id, alarm: never, known: minuteOf(now), lists: lists}
 	e.more = &rare{learned: now, chain: cert.Certificate[1:]}
 	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
 	e.held.Store(&held{state: StatePending})
 	e.cold.Store(true)
-	e.seen.Store(hourOf(now))
 	e.die = now + int64(idleLife)
-	if listed {
-		e.lists.Add(1)
-	}
 	s.cache.addLocked(e)
-	s.cache.queueLocked(e)
-	s.startLocked(e, !listed) // a handshake may wait for it
+	s.startLocked(e, !listed && c == nil) // a handshake may wait for it
+	e.at.call = c
+	s.keepLocked(e, listed, c)
 	s.moveLocked(e)
 	return e
 }
+
+// keepLocked notes who has an interest in e: a config that lists it, a call.
+func (s *Stapler) keepLocked(e *entry, listed bool, c *call) {
+	if listed {
+		if e.lists == nil {
+			e.lists = new(atomic.Int32)
+		}
+		e.lists.Add(1)
+	}
+	if c != nil {
+		s.nameLocked(c, e)
+	}
+	s.cache.queueLocked(e)
+}
+
+// listedLocked reports whether a live config lists e.
+func (e *entry) listedLocked() bool { return e.lists != nil && e.lists.Load() > 0 }
+
+// keptLocked reports whether e must not be evicted.
+func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.rare().turns) > 0 }
 
 // makeRoomLocked makes room for an entry for der. Without a responder it is not
 // worth another's place: of these there may be many more than places.
@@ -116,7 +138,7 @@ func (s *Stapler) startLocked(e *entry, urgent bool) {
 	}
 	e.unqueue()
 	if e.at == nil {
-		e.at = &attempt{left: maxAttempt}
+		e.at = &attempt{left: maxAttempt, begun: s.nanos(), planned: never}
 	}
 	s.workLocked(e, urgent)
 }
@@ -200,6 +222,10 @@ func (s *Stapler) ready(e *entry, err error) bool {
 		e.die = min(e.die, now+int64(time.Hour)) // see dieLocked
 	}
 	if !e.flags.none && !e.flags.off && !e.flags.final {
+		if from := e.validFrom(); err == nil && now < from {
+			s.earlyLocked(e, from, now)
+			return false
+		}
 		if err != nil && !s.closed {
 			s.failLocked(e, err, now)
 		}
@@ -208,6 +234,7 @@ func (s *Stapler) ready(e *entry, err error) bool {
 	if h := e.held.Load(); e.flags.off || e.flags.none && h.stapleAt(now) == nil {
 		s.setLocked(e, StateNone)
 	}
+	e.at.err = e.rare().err
 	s.overLocked(e, now)
 	if s.opts.responders != nil && !e.flags.expired {
 		e.dueAt(now + jitter(int64(s.opts.ttl), 0.25)) // the switch may be turned
@@ -229,6 +256,12 @@ func (s *Stapler) setLocked(e *entry, state State) {
 func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	s.mu.Lock()
 	at := e.at
+	c := at.call
+	if e.flags.gone || c.sparesLocked(r) {
+		s.skipLocked(e, r, probe)
+		s.mu.Unlock()
+		return
+	}
 	timeout := at.left / time.Duration(1+len(at.rest))
 	if wait := s.opts.mustWait(e.must); wait > 0 && len(at.rest) > 0 && !e.held.Load().current(s.nanos()) {
 		timeout = min(timeout, wait/time.Duration(2+len(at.rest))) // handshakes wait, and are to see the next one's answer
@@ -238,7 +271,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	a, left, err := s.exchange(ctx, e, r)
+	a, left, err := s.exchange(ctx, e, r, c)
 	took := time.Since(begun)
 
 	s.mu.Lock()
@@ -273,6 +306,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	if s.closed {
 		return
 	}
+	c.countLocked(r, err)
 	s.verdictLocked(r, e, err, probe, now)
 	if e.flags.gone {
 		return
@@ -308,14 +342,16 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 	from = max(from, now+int64(minGap))
 	e.dueAt(h.byExpiry(e.planLocked(from, max(to, from), now), now))
 	s.cache.queueLocked(e)
-	e.trimLocked(now)
 	s.settleLocked(e)
+	e.trimLocked(now)
 	s.moveLocked(e)
 }
 
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
-	e.flags.vain = max(e.flags.vain, e.at.vain)
+	at := e.at
+	at.err = err
+	e.flags.vain = max(e.flags.vain, at.vain)
 	s.overLocked(e, now)
 	m := e.also()
 	m.err = err
@@ -334,11 +370,24 @@ func (s *Stapler) failLocked(e *entry, err error, now int64) {
 			e.held.Store(h)
 		}
 	}
-	e.dueAt(h.byExpiry(now+h.retryAfter(now, e.backoff, retryHint(err)), now))
-	e.backoff = min(e.backoff+1, 60)
+	e.dueAt(e.retryAtLocked(at, err, now))
+	if at.call == nil || e.backoff == 0 { // else it was out of turn
+		e.backoff = min(e.backoff+1, 60)
+	}
 	s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	s.endLocked(e, now)
 	s.moveLocked(e)
+}
+
+// retryAtLocked returns when to try again after at failed. One that a call made
+// out of turn puts off nothing.
+func (e *entry) retryAtLocked(at *attempt, err error, now int64) int64 {
+	h := e.held.Load()
+	due := h.byExpiry(now+h.retryAfter(now, e.backoff, retryHint(err)), now)
+	if len(e.rare().turns) > 0 && !h.current(now) {
+		due = max(due, now+int64(callGap))
+	}
+	return min(due, max(at.planned, now+int64(callGap)))
 }
 
 // endLocked tells those who wait that there is no news to wait for.

@@ -15,11 +15,11 @@ import (
 // the middle of an exchange, and cert learned anew a second after that: an exchange
 // takes 4 s. before is called when it is about to begin.
 func relearn(s *staple.Stapler, ca *ocsptest.CA, cert *tls.Certificate, before func()) {
-	dies := time.Now().Truncate(time.Hour).Add(time.Hour + 7*day)
+	dies := time.Now().Truncate(time.Minute).Add(time.Minute + 7*day)
 	time.Sleep(time.Until(dies) - 2*time.Second)
 	before()
 	ca.Responder.ResetCounts()
-	go s.Refresh(cert)
+	go s.RefreshDue(cert)
 	time.Sleep(3 * time.Second)
 	s.Staple(cert)
 	time.Sleep(10 * time.Second)

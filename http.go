@@ -23,15 +23,18 @@ func (s *Stapler) web() *ocsphttp.Client {
 // exchange asks r about e. Whoever asks about the same certificate at the same
 // time shares the exchange: an entry that was dropped and learned anew while
 // it was in flight. If ctx ends first, left ends with the exchange.
-func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answer, left <-chan struct{}, err error) {
+func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder, c *call) (a *answer, left <-chan struct{}, err error) {
 	key := string(e.DER) + r.url
+	if c.refreshes() {
+		key += " past caches"
+	}
 	if e.held.Load().raw == nil {
 		key += " anew" // what a 304 confirms it does not hold
 	}
 	ch := s.flight.DoChan(key, func() (any, error) {
 		return guard(s, clientCode, func() (*answer, error) {
 			begun := time.Now()
-			a, err := s.inquire(ctx, e, r)
+			a, err := s.inquire(ctx, e, r, c)
 			if err == nil && a.Proof != nil {
 				a.took = time.Since(begun) // here, as others may share a
 			}
@@ -57,12 +60,12 @@ func (s *Stapler) exchange(ctx context.Context, e *entry, r *responder) (a *answ
 }
 
 // inquire puts the question about e to r, and notes what it learned of how to ask.
-func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer, error) {
+func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder, c *call) (*answer, error) {
 	s.mu.Lock()
 	missing := e.issuer == nil
 	s.mu.Unlock()
 	if missing {
-		if err := s.fetchIssuer(ctx, e); err != nil {
+		if err := s.fetchIssuer(ctx, e, c.since()); err != nil {
 			return nil, err
 		}
 		s.judge(e)
@@ -71,6 +74,9 @@ func (s *Stapler) inquire(ctx context.Context, e *entry, r *responder) (*answer,
 	s.mu.Lock()
 	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.rare().tries
 	q.First, q.May = r.memory.Plan(&tries, h.current(now), now)
+	if c.refreshes() {
+		q.First |= ocsphttp.PastCaches
+	}
 	if e.best == r {
 		q.Held = h.condition(now)
 	}

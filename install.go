@@ -54,8 +54,10 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	n.confirm(a, s.opts.ttl)
 	kind, says := EventFetched, e.failedBefore()
 	if a.Status == ocsp.Revoked {
-		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && !a.oversized(), EventRevoked
-		says = responseError(a.responder, a.Err())
+		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && !a.oversized(), EventUnchanged
+		if h.state != StateRevoked {
+			kind, says = EventRevoked, responseError(a.responder, a.Err())
+		}
 	}
 	e.held.Store(n)
 	e.flags.tried, e.flags.announced = false, false

@@ -248,8 +248,9 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 }
 
 // fetchIssuer gets the issuer of e from another certificate that it issued, or
-// from where the certificate says.
-func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
+// from where the certificate says. What failed there before since, in Unix ns, is
+// tried again.
+func (s *Stapler) fetchIssuer(ctx context.Context, e *entry, since int64) error {
 	leaf := e.leafOf()
 	if leaf == nil {
 		return ErrNoIssuer
@@ -260,7 +261,7 @@ func (s *Stapler) fetchIssuer(ctx context.Context, e *entry) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
 		defer cancel()
 	}
-	is, errs := s.issuers.Elsewhere(ctx, leaf)
+	is, errs := s.issuers.Elsewhere(ctx, leaf, time.Unix(0, since))
 	for i, err := range errs {
 		errs[i] = downloadFailed(err)
 	}

@@ -34,6 +34,7 @@ func (s *Stapler) lease(e *entry) bool {
 	now := s.nanos()
 	resting := now < s.storeUntil
 	mine, pass := e.turnLocked(now)
+	mine = mine || e.at != nil && e.at.call.refreshes()
 	s.mu.Unlock()
 	if !ok || resting || mine {
 		return true
@@ -90,7 +91,11 @@ func (s *Stapler) deferLocked(e *entry, now int64) (ask bool) {
 	if at.deferred == 0 || now < at.deferred {
 		at.deferred = now
 	}
-	left := at.deferred + h.patience(at.deferred, e.backoff) - now
+	backoff := e.backoff
+	if at.call != nil { // whose caller waits
+		backoff = 0
+	}
+	left := at.deferred + h.patience(at.deferred, backoff) - now
 	if left < int64(minGap) {
 		return true
 	}

@@ -127,7 +127,7 @@ func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l 
 
 // WithEventFunc adds a function that is called with every [Event], one at a
 // time and in order, in a goroutine of the Stapler's and with no lock held. It
-// may call any method but Close and Prefetch. While it is slow up to 1,024
+// may call any method but Close, Prefetch and Refresh. While it is slow up to 1,024
 // events queue; what comes on top is dropped and counted in [Stats]. If it
 // panics the panic is logged and the next event delivered. nil is ignored.
 func WithEventFunc(f func(Event)) Option {

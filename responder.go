@@ -34,8 +34,9 @@ type responder struct {
 	timing   // of the next probe
 	url      string
 	inflight int
-	held     urgency // certificates that have something to lose, soonest first
-	cold     urgency // the others, longest waiting first
+	held     urgency  // certificates that have something to lose, soonest first
+	cold     urgency  // the others, longest waiting first
+	forced   []*entry // attempts of calls, which an open breaker does not hold back
 
 	failed  []uint64 // distinct certificates that failed since the last success, up to breakAfter
 	err     error    // the last failure
@@ -220,9 +221,12 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 		s.failLocked(e, errors.Join(at.errs...), now)
 		return
 	}
-	i := slices.IndexFunc(at.rest, func(r *responder) bool { return !r.open })
+	i := slices.IndexFunc(at.rest, func(r *responder) bool { return !r.open && !at.call.sparesLocked(r) })
 	if i < 0 { // else nobody has to wait for a probe
 		i = slices.IndexFunc(at.rest, func(r *responder) bool {
+			if at.call != nil {
+				return !at.call.sparesLocked(r)
+			}
 			return !r.probing && (at.probe == r || r.probeDue(now) && r.queued() == 0)
 		})
 	}
@@ -232,13 +236,18 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 	}
 	r := at.rest[i]
 	at.rest = append(append([]*responder(nil), at.rest[:i]...), at.rest[i+1:]...)
-	if r.open {
+	switch {
+	case !r.open:
+		r.pushLocked(e, now)
+	case at.call != nil:
+		at.probe = nil // it is as good as one
+		r.forced = append(r.forced, e)
+	default:
 		r.probing, at.probe = true, nil
 		s.sendLocked(e, r, true)
 		s.moveLocked(r)
 		return
 	}
-	r.pushLocked(e, now)
 	s.dispatchLocked(r)
 }
 
@@ -262,7 +271,9 @@ func (s *Stapler) overLocked(e *entry, now int64) {
 // is due, e is next.
 func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 	err := error(&ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
-	r.pushLocked(e, now)
+	if r.open { // else it failed for a call alone
+		r.pushLocked(e, now)
+	}
 	h := e.held.Load()
 	// Probes may have become rare, as there was nothing to lose.
 	if soon := probeGap(h, now); soon < r.gap && (h.current(now) || e.rare().failures == 0) {
@@ -278,13 +289,26 @@ func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
 
 // dispatchLocked starts as many requests as r may have.
 func (s *Stapler) dispatchLocked(r *responder) {
-	for !s.closed && !r.open && r.inflight < maxInFlight {
-		e := r.popLocked()
+	for !s.closed && r.inflight < maxInFlight {
+		e := r.nextLocked()
 		if e == nil {
 			return
 		}
 		s.sendLocked(e, r, false)
 	}
+}
+
+// nextLocked returns who is asked about next, other than by a probe.
+func (r *responder) nextLocked() *entry {
+	switch {
+	case len(r.forced) > 0:
+		e := r.forced[0]
+		r.forced[0], r.forced = nil, r.forced[1:]
+		return e
+	case r.open:
+		return nil
+	}
+	return r.popLocked()
 }
 
 func (s *Stapler) sendLocked(e *entry, r *responder, probe bool) {

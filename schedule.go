@@ -58,8 +58,8 @@ func (t *timers) Pop() any {
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
 
-// hourOf returns a time in ns as one in hours.
-func hourOf(now int64) int32 { return int32(now / int64(time.Hour)) }
+// minuteOf returns a time in ns as one in minutes.
+func minuteOf(now int64) int32 { return int32(now / int64(time.Minute)) }
 
 // recent reports whether at, in Unix ns, is less than span before now: what is
 // ahead was noted by a clock that was set back since.
@@ -139,7 +139,7 @@ func (s *Stapler) shiftLocked(back, now int64) {
 			e.flags.expired, e.flags.resolved = false, false // to be decided anew
 			e.recovered()
 			e.die = now + int64(idleLife)
-			e.seen.Store(hourOf(now))
+			e.known = minuteOf(now)
 			s.startLocked(e, false)
 			s.moveLocked(e)
 		}
@@ -324,7 +324,7 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 		end = wall(e.notAfter + 1)
 	}
 	idle := e.usedUntil() + life
-	if e.lists.Load() > 0 || overslept(e.die, now) { // in the latter case it may be used any moment
+	if e.keptLocked() || overslept(e.die, now) { // in the latter case it may be used any moment
 		idle = max(idle, now+int64(24*time.Hour))
 	}
 	if e.die = min(end, idle); e.die > now {
@@ -338,8 +338,11 @@ func (s *Stapler) dieLocked(e *entry, now int64) bool {
 	return true
 }
 
-// usedUntil returns the end of the hour of the last handshake with e.
-func (e *entry) usedUntil() int64 { return (int64(e.seen.Load()) + 1) * int64(time.Hour) }
+// usedUntil returns the end of the minute in which somebody last wanted e: the
+// last handshake, or when it was learned, or a call named it.
+func (e *entry) usedUntil() int64 {
+	return (int64(max(e.seen.Load(), e.known)) + 1) * int64(time.Minute)
+}
 
 // dropLocked forgets e. What is under way for it comes to nothing.
 func (s *Stapler) dropLocked(e *entry) {

@@ -57,7 +57,6 @@ package staple
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -120,6 +119,7 @@ type Stapler struct {
 	storeWarned int64 // Unix ns
 	responders  issuers.Interned[responder]
 	routes      issuers.Interned[route]
+	forgotten   map[uint64]*atomic.Int32 // entry.lists of what Forget dropped, by entry.id
 }
 
 // New returns a Stapler. It starts nothing until it knows a certificate. When
@@ -247,7 +247,7 @@ func (s *Stapler) lookup(cert *tls.Certificate) *entry {
 	if e := s.cache.find(cert); e != nil {
 		return e
 	}
-	return s.learn(cert, false)
+	return s.learn(cert, false, nil)
 }
 
 // serve returns cert with what e holds for it now, and the state of that. It is
@@ -269,8 +269,8 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, Stat
 
 // stapled is serve for a certificate that is known.
 func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *tls.Certificate {
-	if hour := hourOf(now); e.seen.Load() != hour {
-		e.seen.Store(hour)
+	if minute := minuteOf(now); e.seen.Load() != minute {
+		e.seen.Store(minute)
 	}
 	if now-int64(time.Second) > e.due.Load() {
 		s.kick()
@@ -319,8 +319,8 @@ func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
 	s.rechainLocked(e, cert.Certificate[1:])
 }
 
-// gate is what handshakes and Prefetch wait at. It is opened, and gone, when
-// anything is known of the entry that was not before.
+// gate is what handshakes wait at. It is opened, and gone, when anything is known
+// of the entry that was not before.
 type gate struct {
 	open  chan struct{}
 	since time.Time // when the first handshake came
@@ -328,17 +328,26 @@ type gate struct {
 
 // gateLocked returns the gate of e, closed by the first who waits.
 func (e *entry) gateLocked() *gate {
-	if e.gate == nil {
-		e.gate = &gate{open: make(chan struct{})}
+	m := e.also()
+	if m.gate == nil {
+		m.gate = &gate{open: make(chan struct{})}
 	}
-	return e.gate
+	return m.gate
 }
 
-// settleLocked lets everyone go on who waits for e.
+// settleLocked lets everyone go on who waits for e: handshakes, Prefetch, Refresh.
 func (s *Stapler) settleLocked(e *entry) {
-	if e.gate != nil {
-		close(e.gate.open)
-		e.gate = nil
+	m := e.more
+	if m == nil {
+		return
+	}
+	if m.gate != nil {
+		close(m.gate.open)
+		m.gate = nil
+	}
+	if len(m.turns) > 0 {
+		m.turns = slices.DeleteFunc(m.turns, s.stepLocked)
+		s.cache.queueLocked(e)
 	}
 }
 
@@ -389,76 +398,4 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 		g.since = begun
 	}
 	return g, d - max(time.Since(g.since), time.Since(begun))
-}
-
-// Prefetch fetches for certs and returns when each is settled: it holds a valid
-// response; it needs none; it can't get one (revoked, no issuer, Must-Staple
-// without a responder, not parsable); its first attempt over all its responders
-// failed; or ctx or the Stapler ([ErrClosed]) ended. The error joins one for
-// each certificate that needs a response and has none, naming the certificate
-// and the responder; retries for those go on in the background. A nil or empty
-// certificate is an error. A nil ctx is context.Background.
-//
-// Call it before serving to have the first handshake stapled. It must not be
-// called from an event function.
-func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	var errs []error
-	entries := make([]*entry, 0, len(certs))
-	for i, cert := range certs {
-		if empty(cert) {
-			errs = append(errs, fmt.Errorf("staple: certificate %d %w", i, errEmpty))
-			continue
-		}
-		e := s.learn(cert, true)
-		if e == nil {
-			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
-			errs = append(errs, about(cert.Certificate[0], leaf, ErrClosed))
-			continue
-		}
-		s.nominate(e, cert)
-		entries = append(entries, e)
-	}
-	for _, e := range entries {
-		if err := s.settled(ctx, e); err != nil {
-			errs = append(errs, e.named(err))
-		}
-		s.mu.Lock()
-		e.lists.Add(-1)
-		s.cache.queueLocked(e)
-		s.mu.Unlock()
-	}
-	return errors.Join(errs...)
-}
-
-// settled waits until e is settled and returns why it has no response, if it
-// should have one.
-func (s *Stapler) settled(ctx context.Context, e *entry) error {
-	for {
-		s.mu.Lock()
-		err := e.settledLocked(s.nanos(), false)
-		closed, gone := s.closed, e.flags.gone
-		var open chan struct{}
-		if err == errPending && !closed && !gone {
-			open = e.gateLocked().open
-		}
-		s.mu.Unlock()
-		switch {
-		case err == errPending && closed:
-			return ErrClosed
-		case err == errPending && gone: // nothing else drops what Prefetch lists
-			return errLeafExpired
-		case err != errPending:
-			return err
-		}
-		select {
-		case <-open:
-		case <-ctx.Done():
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return fmt.Errorf("%w before the first response came from %q", context.Cause(ctx), e.urlLocked())
-		}
-	}
 }

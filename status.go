@@ -69,6 +69,9 @@ type Status struct {
 	NextRefresh time.Time
 	// LastSuccess is when a responder last gave, or confirmed, a response.
 	LastSuccess time.Time
+	// LastHandshake is when the certificate was last served by a hook or
+	// [Stapler.Staple], to the minute, rounded down; zero: not yet.
+	LastHandshake time.Time
 	// Failures counts the attempts that failed since; Err is the last one's
 	// error, nil after a success. For a revoked certificate Err is how it was
 	// revoked, an [ErrRevoked], joined with that of a failed attempt.
@@ -120,9 +123,12 @@ func (s *Stapler) Stats() Stats {
 	return st
 }
 
-// Status returns what is known of every certificate, sorted by name, from
-// memory: it waits for nothing. Certificates of a GetCertificate source are
-// unknown until their first handshake or Prefetch.
+// Status returns what is known of every certificate in use, sorted by name, from
+// memory: it waits for nothing. In use is what a live config lists, and what had a
+// handshake, was learned or was named to [Stapler.Prefetch] or [Stapler.Refresh]
+// within the last 24 hours: what was replaced goes after a day, or by
+// [Stapler.Forget]. Certificates of a GetCertificate source are unknown until
+// their first handshake or Prefetch.
 func (s *Stapler) Status() []Status {
 	type row struct {
 		name string
@@ -147,14 +153,12 @@ func (s *Stapler) Status() []Status {
 	return out
 }
 
-// each calls f with every entry that there is something to tell of at now, under
-// the lock.
+// each calls f with the entry of every certificate in use at now, under the lock.
 func (s *Stapler) each(now int64, f func(*entry)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := range s.cache.leaves.AllLocked {
-		replaced := e.lists.Load() == 0 && now > e.usedUntil()+int64(revokedLife)
-		if !replaced || e.held.Load().state != StateRevoked {
+		if e.listedLocked() || now <= e.usedUntil()+int64(inUse) {
 			f(e)
 		}
 	}
@@ -174,6 +178,9 @@ func (e *entry) statusLocked(now int64) Status {
 		st.NextRefresh = unixNano(due)
 	}
 	st.Responder = e.urlLocked()
+	if seen := e.seen.Load(); seen != 0 {
+		st.LastHandshake = unix(int64(seen) * 60)
+	}
 	if h.state == StateRevoked {
 		st.Err = e.revokedLocked(h)
 		if more.err != nil {
@@ -211,13 +218,13 @@ func unixNano(ns int64) time.Time {
 // maxReasons is how many certificates an error of Ready names.
 const maxReasons = 10
 
-// Ready returns nil when every known certificate that needs a staple has a
-// valid one, and also when none is known; else an error that joins one for each
-// that has not, saying which it is and why: ten at most, Must-Staple first, then
-// what is revoked, then what has expired. It answers from memory and waits for
-// nothing. A revoked certificate is not ready, stapled or not. Those that were
-// replaced are told of for a week after their last handshake, for a day if they
-// are revoked.
+// Ready returns nil when every certificate in use that needs a staple has a valid
+// one, and also when none is known; else an error that joins one for each that has
+// not, saying which it is and why: ten at most, Must-Staple first, then what is
+// revoked, then what has expired. It answers from memory and waits for nothing. A
+// revoked certificate is not ready, stapled or not. Which certificates are in use
+// [Stapler.Status] says: what was replaced is told of for a day after its last
+// handshake, or until [Stapler.Forget].
 //
 // It suits a gate before the first traffic, and an alert. It does not suit a
 // check that takes running servers out of service: where a responder fails it
@@ -227,7 +234,7 @@ func (s *Stapler) Ready() error {
 	var failed [severities][]failure // the first of each, to be cut when all are known
 	total := 0
 	s.each(now, func(e *entry) {
-		if err := e.settledLocked(now, true); err != nil {
+		if err := e.problemLocked(now); err != nil {
 			total++
 			if f := &failed[e.severityLocked()]; len(*f) < maxReasons {
 				*f = append(*f, failure{e, err})
@@ -273,22 +280,16 @@ func (e *entry) severityLocked() int {
 
 var errPending = errors.New("no response yet")
 
-// settledLocked returns nil if e holds what it needs, and else why not. Before
-// the first attempt has come to an end that is errPending. ready asks about
-// what is served, not about what the certificate is.
-func (e *entry) settledLocked(now int64, ready bool) error {
+// problemLocked returns nil if e holds what it needs, and else why not. Before
+// the first attempt has come to an end that is errPending.
+func (e *entry) problemLocked(now int64) error {
 	h, err := e.held.Load(), e.rare().err
 	switch {
 	case h.state == StateRevoked:
 		return e.revokedLocked(h)
-	case h.current(now):
+	case h.current(now), e.flags.none, e.flags.off, h.state == StateNone:
 		return nil
-	case e.flags.none || e.flags.off || h.state == StateNone:
-		if ready {
-			return nil
-		}
-		return err
-	case h.raw != nil && (ready || e.flags.tried && err != nil):
+	case h.raw != nil:
 		return &lapsedError{unixNano(h.until), err}
 	case e.flags.final || e.flags.tried && err != nil:
 		return err

@@ -59,7 +59,11 @@ func (s *Stapler) load(e *entry) (done bool) {
 	if s.opts.store == nil {
 		return false
 	}
-	a, err := s.read(e, storeWait)
+	wait, needless := s.patience(e)
+	if needless {
+		return false
+	}
+	a, err := s.read(e, wait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := !e.flags.loaded
@@ -71,7 +75,7 @@ func (s *Stapler) load(e *entry) (done bool) {
 	news := s.acceptLocked(e, a, err, now)
 	if h := e.held.Load(); errors.Is(err, errUnread) && !h.current(now) {
 		s.rereadLocked(e)
-	} else if done = news && h.fresh(s.opts.ttl, now); done {
+	} else if done = news && h.fresh(s.opts.ttl, now) && !e.at.call.refreshes(); done {
 		s.finishLocked(e, now)
 	}
 	if first && !done {
@@ -114,7 +118,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	key := records.Key(e.DER)
 	ctx, cancel := context.WithTimeout(s.ctx, wait)
 	defer cancel()
-	data, err := s.shared(ctx, what, key, func() ([]byte, error) { return s.opts.store.Get(ctx, key) })
+	data, err := s.get(ctx, what, key)
 	if err != nil {
 		s.storeFailed("Get", ctx, err)
 		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) { // of another who shares the call
@@ -147,6 +151,34 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 	return a, nil
 }
 
+// get calls the store. Who joined a call with less patience than its own makes
+// another when that ends.
+func (s *Stapler) get(ctx context.Context, what, key string) ([]byte, error) {
+	for {
+		var ran atomic.Bool
+		data, err := s.shared(ctx, what, key, func() ([]byte, error) {
+			ran.Store(true)
+			return s.opts.store.Get(ctx, key)
+		})
+		if err == nil || ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return data, err
+		}
+	}
+}
+
+// patience returns how long the attempt for e waits for the store, and whether it
+// has no need of it: a handshake may be waiting, or a caller, who can wait longer.
+func (s *Stapler) patience(e *entry) (wait time.Duration, needless bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.at == nil || e.at.call == nil {
+		return storeWait, false
+	}
+	left := time.Duration(e.at.call.begun + int64(storePut) - s.nanos())
+	// What was never read may say that the certificate is revoked.
+	return min(max(left, storeWait), storePut), e.at.call.refreshes() && e.flags.loaded
+}
+
 // issuerFromStore looks for the issuer of e, which its chain lacks, in its record.
 func (s *Stapler) issuerFromStore(e *entry) {
 	s.mu.Lock()
@@ -155,7 +187,8 @@ func (s *Stapler) issuerFromStore(e *entry) {
 	if !wanted {
 		return
 	}
-	if _, err := s.read(e, storeWait); errors.Is(err, errUnread) {
+	wait, _ := s.patience(e)
+	if _, err := s.read(e, wait); errors.Is(err, errUnread) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rereadLocked(e)

@@ -17,7 +17,8 @@ import (
 type Report struct {
 	// Time is when the report was made.
 	Time time.Time `json:"time"`
-	// States counts all known certificates by state, whatever was asked for.
+	// States counts all certificates in use by state, whatever was asked for: see
+	// [staple.Stapler.Status].
 	States map[string]int `json:"states"`
 	// Failing counts, of these, the ones whose last attempt failed, whatever
 	// their state.
@@ -43,12 +44,13 @@ type Certificate struct {
 	State      string `json:"state"`
 	MustStaple bool   `json:"must_staple"`
 	Responder  string `json:"responder,omitempty"`
-	// ThisUpdate, NextUpdate, NextRefresh and LastSuccess are those of
-	// [staple.Status].
-	ThisUpdate  *time.Time `json:"this_update,omitempty"`
-	NextUpdate  *time.Time `json:"next_update,omitempty"`
-	NextRefresh *time.Time `json:"next_refresh,omitempty"`
-	LastSuccess *time.Time `json:"last_success,omitempty"`
+	// ThisUpdate, NextUpdate, NextRefresh, LastSuccess and LastHandshake are those
+	// of [staple.Status].
+	ThisUpdate    *time.Time `json:"this_update,omitempty"`
+	NextUpdate    *time.Time `json:"next_update,omitempty"`
+	NextRefresh   *time.Time `json:"next_refresh,omitempty"`
+	LastSuccess   *time.Time `json:"last_success,omitempty"`
+	LastHandshake *time.Time `json:"last_handshake,omitempty"`
 	// Failures counts attempts since the last success, Error is the last one's,
 	// and Reason its [staple.Reason], if it has one.
 	Failures int    `json:"failures"`
@@ -118,7 +120,7 @@ func (c *Certificate) rank() int {
 func newCertificate(st staple.Status, now time.Time) Certificate {
 	c := Certificate{Names: []string{"certificate that does not parse"}, State: st.State.String(), state: st.State, MustStaple: st.MustStaple,
 		Responder: st.Responder, ThisUpdate: known(st.ThisUpdate), NextUpdate: known(st.NextUpdate), NextRefresh: known(st.NextRefresh),
-		LastSuccess: known(st.LastSuccess), Failures: st.Failures, leaf: st.Leaf}
+		LastSuccess: known(st.LastSuccess), LastHandshake: known(st.LastHandshake), Failures: st.Failures, leaf: st.Leaf}
 	if leaf := st.Leaf; leaf != nil {
 		sum := sha256.Sum256(leaf.Raw)
 		c.Fingerprint = hex.EncodeToString(sum[:])

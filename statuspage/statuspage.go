@@ -26,8 +26,8 @@ import (
 //go:embed page.html style.css
 var files embed.FS
 
-// Handler returns a handler that shows the status of every certificate that s
-// knows, worst first (see [Report]): HTML, or JSON where the request's Accept
+// Handler returns a handler that shows the status of every certificate in use,
+// worst first (see [Report]): HTML, or JSON where the request's Accept
 // prefers application/json (RFC 9110 §12.5.1). It answers GET and HEAD.
 //
 // The query parameter state shows one state alone, or with the value failing

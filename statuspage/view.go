@@ -54,6 +54,7 @@ type row struct {
 	Failures           int
 	Error              string
 	LastSuccess        string
+	Served             string // when last
 }
 
 // bar is the validity of a response, in hundredths of it.
@@ -160,7 +161,19 @@ func newRow(c Certificate, now time.Time) row {
 	if c.LastSuccess != nil {
 		r.LastSuccess = relative(*c.LastSuccess, now)
 	}
+	r.Served = served(c.LastHandshake, now)
 	return r
+}
+
+// served says when the last handshake was, which is known to the minute.
+func served(last *time.Time, now time.Time) string {
+	switch {
+	case last == nil:
+		return "no handshake yet"
+	case now.Sub(*last) < time.Minute:
+		return "last handshake just now"
+	}
+	return "last handshake " + span(now.Sub(*last).Truncate(time.Minute)) + " ago"
 }
 
 func newBar(c Certificate, now time.Time) *bar {

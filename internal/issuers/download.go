@@ -45,14 +45,14 @@ func (d *download) lately(now time.Time, span time.Duration) bool {
 
 // Elsewhere finds the issuer of leaf by another certificate that it issued, or at
 // the URLs that leaf names. Where there is none it returns a [DownloadError] for
-// each that was asked.
-func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate) (*ocspresp.Issuer, []error) {
+// each that was asked. A failure from before since is not remembered.
+func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since time.Time) (*ocspresp.Issuer, []error) {
 	if is := f.known(leaf); is != nil {
 		return is, nil
 	}
 	var errs []error
 	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs) {
-		is, err := f.at(ctx, u)
+		is, err := f.at(ctx, u, since)
 		if err == nil {
 			err = certinfo.SignedBy(is.Cert, leaf)
 		}
@@ -65,10 +65,10 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate) (*ocspre
 }
 
 // at returns the certificate at u.
-func (f *Finder) at(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
 	der, _, err := f.Sharing.Attempt(ctx, what, u, func() ([]byte, error) {
-		is, err := f.recall(u)
+		is, err := f.recall(u, since)
 		if is == nil && err == nil {
 			is, err = f.fetch(u)
 			f.remember(u, is, err)
@@ -84,11 +84,12 @@ func (f *Finder) at(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	return f.Parse(der), nil
 }
 
-// recall returns what came of asking u lately, if it was asked.
-func (f *Finder) recall(u string) (*ocspresp.Issuer, error) {
+// recall returns what came of asking u lately, if it was asked: a failure only if
+// it came after since.
+func (f *Finder) recall(u string, since time.Time) (*ocspresp.Issuer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d := f.downloads[u]; d.lately(f.Now(), d.gap) {
+	if d := f.downloads[u]; d.lately(f.Now(), d.gap) && (d.err == nil || !d.at.Before(since)) {
 		return d.is, d.err
 	}
 	return nil, nil

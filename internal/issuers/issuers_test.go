@@ -63,7 +63,7 @@ func TestShared(t *testing.T) {
 	f := finder(nothing)
 	a, _, _ := f.InChain(ca.Issue(ocsptest.Leaf{}).Leaf, [][]byte{ca.Cert.Raw})
 	b := f.Parse(ca.Cert.Raw)
-	c, errs := f.Elsewhere(context.Background(), ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://never.example"}}).Leaf)
+	c, errs := f.Elsewhere(context.Background(), ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://never.example"}}).Leaf, time.Time{})
 	if a == nil || a != b || a != c || errs != nil {
 		t.Errorf("%p, %p, %p, %v: want one", a, b, c, errs)
 	}
@@ -87,13 +87,13 @@ func TestDownload(t *testing.T) {
 			return ca.Cert.Raw, answer
 		})
 		leaf := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://ca.example/ca.der", "ldap://ca.example", "http://ca.example/2", "http://ca.example/3"}}).Leaf
-		_, errs := f.Elsewhere(context.Background(), leaf)
+		_, errs := f.Elsewhere(context.Background(), leaf, time.Time{})
 		var de *issuers.DownloadError
 		if asked != 2 || len(errs) != 2 || !errors.As(errs[0], &de) || de.URL != "http://ca.example/ca.der" || !errors.Is(errs[0], answer) {
 			t.Fatalf("asked %d times, %v: want two URLs at most", asked, errs)
 		}
 		for range 3600 {
-			f.Elsewhere(context.Background(), leaf)
+			f.Elsewhere(context.Background(), leaf, time.Time{})
 			time.Sleep(time.Second)
 		}
 		if asked > 2*75 {
@@ -104,7 +104,7 @@ func TestDownload(t *testing.T) {
 		before := asked
 		for range 10 {
 			go func() {
-				if is, errs := f.Elsewhere(context.Background(), leaf); is == nil {
+				if is, errs := f.Elsewhere(context.Background(), leaf, time.Time{}); is == nil {
 					t.Errorf("mended: %v", errs)
 				}
 			}()
@@ -132,7 +132,7 @@ func TestFormats(t *testing.T) {
 		"another": {other.Cert.Raw, "has another name"},
 	} {
 		f := finder(func(string) ([]byte, error) { return tc.body, nil })
-		is, errs := f.Elsewhere(context.Background(), ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://ca.example"}}).Leaf)
+		is, errs := f.Elsewhere(context.Background(), ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://ca.example"}}).Leaf, time.Time{})
 		if got := fmt.Sprint(errs); (is != nil) != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: %v, %v, want %q", name, is, errs, tc.want)
 		}
