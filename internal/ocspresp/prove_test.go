@@ -162,3 +162,21 @@ func TestUnsupportedDelegate(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A date in another form than RFC 5280's is refused, and the error says which.
+//
+// REQ B2
+func TestMalformedDateIsNamed(t *testing.T) {
+	v := ownVectors(t)
+	for name, want := range map[string]string{
+		"direct-time-fraction":    `malformed response: thisUpdate: "20300115110000.5Z" has fractions of a second`,
+		"direct-time-zone":        "thisUpdate: ",
+		"direct-produced-at-zone": "producedAt: ",
+		"direct-next-update-zone": "nextUpdate: ",
+		"direct-next-update-1969": "nextUpdate: ",
+	} {
+		if err := v.subject(name).Check(v.response(name), v.Time); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", name, err, want)
+		}
+	}
+}
