@@ -215,6 +215,9 @@ func (c *cache) find(cert *tls.Certificate) *entry { return c.leaves.Find(cert.C
 
 // aliasLocked lets der, a copy of the leaf of e, find e without a hash.
 func (c *cache) aliasLocked(e *entry, der []byte) {
+	if c.leaves.Find(der) != nil {
+		return // it does: Prefetch learns of what is known, too
+	}
 	m := e.also()
 	m.aliases = c.leaves.AliasLocked(m.aliases, der, e)
 }

@@ -3,6 +3,8 @@ package staple_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log"
@@ -12,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -107,6 +110,100 @@ func ExampleStapler_Prefetch() {
 		fmt.Println(st.Leaf.DNSNames, st.State, st.NextUpdate.Sub(st.ThisUpdate))
 	}
 	// Output: [www.example.com] good 96h0m0s
+}
+
+// A pair of files that somebody renews, certbot or cert-manager say: it is loaded,
+// prefetched, and then swapped, so that no handshake is without a staple. What was
+// replaced is forgotten. Call reload on a signal, or when the files change.
+func ExampleStapler_Prefetch_reload() {
+	ca, renew, certFile, keyFile := renewedPair()
+	defer ca.Responder.Close()
+	srv := &http.Server{Handler: http.NotFoundHandler()}
+
+	s := staple.New()
+	defer s.Close()
+	var current atomic.Pointer[tls.Certificate]
+	reload := func() error {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return err // the old pair stays
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Prefetch(ctx, &cert); err != nil {
+			log.Print(err)
+		}
+		s.Forget(current.Swap(&cert)) // an atomic.Pointer, which GetCertificate loads
+		return nil
+	}
+	srv.TLSConfig = s.TLSConfig(&tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil },
+	})
+
+	for range 3 {
+		renew()
+		if err := reload(); err != nil {
+			log.Fatal(err)
+		}
+		served, _ := srv.TLSConfig.GetCertificate(&tls.ClientHelloInfo{ServerName: "www.example.com"})
+		fmt.Println(len(served.OCSPStaple) > 0, len(s.Status()))
+	}
+	// Output:
+	// true 1
+	// true 1
+	// true 1
+}
+
+// renewedPair stands for who renews a pair of files.
+func renewedPair() (ca *ocsptest.CA, renew func(), certFile, keyFile string) {
+	ca = ocsptest.NewCA()
+	ca.Responder.Start()
+	dir, err := os.MkdirTemp("", "staple")
+	if err != nil {
+		log.Fatal(err)
+	}
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	return ca, func() {
+		cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
+		var chain []byte
+		for _, der := range cert.Certificate {
+			chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+		if err == nil {
+			err = errors.Join(os.WriteFile(certFile, chain, 0o600),
+				os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+	}, certFile, keyFile
+}
+
+// Refresh asks again once the network is mended, whatever failed before. Its error
+// names each certificate whose attempt failed.
+func ExampleStapler_Refresh() {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
+	s := staple.New(staple.WithHTTPClient(ca.Responder.Client()))
+	defer s.Close()
+	ca.Responder.SetFault(ocsptest.FaultRefused)
+	fmt.Println(s.Prefetch(context.Background(), cert) != nil)
+
+	admin := http.NewServeMux() // on a port for operators
+	admin.HandleFunc("POST /refresh", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.Refresh(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	})
+	ca.Responder.SetFault(ocsptest.FaultNone) // mended
+
+	w := httptest.NewRecorder()
+	admin.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/refresh", nil))
+	fmt.Println(w.Code, s.Status()[0].State)
+	// Output:
+	// true
+	// 200 good
 }
 
 // Ready answers from memory. Before the first traffic it tells whether there are

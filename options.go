@@ -142,7 +142,7 @@ func WithEventFunc(f func(Event)) Option {
 // asked about. f is called off the handshake when a certificate becomes known
 // and before each refresh, concurrently, so what it answers may change at run
 // time. With on false stapling is off for the certificate, whose state is
-// [StateNone]; f is asked again after the TTL. With on true urls are the
+// [StateNone]; f is asked again after the TTL, or by [Stapler.Refresh]. With on true urls are the
 // responders, in order of preference; none means the certificate's own (RFC
 // 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and read-only. nil means the
 // certificate's own URLs.

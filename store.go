@@ -21,7 +21,7 @@ const (
 	storeWait = 100 * time.Millisecond
 	// storeRest is how long a store that was slow is left alone.
 	storeRest = 5 * time.Second
-	// storePut is how long a write may take, and a read that nobody waits for.
+	// storePut is how long a write may take, and a read that no handshake waits for.
 	storePut = 5 * time.Second
 	// maxWriters is how many writes are under way at once.
 	maxWriters = 16
@@ -44,9 +44,10 @@ const (
 // does, and redisstore.
 //
 // Methods are called concurrently, off the handshake, with a context that ends
-// after 100 ms for Get, and 5 s for the others and for a Get that nobody waits
-// for, after one that was slow. Get returns an error, whichever, if there is
-// nothing under key. data must not be kept or changed.
+// after 100 ms for Get, and 5 s for the others and for a Get that no handshake
+// waits for: for Prefetch and Refresh, and after one that was slow. Get returns
+// an error, whichever, if there is nothing under key. data must not be kept or
+// changed.
 type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, data []byte) error

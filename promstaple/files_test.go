@@ -231,7 +231,7 @@ func TestExpiringMatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, other := ocsptest.NewCA(), ocsptest.NewCA()
 		w := newWorld(t, ca, staple.WithHTTPClient(ocsptest.Network(ca.Responder, other.Responder)))
-		if err := w.s.Prefetch(t.Context(), ca.Issue(ocsptest.Leaf{}), other.Issue(ocsptest.Leaf{})); err != nil {
+		if err := w.list(ca.Issue(ocsptest.Leaf{}), other.Issue(ocsptest.Leaf{})); err != nil {
 			t.Fatal(err)
 		}
 		ca.Responder.SetFault(ocsptest.FaultTryLater)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,8 @@ type world struct {
 	ca  *ocsptest.CA
 	s   *staple.Stapler
 	reg *prometheus.Registry
+
+	lists []*tls.Config // which keep their certificates in use
 }
 
 // bubble runs a test in a world where time takes no time.
@@ -46,12 +49,13 @@ func newWorld(t *testing.T, ca *ocsptest.CA, opts ...staple.Option) *world {
 	t.Helper()
 	ca.Responder.SetDelay(delay)
 	s, metrics := promstaple.New(opts...)
+	w := &world{ca: ca, s: s, reg: prometheus.NewPedanticRegistry()} // which checks Describe
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+		runtime.KeepAlive(w.lists)
 	})
-	w := &world{ca: ca, s: s, reg: prometheus.NewPedanticRegistry()} // which checks Describe
 	w.reg.MustRegister(metrics)
 	return w
 }
@@ -62,10 +66,19 @@ func (w *world) know(l ocsptest.Leaf, prepare ...func(*tls.Certificate)) *tls.Ce
 	for _, p := range prepare {
 		p(cert)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	_ = w.s.Prefetch(ctx, cert)
+	_ = w.list(cert)
 	return cert
+}
+
+// list has certificates in use until the end of the test, and a response fetched
+// for each.
+func (w *world) list(certs ...*tls.Certificate) error {
+	base := new(tls.Config)
+	for _, cert := range certs {
+		base.Certificates = append(base.Certificates, *cert)
+	}
+	w.lists = append(w.lists, w.s.TLSConfig(base))
+	return w.s.Prefetch(context.Background(), certs...)
 }
 
 // scrape returns every series of the metrics, and lints them.
@@ -219,7 +232,7 @@ func TestTimes(t *testing.T) {
 		ca, other := ocsptest.NewCA(), ocsptest.NewCA()
 		w := newWorld(t, ca, staple.WithHTTPClient(ocsptest.Network(ca.Responder, other.Responder)))
 		other.Responder.SetValidity(40 * 24 * time.Hour)
-		if err := w.s.Prefetch(t.Context(), other.Issue(ocsptest.Leaf{})); err != nil {
+		if err := w.list(other.Issue(ocsptest.Leaf{})); err != nil {
 			t.Fatal(err)
 		}
 		other.Responder.SetFault(ocsptest.FaultTryLater)

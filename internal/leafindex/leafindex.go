@@ -66,12 +66,10 @@ func (x *Index[E]) AddLocked(r *Ref[E]) {
 	x.byAddr.add(r)
 }
 
-// AliasLocked has Find find of by der, too, which is a copy of its leaf. aliases
-// are those that it has, oldest first; AliasLocked returns those that it has then.
+// AliasLocked has Find find of by der, too, a copy of its leaf that Find does not
+// find. aliases are those that it has, oldest first; AliasLocked returns those that
+// it has then.
 func (x *Index[E]) AliasLocked(aliases []*Ref[E], der []byte, of *E) []*Ref[E] {
-	if x.Find(der) != nil {
-		return aliases // added since the caller looked
-	}
 	if len(aliases) == maxAliases {
 		x.byAddr.remove(aliases[0])
 		aliases = append(aliases[:0], aliases[1:]...)
