@@ -142,10 +142,10 @@ func WithEventFunc(f func(Event)) Option {
 // asked about. f is called off the handshake when a certificate becomes known
 // and before each refresh, concurrently, so what it answers may change at run
 // time. With on false stapling is off for the certificate, whose state is
-// [StateNone]; f is asked again after the TTL, or by [Stapler.Refresh]. With on true urls are the
-// responders, in order of preference; none means the certificate's own (RFC
-// 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and read-only. nil means the
-// certificate's own URLs.
+// [StateNone]; f is asked again after the TTL, or by [Stapler.Refresh]. With on
+// true urls are the responders, in order of preference; none means the
+// certificate's own (RFC 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and
+// read-only. nil means the certificate's own URLs.
 //
 // If f panics or takes longer than 5 s what it said last stays. Before that
 // nothing is fetched: the certificate is pending, [Stapler.Ready] and
