@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,9 +87,12 @@ func TestPostAfterSilence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				cert := ca.Issue(ocsptest.Leaf{MustStaple: true})
+				var mu sync.Mutex // guards methods
 				var methods []string
 				client, _ := overWire(t, ca.Responder.Response(cert), func(w *wire) {
+					mu.Lock()
 					methods = append(methods, w.method)
+					mu.Unlock()
 					if w.method == http.MethodGet {
 						mute(w)
 					} else {
@@ -105,6 +109,8 @@ func TestPostAfterSilence(t *testing.T) {
 					t.Errorf("not after the second attempt: %v", s.Ready())
 				}
 				time.Sleep(2 * time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
 				if methods[0] != "GET" || len(methods) < 10 || slices.Contains(methods[1:], "GET") {
 					t.Errorf("%v, want one GET alone, and POST from then on", methods)
 				}

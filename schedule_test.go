@@ -455,6 +455,7 @@ func TestMustStapleGate(t *testing.T) {
 		if strings.Count(all, "expiring") != 1 || strings.Count(all, "expired") != 1 || strings.Index(all, "expiring") > strings.Index(all, "expired") {
 			t.Errorf("events %q", all)
 		}
+		runtime.KeepAlive(cfg) // or it is not in use
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,28 +81,33 @@ func TestShared(t *testing.T) {
 func TestDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := ocsptest.NewCA()
-		asked, answer := 0, error(errors.New("down"))
+		var asked atomic.Int64
+		var mended atomic.Bool
+		down := errors.New("down")
 		f := finder(func(u string) ([]byte, error) {
-			asked++
+			asked.Add(1)
 			time.Sleep(time.Second)
-			return ca.Cert.Raw, answer
+			if !mended.Load() {
+				return nil, down
+			}
+			return ca.Cert.Raw, nil
 		})
 		leaf := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://ca.example/ca.der", "ldap://ca.example", "http://ca.example/2", "http://ca.example/3"}}).Leaf
 		_, errs := f.Elsewhere(context.Background(), leaf, time.Time{})
 		var de *issuers.DownloadError
-		if asked != 2 || len(errs) != 2 || !errors.As(errs[0], &de) || de.URL != "http://ca.example/ca.der" || !errors.Is(errs[0], answer) {
-			t.Fatalf("asked %d times, %v: want two URLs at most", asked, errs)
+		if asked.Load() != 2 || len(errs) != 2 || !errors.As(errs[0], &de) || de.URL != "http://ca.example/ca.der" || !errors.Is(errs[0], down) {
+			t.Fatalf("asked %d times, %v: want two URLs at most", asked.Load(), errs)
 		}
 		for range 3600 {
 			f.Elsewhere(context.Background(), leaf, time.Time{})
 			time.Sleep(time.Second)
 		}
-		if asked > 2*75 {
-			t.Errorf("asked %d times in an hour, want each URL once a minute", asked)
+		if n := asked.Load(); n > 2*75 {
+			t.Errorf("asked %d times in an hour, want each URL once a minute", n)
 		}
-		answer = nil
+		mended.Store(true)
 		time.Sleep(time.Minute)
-		before := asked
+		before := asked.Load()
 		for range 10 {
 			go func() {
 				if is, errs := f.Elsewhere(context.Background(), leaf, time.Time{}); is == nil {
@@ -110,8 +116,8 @@ func TestDownload(t *testing.T) {
 			}()
 		}
 		time.Sleep(time.Minute)
-		if asked != before+1 {
-			t.Errorf("asked %d times for ten at once", asked-before)
+		if n := asked.Load() - before; n != 1 {
+			t.Errorf("asked %d times for ten at once", n)
 		}
 	})
 }
