@@ -25,6 +25,7 @@ func WithProxy(proxy string) Option {
 // Sizes says how much a Stapler holds.
 type Sizes struct {
 	Entries  int // certificates
+	Extended int // entries with what most do without
 	Timed    int // elements of the scheduler's heap
 	Never    int // entries without a response that no config lists
 	Queued   int // entries that wait for a responder, or stand by
@@ -36,6 +37,11 @@ func (s *Stapler) Sizes() Sizes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := Sizes{Entries: s.cache.leaves.LenLocked(), Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
+	for e := range s.cache.leaves.AllLocked {
+		if e.more != nil {
+			n.Extended++
+		}
+	}
 	for r := range s.responders.All {
 		n.Queued += r.queued() + len(r.forced)
 		n.InFlight += r.inflight

@@ -110,6 +110,21 @@ func TestCopiesAreKnown(t *testing.T) {
 	})
 }
 
+// What is prefetched again takes no more memory than before: not 200 bytes more
+// for each of a million.
+func TestPrefetchAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		certs := leaves(ca, 10)
+		s := stapler(t, ca)
+		for range 2 {
+			mustFetch(t, s, certs...)
+			if n := s.Sizes().Extended; n != 0 {
+				t.Errorf("%d of %d take more than they need", n, len(certs))
+			}
+		}
+	})
+}
+
 // A source that brings new bytes each time makes nothing grow.
 func TestFreshBytesEachTime(t *testing.T) {
 	ca := ocsptest.NewCA()
