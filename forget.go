@@ -9,14 +9,14 @@ import (
 // Forget drops certs: nothing is asked about them any more, and they are not in
 // [Stapler.Status], [Stapler.Ready], metrics or the status page. A certificate
 // that no live config lists is evicted; one that is listed is silent until its
-// next handshake, and stays listed. What is served again is learned again, as if
-// for the first time, and until then a [Stapler.Prefetch] that waits for it
-// returns [ErrNoStaple]. Its record stays in the store, so that a revocation is
-// not forgotten.
+// next handshake, and stays listed. A certificate that is served again is learned
+// again, as if for the first time. A [Stapler.Prefetch] or [Stapler.Refresh] that
+// waits for one returns [ErrNoStaple]. Its record stays in the store, so that a
+// revocation is not forgotten.
 //
-// Call it for what was replaced, where 24 hours are too long to hear of it. nil,
-// empty and unknown certificates are ignored. It waits for nothing and may be
-// called concurrently, from an event function, too.
+// Call it for a certificate that was replaced: without it Ready and alerts tell of
+// that for a day. nil, empty and unknown certificates are ignored. It waits for
+// nothing and may be called concurrently, from an event function, too.
 func (s *Stapler) Forget(certs ...*tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

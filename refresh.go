@@ -25,8 +25,9 @@ const callGap = time.Second
 // as the schedule plans them, none sooner than 1 s, until then: the network may
 // come seconds after the process. Without a deadline Prefetch returns after the
 // first attempt over all responders, 10 s at most once it is under way. A record
-// of the store is waited for, 5 s at most. Of certificates whose responder failed
-// for 5 of the call's in a row the rest are not asked about in the first attempt.
+// of the store is waited for, 5 s at most. Once a responder has failed for 5
+// certificates of the call in a row, the first attempt does not ask it about the
+// rest.
 //
 // The error joins one for each certificate that needs a response and has none,
 // naming the certificate and the responder; retries for those go on in the
@@ -35,8 +36,8 @@ const callGap = time.Second
 // context.Background.
 //
 // Call it before serving to have the first handshake stapled, and once a day for
-// certificates that a standby keeps ready: what no config lists and nobody asks
-// for is dropped after a week. It may be called concurrently, though not from an
+// certificates that a standby keeps ready: one that no config lists and nobody
+// asks for is dropped after a week. It may be called concurrently, though not from an
 // event function.
 func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error {
 	if ctx == nil {
@@ -137,8 +138,8 @@ func (c *call) lessLocked() {
 	}
 }
 
-// A turn is what a call does about one certificate. Whatever happens to that, its
-// next step is made in settleLocked.
+// A turn is the part of a call that is about one certificate. settleLocked makes
+// its next step, whenever there is news of the certificate.
 type turn struct {
 	c      *call
 	e      *entry
