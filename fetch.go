@@ -43,7 +43,12 @@ type attempt struct {
 	left     time.Duration
 	deferred int64 // Unix ns: when another process was first found to have the lease
 	polls    uint8 // how often it was
+	restored bool  // a record was read meanwhile that needs no refresh
 }
+
+// spared reports whether nothing is lost where at fails, nor has to be tried again
+// soon.
+func (at *attempt) spared() bool { return at.restored && at.call == nil }
 
 // jobs is a queue of entries for the workers.
 type jobs struct{ urgent, routine []*entry }
@@ -290,6 +295,9 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 			case <-left:
 			case <-timer.C:
 				if s.calls.Full(clientCode) { // they must not pile up
+					s.mu.Lock()
+					s.unstickLocked(r, s.nanos())
+					s.mu.Unlock()
 					<-left
 				}
 			}
@@ -318,7 +326,7 @@ func (s *Stapler) ask(e *entry, r *responder, probe bool) {
 	}
 	at.errs = append(at.errs, err)
 	s.routeLocked(e, now)
-	if e.at == nil && e.queue == nil && r.open && !errors.Is(err, ErrNoIssuer) { // it stands by, too
+	if e.at == nil && e.queue == nil && r.open && !at.restored && !errors.Is(err, ErrNoIssuer) { // it stands by, too
 		r.pushLocked(e, now)
 		s.moveLocked(r)
 	}
@@ -350,6 +358,10 @@ func (s *Stapler) finishLocked(e *entry, now int64) {
 // failLocked ends an attempt that brought nothing. What e holds stays.
 func (s *Stapler) failLocked(e *entry, err error, now int64) {
 	at := e.at
+	if at.spared() {
+		s.finishLocked(e, now)
+		return
+	}
 	at.err = err
 	e.flags.vain = max(e.flags.vain, at.vain)
 	s.overLocked(e, now)

@@ -58,7 +58,8 @@ func (s *Stapler) resolve(e *entry) *x509.Certificate {
 	if is != nil {
 		e.foundLocked(is, alone)
 	} else {
-		e.also().scanned, e.more.unissued = true, unissued
+		m := e.also()
+		m.scanned, m.unissued = true, unissued
 	}
 	return leaf
 }
@@ -188,7 +189,8 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 	if len(chain) == 0 || e.issuer != nil || e.flags.gone || s.closed || slices.EqualFunc(chain, e.rare().chain, bytes.Equal) {
 		return
 	}
-	e.also().chain, e.more.scanned = chain, false
+	m := e.also()
+	m.chain, m.scanned = chain, false
 	switch {
 	case e.at != nil:
 		s.workLocked(e, true) // goes on with it
@@ -216,7 +218,8 @@ func (s *Stapler) anewLocked(e *entry) {
 // came from a record, is good for verifying, but may not be byte for byte the
 // CA's, as its signature is not checked by anyone.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
-	e.issuer, e.flags.alone, e.flags.lost = is, alone, false
+	e.issuer, e.flags.alone = is, alone
+	e.flags.final, e.flags.lost = e.flags.final && !e.flags.lost, false
 	if e.more != nil {
 		e.more.chain, e.more.unissued = nil, nil
 	}

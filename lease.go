@@ -2,6 +2,7 @@ package staple
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/records"
@@ -107,6 +108,9 @@ func (s *Stapler) deferLocked(e *entry, now int64) (ask bool) {
 	e.dueAt(now + jitter(min(pause<<min(at.polls, 3+e.backoff/2, 6), 2*left), 0.5))
 	at.polls++
 	s.moveLocked(e)
+	if m := e.more; m != nil && len(m.turns) > 0 { // a Refresh that came meanwhile does not wait for the lease
+		m.turns = slices.DeleteFunc(m.turns, s.stepLocked)
+	}
 	return false
 }
 

@@ -225,7 +225,7 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 	if i < 0 { // else nobody has to wait for a probe
 		i = slices.IndexFunc(at.rest, func(r *responder) bool {
 			if at.call != nil {
-				return !at.call.sparesLocked(r)
+				return !at.call.sparesLocked(r) && !s.stuckLocked(r)
 			}
 			return !r.probing && (at.probe == r || r.probeDue(now) && r.queued() == 0)
 		})
@@ -251,6 +251,26 @@ func (s *Stapler) routeLocked(e *entry, now int64) {
 	s.dispatchLocked(r)
 }
 
+// stuckLocked reports whether r has no place and will not have one: its calls do
+// not return, and others may not be made.
+func (s *Stapler) stuckLocked(r *responder) bool {
+	return r.inflight >= maxInFlight && s.calls.Full(clientCode)
+}
+
+// unstickLocked has who waits for a place at r, as a caller asked for it, go on
+// without.
+func (s *Stapler) unstickLocked(r *responder, now int64) {
+	if !s.stuckLocked(r) {
+		return
+	}
+	waiting := r.forced
+	r.forced = nil
+	for _, e := range waiting {
+		e.at.rest = append(e.at.rest, r)
+		s.routeLocked(e, now)
+	}
+}
+
 // overLocked ends the attempt for e. Where it was to be a probe and came to no
 // request (the certificate expired, the store had a response), the next in line
 // is tried instead, and not only when the next probe is due.
@@ -270,6 +290,10 @@ func (s *Stapler) overLocked(e *entry, now int64) {
 // If r, or another that e may be asked about at, recovers before the next one
 // is due, e is next.
 func (s *Stapler) standByLocked(e *entry, r *responder, now int64) {
+	if e.at.spared() {
+		s.finishLocked(e, now)
+		return
+	}
 	err := error(&ResponseError{Responder: r.url, Reason: ReasonUnavailable, Err: r.err})
 	if r.open { // else it failed for a call alone
 		r.pushLocked(e, now)

@@ -302,6 +302,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 		return false
 	case !s.acceptLocked(e, a, err, now):
 	case e.at != nil:
+		e.at.restored = e.held.Load().fresh(s.opts.ttl, now)
 		s.settleLocked(e)
 		s.cache.queueLocked(e)
 		s.moveLocked(e)
@@ -317,7 +318,8 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 
 // doneReadingLocked reports whether there is no more use in what is stored for e.
 func (e *entry) doneReadingLocked(now int64) bool {
-	return e.flags.gone || e.flags.off || e.flags.none || e.flags.final || e.held.Load().current(now)
+	final := e.flags.final && !e.flags.lost // a record may have the issuer that the chain lacks
+	return e.flags.gone || e.flags.off || e.flags.none || final || e.held.Load().current(now)
 }
 
 // find returns the responder with this URL, or nil if it is none of those that

@@ -31,8 +31,19 @@ type UnsupportedError struct {
 func (e *UnsupportedError) Error() string { return e.What + " is not supported by crypto/x509" }
 
 // maxRSA is the largest key that crypto/tls takes, in bits. Larger ones, which
-// anybody may put into a chain, take seconds.
+// anybody may put into a chain or a response, take seconds.
 const maxRSA = 8192
+
+// SupportedKey reports why nothing is verified by cert's key; nil if it is.
+func SupportedKey(cert *x509.Certificate) error {
+	if key, isRSA := cert.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
+		return &UnsupportedError{fmt.Sprintf("key of type RSA with %d bits", key.N.BitLen())}
+	}
+	if cert.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm && len(cert.RawSubjectPublicKeyInfo) > 0 {
+		return &UnsupportedError{"key of type " + KeyText(cert.RawSubjectPublicKeyInfo)}
+	}
+	return nil
+}
 
 // SignedBy returns nil if ca signed leaf, and else why it is not its issuer. That
 // finds the issuer and proves nothing, so a legacy leaf may be signed with SHA-1,
@@ -62,11 +73,8 @@ func SignedBy(ca, leaf *x509.Certificate) (err error) {
 
 // supported reports what of ca's key or leaf's signature can't be checked.
 func supported(ca, leaf *x509.Certificate) error {
-	if key, isRSA := ca.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
-		return &UnsupportedError{fmt.Sprintf("the issuer's key of type RSA with %d bits", key.N.BitLen())}
-	}
-	if ca.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm && len(ca.RawSubjectPublicKeyInfo) > 0 {
-		return &UnsupportedError{"the issuer's key of type " + KeyText(ca.RawSubjectPublicKeyInfo)}
+	if err, is := SupportedKey(ca).(*UnsupportedError); is {
+		return &UnsupportedError{"the issuer's " + err.What}
 	}
 	if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm && len(leaf.Raw) > 0 {
 		return &UnsupportedError{"the certificate's signature of type " + SignatureText(leaf.Raw)}

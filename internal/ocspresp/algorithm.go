@@ -106,7 +106,7 @@ func readAlgorithm(s, oid *cryptobyte.String) (alg algorithm, ok bool) {
 // trailer field has but its default, which DER omits.
 func readPSS(in cryptobyte.String) algorithm {
 	var params, mgf, oid, mgfParams, explicit cryptobyte.String
-	var salt int
+	salt := defaultSalt
 	if !der.ReadLast(&in, &params, asn1.SEQUENCE) || !params.ReadASN1(&explicit, der.Tag0) {
 		return algorithm{}
 	}
@@ -114,7 +114,7 @@ func readPSS(in cryptobyte.String) algorithm {
 	if hash == 0 || !explicit.Empty() ||
 		!params.ReadASN1(&mgf, der.Tag1) || !der.ReadAlgorithm(&mgf, &oid, &mgfParams) || !mgf.Empty() ||
 		string(oid) != oidMGF1 || readHash(&mgfParams) != hash || !mgfParams.Empty() ||
-		!der.ReadLast(&params, &explicit, der.Tag2) || !explicit.ReadASN1Integer(&salt) || !explicit.Empty() || salt <= 0 {
+		!readSalt(&params, &salt) || salt <= 0 {
 		return algorithm{}
 	}
 	for _, a := range pssAlgorithms {
@@ -124,6 +124,16 @@ func readPSS(in cryptobyte.String) algorithm {
 		}
 	}
 	return algorithm{}
+}
+
+// defaultSalt is the length that DER leaves out. Where it is stated that is
+// tolerated, as nobody signed it.
+const defaultSalt = 20
+
+// readSalt reads the optional last parameter that RSASSA-PSS may have here.
+func readSalt(s *cryptobyte.String, salt *int) bool {
+	var explicit cryptobyte.String
+	return s.Empty() || der.ReadLast(s, &explicit, der.Tag2) && explicit.ReadASN1Integer(salt) && explicit.Empty()
 }
 
 // readHash reads a hash function's AlgorithmIdentifier.
@@ -163,7 +173,9 @@ func (a *algorithm) addPSS(b *cryptobyte.Builder) {
 				hash(b)
 			})
 		})
-		b.AddASN1(der.Tag2, func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(a.salt)) })
+		if a.salt != defaultSalt {
+			b.AddASN1(der.Tag2, func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(a.salt)) })
+		}
 	})
 }
 

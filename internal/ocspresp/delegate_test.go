@@ -3,6 +3,7 @@ package ocspresp_test
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -184,4 +185,24 @@ func edit(t *testing.T, raw []byte, change func(alg, certs []byte) (newAlg, newC
 	}
 	basic = wrap(asn1.SEQUENCE, parts...)
 	return wrap(asn1.SEQUENCE, status, wrap(explicit0, wrap(asn1.SEQUENCE, oid, wrap(asn1.OCTET_STRING, basic))))
+}
+
+// A delegate with a key that takes seconds is not tried, though its CA signed it:
+// on a server with many customers the CA may be one of them.
+//
+// REQ B14
+func TestHugeDelegate(t *testing.T) {
+	w := newWorld(t, newKey(t))
+	huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 100_000, 1), E: 1<<31 - 1}
+	d := w.sign(&x509.Certificate{SerialNumber: big.NewInt(9), Subject: pkix.Name{CommonName: "delegate"},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}}, huge)
+	named, key := w.delegate("delegate", 1)
+	raw := edit(t, w.respond(named, nil, key), func([]byte, []byte) (alg, certs []byte) {
+		return []byte("\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"), d.Raw
+	})
+	iss := ocspresp.NewIssuer(w.ca)
+	_, err := ocspresp.NewSubject(w.leaf, iss).Prove(raw, time.Now())
+	if ocspresp.ReasonOf(err) != ocspresp.SignatureAlgorithm || !strings.Contains(err.Error(), "RSA with 100001 bits") || iss.KnownDelegates() > 0 {
+		t.Errorf("got %v, and %d delegates", err, iss.KnownDelegates())
+	}
 }

@@ -253,11 +253,11 @@ func (i *Issuer) checkDelegate(cert *x509.Certificate) error {
 	if !certinfo.Strong(cert.SignatureAlgorithm) {
 		return refuse(DelegateAlgorithm, certinfo.SignatureText(cert.Raw), nil)
 	}
+	if err := certinfo.SupportedKey(cert); err != nil {
+		return refuse(SignatureAlgorithm, "certificate of the delegate: "+err.Error(), nil)
+	}
 	if err := i.Cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 		return refuse(DelegateIssuer, err.Error(), nil)
-	}
-	if cert.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm {
-		return refuse(SignatureAlgorithm, "the delegate's "+certinfo.KeyText(cert.RawSubjectPublicKeyInfo), nil)
 	}
 	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) {
 		return refuse(DelegateEKU, cert.Subject.String(), nil)
