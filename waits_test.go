@@ -1,10 +1,8 @@
 package staple_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -57,32 +55,6 @@ func TestSlowStoreHasTheIssuer(t *testing.T) {
 		time.Sleep(time.Minute)
 		if !stapled(t, s, ca, &alone) {
 			t.Errorf("Ready: %v", s.Ready())
-		}
-	})
-}
-
-// REQ A6: a certificate that gets nothing by either method does not keep others at
-// its responder from getting theirs by POST.
-func TestOneThatGetsNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		bad, good := ca.Issue(ocsptest.Leaf{Names: []string{"bad.example"}}), ca.Issue(ocsptest.Leaf{Names: []string{"good.example"}})
-		inner := ca.Responder.Client().Transport
-		s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			var body []byte
-			if r.Method == http.MethodPost {
-				body, _ = io.ReadAll(r.Body)
-			}
-			if r.Method == http.MethodGet || bytes.Contains(body, bad.Leaf.SerialNumber.Bytes()) {
-				return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
-			}
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			return inner.RoundTrip(r)
-		})}))
-		if err := s.Prefetch(t.Context(), bad); reason(err) != staple.ReasonHTTPStatus {
-			t.Fatal(err)
-		}
-		if err := s.Prefetch(t.Context(), good); err != nil {
-			t.Error(err)
 		}
 	})
 }

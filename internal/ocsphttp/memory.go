@@ -20,18 +20,18 @@ const (
 // one is tried at once where the usual one is answered with nothing of use, and
 // in the next attempt where it gets no answer at all (REQ A6).
 type Memory struct {
-	post int64 // since when POST is the usual method; 0: GET is
-	swap bool  // the next attempt begins with the other method
-	hash int64 // since when the other hash is the usual one
+	post   int64 // since when POST is the usual method; 0: GET is
+	swap   bool  // the next attempt begins with the other method
+	failed int64 // when the other method did no better
+	hash   int64 // since when the other hash is the usual one
 }
 
 // Tries is when changes for the sake of one certificate did no better, in Unix ns.
-// A certificate that gets nothing in any way must not keep others from trying.
-type Tries struct{ method, hash, caches int64 }
+type Tries struct{ hash, caches int64 }
 
 // Old reports whether nothing in t matters any more.
 func (t *Tries) Old(now int64) bool {
-	return !recent(t.method, now, pauseWith) && !recent(t.hash, now, pauseHash) && !recent(t.caches, now, pauseWith)
+	return !recent(t.hash, now, pauseHash) && !recent(t.caches, now, pauseWith)
 }
 
 // Plan returns the way to begin an attempt about a certificate, and the changes
@@ -48,7 +48,7 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	if valid {
 		pause = pauseWith
 	}
-	if !recent(t.method, now, pause) {
+	if !recent(m.failed, now, pause) {
 		may |= Post
 	}
 	if !recent(t.caches, now, pause) {
@@ -71,9 +71,6 @@ func (m *Memory) usual(now int64) Way {
 // Learn notes what came of an attempt that began in the way first.
 func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	m.learnMethod((first^l.Helped)&Post, l, now)
-	if l.Failed&Post != 0 {
-		t.method = now
-	}
 	if l.Helped&OtherHash != 0 {
 		m.hash = 0
 		if first&OtherHash == 0 {
@@ -91,6 +88,9 @@ func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 // learnMethod notes what came of a method.
 func (m *Memory) learnMethod(method Way, l Learned, now int64) {
 	usual := m.usual(now)
+	if l.Failed&Post != 0 {
+		m.failed = now
+	}
 	switch {
 	case l.Reply == NoWord:
 	case l.Reply == Taken && method != usual:
