@@ -191,6 +191,21 @@ func TestSlashes(t *testing.T) {
 	}
 }
 
+// withoutSlashes returns a root and a certificate about which a GET is answered:
+// Vault's path cleaning spoils one in twenty, and POST, refused once, is not tried
+// again for a while.
+func withoutSlashes(t *testing.T) (*mount, *x509.Certificate, *pair) {
+	t.Helper()
+	for range 100 {
+		m, root := onRoot(t, newServer(t))
+		if p := m.issue(t); !strings.Contains(question(t, p, root), "//") {
+			return m, root, p
+		}
+	}
+	t.Fatal("no such request")
+	return nil, nil, nil
+}
+
 // question returns the request about a certificate as it is in a GET.
 func question(t *testing.T, p *pair, issuer *x509.Certificate) string {
 	t.Helper()
@@ -214,10 +229,8 @@ func TestRefused(t *testing.T) {
 			map[string]any{"usage": "issuing-certificates,crl-signing,ocsp-signing"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := newServer(t)
-			m, root := onRoot(t, v)
+			m, root, p := withoutSlashes(t)
 			m.write(t, c.path, c.off)
-			p := m.issue(t)
 			fetched := make(chan staple.Event, 8)
 			s := newStapler(t, staple.WithEventFunc(func(e staple.Event) {
 				if e.Kind == staple.EventFetched {
