@@ -123,3 +123,26 @@ func ObjectIdentifier(oid []byte) (out encasn1.ObjectIdentifier) {
 
 // OIDString is for messages.
 func OIDString(oid []byte) string { return "OID " + ObjectIdentifier(oid).String() }
+
+// Wrap encodes an element of parts, one after the other.
+func Wrap(tag asn1.Tag, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	out := make([]byte, 0, n+6)
+	switch out = append(out, byte(tag)); {
+	case n < 0x80:
+		out = append(out, byte(n))
+	case n < 0x100:
+		out = append(out, 0x81, byte(n))
+	case n < 0x10000:
+		out = append(out, 0x82, byte(n>>8), byte(n))
+	default:
+		out = append(out, 0x83, byte(n>>16), byte(n>>8), byte(n)) // 16 MiB are more than anything here
+	}
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}

@@ -1,7 +1,6 @@
 package ocspresp
 
 import (
-	"bytes"
 	"crypto/x509"
 
 	"github.com/ocspstaple/staple/internal/der"
@@ -15,35 +14,19 @@ import (
 // verify that. Anyone on the path may add to the certs of a response, and curl,
 // openssl and gnutls-cli refuse one for what is in them.
 func (p *Proof) encode(sub *Subject) ([]byte, error) {
-	size := len(p.basic.tbs) + len(p.basic.signature) + 128
-	if cert := p.embedded(sub); cert != nil {
-		size += len(cert.Raw)
+	var algorithm cryptobyte.Builder
+	p.basic.algorithm.add(&algorithm)
+	alg, err := algorithm.Bytes()
+	if err != nil {
+		return nil, err
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, size))
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Enum(int64(ocsp.Success))
-		b.AddASN1(der.Tag0, func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				addOID(b, oidBasicResponse)
-				b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) {
-					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { p.addBasic(b, sub) })
-				})
-			})
-		})
-	})
-	raw, err := b.Bytes()
-	return bytes.Clone(raw), err // it is kept: without the spare capacity
-}
-
-func (p *Proof) addBasic(b *cryptobyte.Builder, sub *Subject) {
-	b.AddBytes(p.basic.tbs)
-	p.basic.algorithm.add(b)
-	b.AddASN1BitString(p.basic.signature)
+	var certs []byte
 	if cert := p.embedded(sub); cert != nil {
-		b.AddASN1(der.Tag0, func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(cert.Raw) })
-		})
+		certs = der.Wrap(der.Tag0, der.Wrap(asn1.SEQUENCE, cert.Raw))
 	}
+	basic := der.Wrap(asn1.SEQUENCE, p.basic.tbs, alg, der.Wrap(asn1.BIT_STRING, []byte{0}, p.basic.signature), certs)
+	bytes := der.Wrap(asn1.SEQUENCE, der.Wrap(asn1.OBJECT_IDENTIFIER, []byte(oidBasicResponse)), der.Wrap(asn1.OCTET_STRING, basic))
+	return der.Wrap(asn1.SEQUENCE, der.Wrap(asn1.ENUM, []byte{byte(ocsp.Success)}), der.Wrap(der.Tag0, bytes)), nil
 }
 
 // embedded returns the certificate that clients need besides those that they

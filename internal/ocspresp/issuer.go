@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/der"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -85,22 +86,13 @@ func (i *Issuer) Request(h crypto.Hash, serial []byte) ([]byte, error) {
 	if oid == "" {
 		return nil, fmt.Errorf("staple: hash %v is not for a CertID", h)
 	}
-	var b cryptobyte.Builder
-	sequence := func(f cryptobyte.BuilderContinuation) cryptobyte.BuilderContinuation {
-		return func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, f) }
+	algorithm := der.Wrap(asn1.SEQUENCE, der.Wrap(asn1.OBJECT_IDENTIFIER, []byte(oid)), der.Wrap(asn1.NULL))
+	request := der.Wrap(asn1.SEQUENCE, algorithm, der.Wrap(asn1.OCTET_STRING, id.name), der.Wrap(asn1.OCTET_STRING, id.key),
+		der.Wrap(asn1.INTEGER, serial))
+	for range 4 { // around the CertID: Request, requestList, TBSRequest, OCSPRequest
+		request = der.Wrap(asn1.SEQUENCE, request)
 	}
-	certID := func(b *cryptobyte.Builder) {
-		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			addOID(b, oid)
-			b.AddASN1NULL()
-		})
-		b.AddASN1OctetString(id.name)
-		b.AddASN1OctetString(id.key)
-		b.AddASN1(asn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(serial) })
-	}
-	// OCSPRequest, TBSRequest, requestList, Request, CertID.
-	sequence(sequence(sequence(sequence(sequence(certID)))))(&b)
-	return b.Bytes()
+	return request, nil
 }
 
 // selfSigned reports whether i is a root.
