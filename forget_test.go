@@ -148,10 +148,10 @@ func TestForgetEndsCalls(t *testing.T) {
 		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			s := stapler(t, ca)
 			cert := leafFor(ca, "a.test")
+			ca.Responder.SetFault(ocsptest.FaultHang) // before anything is asked in the background
 			if listed {
 				list(t, s, cert)
 			}
-			ca.Responder.SetFault(ocsptest.FaultHang)
 			calls := map[string]func(context.Context, ...*tls.Certificate) error{"Prefetch": s.Prefetch, "Refresh": s.Refresh}
 			var wg sync.WaitGroup
 			for name, call := range calls {
