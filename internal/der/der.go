@@ -17,7 +17,6 @@ var (
 	Tag0 = asn1.Tag(0).ContextSpecific().Constructed()
 	Tag1 = asn1.Tag(1).ContextSpecific().Constructed()
 	Tag2 = asn1.Tag(2).ContextSpecific().Constructed()
-	Tag3 = asn1.Tag(3).ContextSpecific().Constructed()
 )
 
 // ReadLast reads the last element of s: nothing may follow it. encoding/asn1

@@ -64,9 +64,6 @@ func (i *Issuer) id(h crypto.Hash) (id issuerID, oid string) {
 // keyHash is a byKey responderID: always SHA-1 (RFC 6960 §4.2.1).
 func (i *Issuer) keyHash() []byte { return i.ids[0].key }
 
-// KeyID tells i's key from those of other issuers.
-func (i *Issuer) KeyID() string { return string(i.keyHash()) }
-
 // publicKeyBits returns the value of cert's subjectPublicKey without tag, length
 // and number of unused bits, as RFC 6960 §4.1.1 has it hashed.
 func publicKeyBits(cert *x509.Certificate) []byte {
