@@ -254,9 +254,7 @@ func TestRefused(t *testing.T) {
 // Both methods give a response that x/crypto/ocsp takes. It has the empty
 // Extensions for whose sake these tests exist.
 func TestAnswers(t *testing.T) {
-	v := newServer(t)
-	m, root := onRoot(t, v)
-	p := m.issue(t)
+	_, _, root, p := withoutSlashes(t, onRoot)
 	der, err := ocsp.CreateRequest(p.Leaf, root, nil)
 	if err != nil {
 		t.Fatal(err)

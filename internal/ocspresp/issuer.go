@@ -21,6 +21,7 @@ const maxDelegates = 16
 // that it issued. It is safe for concurrent use.
 type Issuer struct {
 	Cert *x509.Certificate
+	Key  string // SHA-256 of the public key: what certificates of one CA have in common
 	ids  [len(certIDHashes)]issuerID
 
 	mu        sync.Mutex // guards delegates and oldest
@@ -40,6 +41,7 @@ func NewIssuer(cert *x509.Certificate) *Issuer {
 		for n, h := range certIDHashes {
 			i.ids[n] = issuerID{name: digest(h.hash, cert.RawSubject), key: digest(h.hash, key)}
 		}
+		i.Key = string(digest(crypto.SHA256, key))
 	})
 	return i
 }

@@ -67,11 +67,11 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 func (s *Schedule[T]) prepare(t T, u Urgency) {
 	s.move(t, Preparing, Never)
 	at := t.item().at
-	at.urgent = at.urgent || u > Routine
-	if u == Forced {
+	at.urgency = max(at.urgency, u)
+	if u >= Forced {
 		at.forced = s.now
 	}
-	s.act(Action[T]{Kind: Prepare, Item: t, Urgent: at.urgent})
+	s.act(Action[T]{Kind: Prepare, Item: t, Urgency: at.urgency})
 }
 
 // deferred has t wait for what the holder of the lease will store, or reports
@@ -155,7 +155,7 @@ func (s *Schedule[T]) beside(at *attempt[T]) *Responder[T] {
 // keep the next from being asked.
 func (s *Schedule[T]) step(at *attempt[T]) int64 {
 	next := s.now + stagger
-	if at.urgent {
+	if at.urgency > Routine {
 		next = s.now + urgentStagger
 	}
 	if at.out > 0 && next+second > at.ends || !slices.ContainsFunc(at.todo, func(r *Responder[T]) bool { return !r.failing && r != at.next }) {
@@ -189,7 +189,7 @@ func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 	s.places.take(r)
 	s.move(t, Asking, s.step(at))
 	budget := min(at.ends-s.now, it.affords(s.now))
-	s.act(Action[T]{Kind: Ask, Item: t, Responder: r, Budget: budget, attempt: at, sent: s.now})
+	s.act(Action[T]{Kind: Ask, Item: t, Responder: r, Budget: budget, Urgency: at.urgency, attempt: at, sent: s.now})
 }
 
 // free has a place at r back.
@@ -282,9 +282,12 @@ func (it *Item[T]) retry(now int64, fault bool, hint int64, r random) int64 {
 // while it was under way: what it brought may be older than that wish.
 func (s *Schedule[T]) finish(t T, to Phase, due int64) {
 	at := t.item().at
-	again := at != nil && at.again
+	again := Routine
+	if at != nil {
+		again = at.again
+	}
 	s.move(t, to, due)
-	if again {
-		s.prepare(t, Forced)
+	if again > Routine {
+		s.prepare(t, again)
 	}
 }

@@ -53,6 +53,15 @@ func (it *Item[T]) Best() *Responder[T] {
 	return it.best
 }
 
+// Route returns the keys of whom to ask, in the certificate's order.
+func (it *Item[T]) Route() []Key {
+	var keys []Key
+	for _, r := range it.responders() {
+		keys = append(keys, r.Key)
+	}
+	return keys
+}
+
 // responders returns whom to ask.
 func (it *Item[T]) responders() []*Responder[T] {
 	n := 0
@@ -117,11 +126,11 @@ func (it *Item[T]) turn(now int64) int64 {
 // attempt is one pass over the responders of an item, from Preparing on. The
 // item has it while it stands by, too, to keep its places in the queues.
 type attempt[T any] struct {
-	urgent   bool
-	again    bool  // another attempt follows
-	forced   int64 // when it was Forced; responders that began to fail before are asked
-	deferred int64 // when another process was first found to have the lease
-	polls    int   // how often it was
+	urgency  Urgency
+	again    Urgency // of the attempt that follows; Routine: none
+	forced   int64   // when it was Forced; responders that began to fail before are asked
+	deferred int64   // when another process was first found to have the lease
+	polls    int     // how often it was
 
 	todo  []*Responder[T] // who was not asked yet, in order
 	left  int64           // ns of the attempt's time, before a request is out
@@ -153,7 +162,7 @@ func (it *Item[T]) queueUntil(now int64) int64 {
 	switch {
 	case it.current(now):
 		return min(it.until, now+waitsAtMost)
-	case it.at.urgent:
+	case it.at.urgency > Routine:
 		return now
 	}
 	return now + waitsFor

@@ -70,8 +70,10 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	case f.Need == NoIssuer || f.Need == Wanted && len(it.route) == 0:
 		m.fail(it)
 	case f.Need != Wanted && f.Again > 0:
+		it.since, it.failures = 0, 0
 		m.over(it, Planned, max(f.Again, m.now+MinGap))
 	case f.Need != Wanted:
+		it.since, it.failures = 0, 0
 		m.over(it, Resting, Never)
 	case f.NotBefore-5*minute > m.now:
 		m.over(it, Planned, f.NotBefore-5*minute)

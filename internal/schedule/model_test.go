@@ -86,7 +86,7 @@ type mAct struct {
 }
 
 func actOf(a Action[*cert]) mAct {
-	m := mAct{kind: a.Kind, item: a.Item, budget: a.Budget, urgent: a.Urgent, from: a.From, to: a.To}
+	m := mAct{kind: a.Kind, item: a.Item, budget: a.Budget, urgent: a.Kind == Prepare && a.Urgency > Routine, from: a.From, to: a.To}
 	if a.Responder != nil {
 		m.key = a.Responder.Key
 	}

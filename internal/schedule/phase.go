@@ -93,6 +93,9 @@ const (
 	// certificates that show that they still do. An attempt under way is followed
 	// by another.
 	Forced
+	// Unconditional is Forced, and nothing that is known already spares the request:
+	// the driver sees to that.
+	Unconditional
 )
 
 func name(names []string, i int) string {

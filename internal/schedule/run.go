@@ -41,8 +41,8 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 func (s *Schedule[T]) fire(t T) {
 	it := t.item()
 	if it.review != 0 && it.review <= s.now {
+		s.act(Action[T]{Kind: Review, Item: t, Overslept: s.now-it.review >= overslept})
 		it.review = s.now + reviewAgain
-		s.act(Action[T]{Kind: Review, Item: t})
 	}
 	switch {
 	case it.alarm == 0 || it.alarm > s.now:

@@ -127,8 +127,12 @@ type Action[T any] struct {
 	Responder *Responder[T]
 	// Budget is how long an Ask may take.
 	Budget int64
-	// Urgent has a Prepare done before others: somebody waits.
-	Urgent bool
+	// Urgency of the attempt that a Prepare or an Ask belongs to. Those that are not
+	// Routine are done before others: somebody waits.
+	Urgency Urgency
+	// Overslept: a Review that is so late that the timer cannot have been awake. The
+	// item may be needed any moment.
+	Overslept bool
 	// From and To are the phases of a Misuse.
 	From, To Phase
 
@@ -218,9 +222,11 @@ func (s *Schedule[T]) Start(t T, u Urgency, now int64) []Action[T] {
 	case it.phase == Gone:
 	case it.phase.UnderWay() && it.phase != Deferred:
 		at := it.at
-		at.again = at.again || u == Forced
-		if u > Routine && !at.urgent {
-			at.urgent = true
+		if u >= Forced {
+			at.again = max(at.again, u)
+		}
+		if u > Routine && at.urgency == Routine {
+			at.urgency = Urgent
 			if it.phase != Preparing {
 				at.deadline = min(at.deadline, it.queueUntil(s.now))
 				s.move(t, it.phase, min(it.Due(), s.now+urgentStagger))
@@ -254,10 +260,13 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 		s.succeed(t, *f.Held, nil)
 	case f.Need == NoIssuer || f.Need == Wanted && it.route[0] == nil:
 		s.fail(t)
-	case f.Need != Wanted && f.Again > 0:
-		s.finish(t, Planned, max(f.Again, s.now+MinGap))
 	case f.Need != Wanted:
-		s.finish(t, Resting, Never)
+		it.since, it.failures = 0, 0
+		if f.Again > 0 {
+			s.finish(t, Planned, max(f.Again, s.now+MinGap))
+		} else {
+			s.finish(t, Resting, Never)
+		}
 	case f.NotBefore-clockSkew > s.now:
 		s.finish(t, Planned, f.NotBefore-clockSkew)
 	case f.Leased && s.deferred(t):
