@@ -1,9 +1,11 @@
 package staple
 
 import (
+	"bytes"
+	"container/list"
 	"crypto/ed25519"
 	"crypto/tls"
-	"math"
+	"crypto/x509"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"github.com/ocspstaple/staple/internal/leafindex"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 const (
@@ -25,55 +28,45 @@ const (
 	// inUse is how long Ready and Status tell of a certificate that no live config
 	// lists, after its last handshake.
 	inUse = 24 * time.Hour
-	// never is a due time that does not come.
-	never = math.MaxInt64
 )
 
 type ref = leafindex.Ref[entry]
 
-// entry is what a Stapler knows of one certificate. The atomics are all that a
-// handshake reads; what follows them is guarded by Stapler.mu, but for what is
-// said to be set once.
+// entry is what a Stapler knows of one certificate. A handshake reads the atomics
+// and when the next attempt is due; the rest is guarded by Stapler.mu.
 //
-// There may be a million: this is 208 bytes, a size class of the allocator, and
-// a field more makes it 224.
+// Keep it at 240 bytes: a million certificates pay 16 MB for one more field.
 type entry struct {
 	ref                         // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
 	held   atomic.Pointer[held] // never nil
-	due    atomic.Int64         // Unix ns of the next attempt; never while one is under way
 	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
 	seen   atomic.Int32         // Unix minute of the last handshake; 0: none yet
 	cold   atomic.Bool          // handshakes may have to wait: see wait
 
 	flags               flags
-	must                bool             // Must-Staple; this and the next are set by resolve
-	backoff             uint8            // exponent of the next retry; starts anew when validity is lost
-	slot                int32            // in queue
+	must                bool             // Must-Staple; this and the next two are set by readLeaf
 	known               int32            // Unix minute in which it was learned, or a call named it last
-	lists               *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
+	lists               *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
 	issuer              *ocspresp.Issuer // nil: not found yet
 	id                  uint64           // of the leaf, in cache.leaves
-	timing                               // of what is next: an attempt, an alarm, its death
-	route               *route           // who is asked, in order; nil or empty: nobody
-	best                *responder       // the one that answered last
-	at                  *attempt         // nil between attempts
-	queue               *urgency         // of a responder
-	deadline            int64            // Unix ns: the order in queue
-	alarm               int64            // when EventExpiring or EventExpired is due
-	die                 int64            // when to look whether the entry should be dropped
-	more                *rare            // nil: nothing of it; see rare and also
+	more                *details         // nil: nothing of it; see details and edit
+	schedule.Item[*entry]
 }
 
-// rare is what most entries do without once they hold a response.
-type rare struct {
+// details is what most entries do without once they hold a response.
+type details struct {
 	err       error          // of the last attempt; cleared by a success
-	failures  int            // attempts failed since the last success
+	errs      []error        // of the responders asked in the attempt under way
+	first     string         // URL of the first responder, before there is a route
 	learned   int64          // Unix ns
+	begun     int64          // Unix ns: the attempt under way
+	patience  int64          // Unix ns: until when a caller waits for the store
 	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
 	scanned   bool           // the issuer is not in chain
 	unissued  error          // why not; nil if nothing there has its name
-	told      bool           // why e is not asked about
+	restored  bool           // a record was read between attempts that needs no refresh
+	unread    bool           // in Stapler.unread
 	candidate []byte         // a staple that the source set, to be judged
 	nominated [4]uint64      // the hashes of the last ones
 	aliases   []*ref         // where else the leaf's bytes were met
@@ -82,35 +75,42 @@ type rare struct {
 	leased    int64          // Unix ns: when the lease was last taken
 	gate      *gate          // what handshakes wait for
 	turns     []*turn        // of the calls that wait for it
-	unread    bool           // in Stapler.unread
-	stoodBy   uint8          // how much of backoff is of attempts that asked nobody
-	never     *neverList
-	prev, nxt *entry // in never
+	never     *list.Element  // in cache.never
 }
 
-// rare returns what there is of it, to be read.
-func (e *entry) rare() rare {
+// details returns what there is of it, to be read.
+func (e *entry) details() details {
 	if e.more == nil {
-		return rare{}
+		return details{}
 	}
 	return *e.more
 }
 
-// also returns it to be written.
-func (e *entry) also() *rare {
+// edit returns it to be written.
+func (e *entry) edit() *details {
 	if e.more == nil {
-		e.more = new(rare)
+		e.more = new(details)
 	}
 	return e.more
 }
 
 // trimLocked gives it up if nothing is in it.
 func (e *entry) trimLocked(now int64) {
-	if m := e.more; m != nil && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil && m.never == nil &&
-		m.gate == nil && len(m.turns) == 0 && m.warned == 0 && !m.told && m.tries.Old(now) {
+	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
+		m.never == nil && m.gate == nil && len(m.turns) == 0 && m.warned == 0 && !m.unread && m.tries.Old(now) {
 		e.more = nil
 	}
 }
+
+// recovered forgets what failed.
+func (e *entry) recovered() {
+	if e.more != nil {
+		e.more.err = nil
+	}
+}
+
+// gone reports whether e was dropped from the cache.
+func (e *entry) gone() bool { return e.Phase() == schedule.Gone }
 
 // subject returns what a response must speak of.
 func (e *entry) subject() ocspresp.Subject {
@@ -118,92 +118,32 @@ func (e *entry) subject() ocspresp.Subject {
 }
 
 type flags struct {
-	resolved  bool // resolve read the certificate
-	tried     bool // an attempt came to an end since a valid response was lost or never had
-	final     bool // err is for good: no attempt will be made
-	none      bool // needs no staple: no responder, say
-	off       bool // switched off by WithResponders
-	lost      bool // err is ErrNoIssuer: another chain may bring it
-	alone     bool // the chain lacks the issuer, which WithIssuers gave
-	gone      bool // dropped from the cache
-	expired   bool // the leaf's notAfter had passed when it was learned
-	loaded    bool // the store was read
-	dirty     bool // queued to be written to the store
-	discard   bool // its record is to be deleted
-	announced bool // alarm was brought forward by a failure
-	vain      vain // asked about in vain since the last success
+	read    bool // readLeaf read the certificate
+	tried   bool // an attempt came to an end since a valid response was lost or never had
+	alone   bool // the chain lacks the issuer, which WithIssuers gave
+	loaded  bool // the store was read
+	dirty   bool // queued to be written to the store
+	discard bool // its record is to be deleted
+	told    bool // why it is not asked about
 }
 
-// vain is what it says of a certificate that it was asked about in vain.
-type vain uint8
-
-const (
-	vainProbe  vain = iota + 1 // nothing: the breaker was open
-	vainItself                 // that it may be the reason: others may have succeeded
-)
-
-// A held is an immutable snapshot of the newest verified response.
-type held struct {
-	state      State  // Good stays Good past until: see at
-	staple     bool   // raw may be stapled while it is current
-	open       bool   // it has no nextUpdate
-	maxAge     uint32 // s: what the responder's cache headers ask for
-	produced   int32  // s from thisUpdate to producedAt
-	age        uint32 // s from its receipt to checked
-	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
-	modified   uint32 // of the validator, which is from the responder that confirmed it: entry.best
-	etag       string
-	raw        []byte                          // nil: none
-	until      int64                           // Unix ns: not served from then on
-	checked    int64                           // Unix ns: when a responder last confirmed it
-	thisUpdate int64                           // Unix s
-	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
-}
-
-func (h *held) validator() ocsphttp.Validator {
-	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
-}
-
-// inSeconds returns n within what a uint32 holds.
-func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
-
-// current reports whether the response may be served at now.
-func (h *held) current(now int64) bool {
-	if h.raw == nil || now >= h.until {
-		return false
+// leafOf returns the certificate of e, parsed if the source did not set it.
+func (e *entry) leafOf() *x509.Certificate {
+	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
+		return c.Leaf
 	}
-	// What is counted from its receipt was not received in the future: the clock was set back.
-	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
-}
-
-// at returns the state of what is served at now.
-func (h *held) at(now int64) State {
-	if h.state == StateGood && !h.current(now) {
-		return StateExpired
+	leaf, err := x509.ParseCertificate(e.DER)
+	if err != nil {
+		return nil
 	}
-	return h.state
-}
-
-// stapleAt returns what to staple at now: nil for nothing.
-func (h *held) stapleAt(now int64) []byte {
-	if h.staple && h.current(now) {
-		return h.raw
-	}
-	return nil
-}
-
-// with returns a copy of h in another state.
-func (h *held) with(s State) *held {
-	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
-		modified: h.modified, etag: h.etag, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
+	return leaf
 }
 
 // cache holds the entries. Finding one by its leaf takes no lock; everything else
 // is guarded by Stapler.mu.
 type cache struct {
-	leaves  *leafindex.Index[entry]
-	waiting neverList // never stapled, unlisted, first attempt to come
-	idle    neverList // never stapled, unlisted, and it will be a while
+	leaves *leafindex.Index[entry]
+	never  list.List // of *entry: never stapled, and no live config lists them; oldest first
 }
 
 func newCache() cache {
@@ -218,7 +158,7 @@ func (c *cache) aliasLocked(e *entry, der []byte) {
 	if c.leaves.Find(der) != nil {
 		return // it does: Prefetch learns of what is known, too
 	}
-	m := e.also()
+	m := e.edit()
 	m.aliases = c.leaves.AliasLocked(m.aliases, der, e)
 }
 
@@ -229,7 +169,7 @@ func (c *cache) nominateLocked(e *entry, raw []byte) bool {
 	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > ocspresp.MaxResponse {
 		return false
 	}
-	m, id := e.also(), c.leaves.ID(raw)
+	m, id := e.edit(), c.leaves.ID(raw)
 	if slices.Contains(m.nominated[:], id) {
 		return false
 	}
@@ -244,71 +184,162 @@ func (c *cache) addLocked(e *entry) {
 }
 
 func (c *cache) removeLocked(e *entry) {
-	e.flags.gone = true
-	c.leaves.RemoveLocked(&e.ref, e.rare().aliases)
-	c.unqueueLocked(e)
+	c.leaves.RemoveLocked(&e.ref, e.details().aliases)
+	c.sortLocked(e)
 }
 
 // roomLocked makes room for one more unlisted entry, and returns the one that
-// has to go for it, if any. Entries that wait for their first attempt are not
-// pushed out, or a burst of new certificates would push all of them out.
+// has to go for it, if any. An entry whose first attempt is under way has another
+// turn, or a burst of new certificates would push all of them out.
 func (c *cache) roomLocked() (evict *entry, ok bool) {
-	if c.waiting.n+c.idle.n < maxNever {
+	if c.never.Len() < maxNever {
 		return nil, true
 	}
-	return c.idle.first, c.idle.first != nil
+	for range 8 {
+		first := c.never.Front()
+		if e := first.Value.(*entry); e.flags.tried || !e.Phase().UnderWay() {
+			return e, true
+		}
+		c.never.MoveToBack(first)
+	}
+	return nil, false
 }
 
-// queueLocked moves e to the list that it belongs to by what it holds.
-func (c *cache) queueLocked(e *entry) {
-	c.unqueueLocked(e)
+// sortLocked has e in never if it belongs there.
+func (c *cache) sortLocked(e *entry) {
+	belongs := !e.gone() && !e.keptLocked() && e.held.Load().raw == nil
+	switch in := e.details().never; {
+	case belongs && in == nil:
+		e.edit().never = c.never.PushBack(e)
+	case !belongs && in != nil:
+		c.never.Remove(in)
+		e.more.never = nil
+	}
+}
+
+// idsOf returns the IDs of the leafs of certs. Hashing takes no lock.
+func (s *Stapler) idsOf(certs []*tls.Certificate) []uint64 {
+	ids := make([]uint64, len(certs))
+	for i, cert := range certs {
+		if !empty(cert) {
+			ids[i] = s.cache.leaves.ID(cert.Certificate[0])
+		}
+	}
+	return ids
+}
+
+// learnLocked returns the entry of a certificate whose leaf has the ID id, making it
+// if need be, for a config that lists it, a call or a handshake. It returns nil when
+// there is no room, and after Close. The bytes are compared in full, so a renewed
+// certificate never finds its predecessor.
+func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, listed bool, c *call) *entry {
+	der := cert.Certificate[0]
+	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
+		s.cache.aliasLocked(e, der)
+		s.rechainLocked(e, cert.Certificate[1:])
+		s.keepLocked(e, listed, c, false)
+		return e
+	}
+	lists := s.forgotten[id]
+	if s.closed || !listed && c == nil && lists == nil && !s.makeRoomLocked(der) {
+		return nil
+	}
+	delete(s.forgotten, id)
+	now := s.nanos()
+	e := &entry{ref: ref{DER: der}, id: id, known: minuteOf(now), lists: lists}
+	e.more = &details{learned: now, begun: now, chain: cert.Certificate[1:]}
+	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
+	e.held.Store(&held{state: StatePending})
+	e.cold.Store(true)
+	s.cache.addLocked(e)
+	u := schedule.Urgent // a handshake may wait for it
 	switch {
-	case e.flags.gone || e.keptLocked() || e.held.Load().raw != nil:
-	case e.flags.tried || e.flags.none || e.flags.off || e.flags.final:
-		c.idle.push(e)
-	default:
-		c.waiting.push(e)
+	case c != nil:
+		u = c.urgency()
+	case listed:
+		u = schedule.Routine
+	}
+	s.doLocked(s.sched.Start(e, u, now))
+	s.keepLocked(e, listed, c, true)
+	s.doLocked(s.sched.Reviewed(e, now+int64(idleLife), true, now))
+	return e
+}
+
+// keepLocked notes who has an interest in e: a config that lists it, a call, which
+// may have made it.
+func (s *Stapler) keepLocked(e *entry, listed bool, c *call, made bool) {
+	if listed {
+		if e.lists == nil {
+			e.lists = new(atomic.Int32)
+		}
+		e.lists.Add(1)
+	}
+	if c != nil {
+		s.nameLocked(c, e, made)
+	}
+	s.cache.sortLocked(e)
+}
+
+// listedLocked reports whether a live config lists e.
+func (e *entry) listedLocked() bool { return e.lists != nil && e.lists.Load() > 0 }
+
+// keptLocked reports whether e must not be evicted.
+func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.details().turns) > 0 }
+
+// usedUntil returns the end of the minute in which somebody last wanted e: the
+// last handshake, or when it was learned, or a call named it.
+func (e *entry) usedUntil() int64 {
+	return (int64(max(e.seen.Load(), e.known)) + 1) * int64(time.Minute)
+}
+
+// inUseLocked reports whether Ready and Status tell of e.
+func (e *entry) inUseLocked(now int64) bool {
+	return e.listedLocked() || now <= e.usedUntil()+int64(inUse)
+}
+
+// makeRoomLocked makes room for an entry for der. Without a responder it is not
+// worth another's place: of these there may be many more than places.
+func (s *Stapler) makeRoomLocked(der []byte) bool {
+	evict, ok := s.cache.roomLocked()
+	if evict != nil {
+		if s.opts.responders == nil && !certinfo.MayNameResponder(der) && !certinfo.MayMustStaple(der) {
+			return false
+		}
+		s.dropLocked(evict)
+	}
+	return ok
+}
+
+// reviewLocked drops e if its certificate expired or was not used for a week, and
+// else says when to look again. Where the timer overslept it may be used any moment.
+func (s *Stapler) reviewLocked(e *entry, overslept bool) {
+	now, life, end := s.nanos(), int64(idleLife), schedule.Never
+	switch {
+	case e.Need() == schedule.LeafExpired:
+		life = int64(time.Hour) // it is served all the same: do not learn it anew each time
+	case e.notAfter != 0:
+		end = wall(e.notAfter + 1)
+	}
+	idle := e.usedUntil() + life
+	if e.keptLocked() || overslept {
+		idle = max(idle, now+int64(24*time.Hour))
+	}
+	if next := min(end, idle); next > now {
+		s.cache.sortLocked(e) // its config may be gone
+		s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
+		return
+	}
+	s.dropLocked(e)
+	if (end <= now || e.notAfter != 0 && now > wall(e.notAfter)) && s.opts.store != nil {
+		s.discardLocked(e)
 	}
 }
 
-func (c *cache) unqueueLocked(e *entry) {
-	if l := e.rare().never; l != nil {
-		l.remove(e)
-	}
-}
-
-// neverList is a doubly linked list of entries, oldest first.
-type neverList struct {
-	first, last *entry
-	n           int
-}
-
-func (l *neverList) push(e *entry) {
-	m := e.also()
-	m.never, m.prev, m.nxt = l, l.last, nil
-	if l.last != nil {
-		l.last.more.nxt = e
-	} else {
-		l.first = e
-	}
-	l.last = e
-	l.n++
-}
-
-func (l *neverList) remove(e *entry) {
-	m := e.more
-	if m.prev != nil {
-		m.prev.more.nxt = m.nxt
-	} else {
-		l.first = m.nxt
-	}
-	if m.nxt != nil {
-		m.nxt.more.prev = m.prev
-	} else {
-		l.last = m.prev
-	}
-	m.never, m.prev, m.nxt = nil, nil, nil
-	l.n--
+// dropLocked forgets e. What is under way for it comes to nothing.
+func (s *Stapler) dropLocked(e *entry) {
+	s.doLocked(s.sched.Remove(e, s.nanos()))
+	s.cache.removeLocked(e)
+	s.settleLocked(e)
 }
 
 // same reports whether a and b differ in their staple at most, by identity: a

@@ -183,7 +183,7 @@ func TestBreakerAfterStepBack(t *testing.T) {
 		c.step(-day)
 		time.Sleep(time.Minute)
 		ca.Responder.ClearFaults()
-		time.Sleep(75 * time.Second)
+		time.Sleep(15*time.Minute + 10*time.Second)
 		for _, st := range s.Status() {
 			if st.Failures > 0 {
 				t.Errorf("not refreshed after the outage: %v, next %v", st.Err, st.NextRefresh.Sub(c.now()))

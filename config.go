@@ -116,13 +116,20 @@ type listing struct{ counts []*atomic.Int32 }
 // hold makes the certificates known and lists them.
 func (s *Stapler) hold(certs []tls.Certificate) *listing {
 	l := new(listing)
+	all := make([]*tls.Certificate, len(certs))
 	for i := range certs {
-		if empty(&certs[i]) {
+		all[i] = &certs[i]
+	}
+	ids := s.idsOf(all)
+	s.mu.Lock() // once: taking it 10,000 times against busy workers takes seconds
+	defer s.mu.Unlock()
+	for i, cert := range all {
+		if empty(cert) {
 			continue
 		}
-		if e := s.learn(&certs[i], true, nil); e != nil {
+		if e := s.learnLocked(cert, ids[i], true, nil); e != nil {
 			l.counts = append(l.counts, e.lists)
-			s.nominate(e, &certs[i])
+			s.nominateLocked(e, cert)
 		}
 	}
 	if len(l.counts) > 0 {

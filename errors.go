@@ -3,11 +3,15 @@ package staple
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 // Errors that a caller may want to branch on. They are found with [errors.Is];
@@ -301,4 +305,98 @@ func (r Reason) String() string {
 		return reasonText[r]
 	}
 	return ocspresp.Reason(r).String()
+}
+
+// refusals say what follows from a Reason: what the answer speaks of, and which other
+// ways of asking may bring a better one: the other method where it is none, the other
+// hash where it is not about this certificate. Those that are not here are the
+// responder's fault.
+var refusals = map[Reason]struct {
+	verdict schedule.Verdict
+	ways    ocsphttp.Way
+}{
+	ReasonTimeout:          {schedule.TimedOut, 0},
+	ReasonMalformed:        {schedule.Fault, ocsphttp.Post},
+	ReasonInternalError:    {schedule.Fault, ocsphttp.Post},
+	ReasonMalformedRequest: {schedule.Certificate, ocsphttp.Post | ocsphttp.OtherHash},
+	ReasonUnauthorized:     {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonUnknown:          {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonSerial:           {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonIssuerName:       {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonIssuerKey:        {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonHashAlgorithm:    {schedule.Certificate, ocsphttp.OtherHash},
+	ReasonReplay:           {schedule.Certificate, ocsphttp.PastCaches},
+}
+
+// reasonOf returns the Reason in err; 0 for none.
+func reasonOf(err error) Reason {
+	if re, ok := errors.AsType[*ResponseError](err); ok {
+		return re.Reason
+	}
+	return 0
+}
+
+// verdict returns what err, which came of an exchange, says of whom.
+func verdict(err error) schedule.Verdict {
+	if err == nil {
+		return schedule.Proof
+	}
+	if r, ok := refusals[reasonOf(err)]; ok {
+		return r.verdict
+	}
+	return schedule.Fault
+}
+
+// betterWays returns the other ways of asking that may get a better answer than
+// one refused by err.
+func betterWays(err error) ocsphttp.Way {
+	ways := refusals[reasonOf(err)].ways
+	if errors.Is(err, ErrExpired) {
+		ways |= ocsphttp.PastCaches
+	}
+	return ways
+}
+
+// unansweredReasons is what each way of HTTP to bring no answer is to a caller.
+var unansweredReasons = [...]Reason{
+	ocsphttp.Network:     ReasonNetwork,
+	ocsphttp.Timeout:     ReasonTimeout,
+	ocsphttp.Redirect:    ReasonRedirect,
+	ocsphttp.Status:      ReasonHTTPStatus,
+	ocsphttp.ContentType: ReasonContentType,
+	ocsphttp.TooLarge:    ReasonTooLarge,
+	ocsphttp.Truncated:   ReasonTruncated,
+	ocsphttp.Empty:       ReasonEmpty,
+}
+
+// unanswered makes a ResponseError of what HTTP brought from a URL.
+func unanswered(u string, err error) error {
+	var he *ocsphttp.Error
+	if !errors.As(err, &he) {
+		return err
+	}
+	re := &ResponseError{Responder: u, Reason: unansweredReasons[he.Kind]}
+	if he.Err != nil {
+		re.Err = he
+	}
+	return re
+}
+
+// retryHint returns the Retry-After in err.
+func retryHint(err error) time.Duration {
+	if he, ok := errors.AsType[*ocsphttp.Error](err); ok {
+		return he.RetryAfter
+	}
+	return 0
+}
+
+// fault says in our words how code that is not ours failed.
+func fault(err error) error {
+	switch err := err.(type) {
+	case *foreign.PanicError:
+		return &ResponseError{Reason: ReasonPanic, Err: err}
+	case *foreign.HungError:
+		return fmt.Errorf("staple: %w", err)
+	}
+	return err
 }

@@ -146,12 +146,12 @@ func TestReadyInOrder(t *testing.T) {
 			return certs
 		}
 		list(t, s, know(ocsptest.Leaf{}, "expired-b", "expired-a")...)
-		ca.Responder.SetFault(ocsptest.FaultHTTP500)
-		time.Sleep(100 * time.Hour)
-		ca.Responder.SetFault(ocsptest.FaultNone)
 		revoked := ca.Issue(ocsptest.Leaf{Names: []string{"revoked"}})
 		ca.Responder.Revoke(revoked, ocsp.Superseded, time.Time{})
+		list(t, s, revoked)
 		_ = s.Prefetch(background, revoked)
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		time.Sleep(100 * time.Hour)
 		ca.Responder.SetFault(ocsptest.FaultHTTP500)
 		know(ocsptest.Leaf{}, "new-f", "new-c", "new-b", "new-e", "new-a", "new-d")
 		know(ocsptest.Leaf{MustStaple: true}, "must-b", "must-a")

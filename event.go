@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 	"golang.org/x/crypto/ocsp"
 )
 
 const (
 	slogDebug = slog.LevelDebug
+	slogInfo  = slog.LevelInfo
 	slogWarn  = slog.LevelWarn
 	slogError = slog.LevelError
 
@@ -22,6 +25,8 @@ const (
 	maxNotices = 1024
 	// warnEach is how often an operator is told the same.
 	warnEach = 24 * time.Hour
+
+	clientCode = "HTTP client" // calls of the RoundTripper
 )
 
 // An EventKind says what happened.
@@ -124,7 +129,7 @@ func (s *Stapler) notifyLocked(n *notice) {
 		return
 	}
 	n.held = n.e.held.Load()
-	n.asked = n.e.urlLocked()
+	n.asked = n.e.url()
 	if n.answer != nil && n.answer.responder != "" {
 		n.asked = n.answer.responder
 	}
@@ -147,15 +152,15 @@ func (s *Stapler) wordLocked(n *notice) {
 	n.level, n.msg = slogDebug, "OCSP event"
 	loud := func(level slog.Level, msg string) {
 		n.msg = msg
-		if !recent(e.rare().warned, now, warnEach) || n.kind == EventExpired {
-			n.level, e.also().warned = level, now
+		if !recent(e.details().warned, now, warnEach) || n.kind == EventExpired {
+			n.level, e.edit().warned = level, now
 		}
 	}
 	switch n.kind {
 	case EventFetched:
 		n.msg = "OCSP response fetched"
-		if e.more != nil {
-			e.more.warned = 0
+		if e.details().warned != 0 { // they were told of what is over now
+			n.level, e.more.warned = slogInfo, 0
 		}
 	case EventUnchanged:
 		n.msg = "OCSP response confirmed, nothing new"
@@ -177,6 +182,8 @@ func wordExpiry(n *notice, loud func(slog.Level, string)) {
 	switch {
 	case n.kind == EventExpiring && n.e.must:
 		loud(slogWarn, "OCSP response of a Must-Staple certificate expires soon and refreshes fail, after that clients will refuse it; check the responder and the way to it")
+	case n.kind == EventExpiring && n.e.outage():
+		n.msg = "OCSP response expires soon and refreshes fail"
 	case n.kind == EventExpiring:
 		loud(slogWarn, "OCSP response expires soon and refreshes fail; check the responder and the way to it")
 	case n.e.must:
@@ -206,11 +213,20 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:
 		loud(slogError, "Must-Staple certificate has no valid OCSP response, clients will refuse it; retries go on, check the responder and the way to it")
-	case now-n.e.rare().learned < int64(grace) && !blames(n.err):
+	case n.e.outage():
+		n.msg = "no OCSP response for the certificate, its responder fails"
+	case verdict(n.err) == schedule.Certificate && now-n.e.details().learned < int64(grace):
 		n.msg = "OCSP responder does not know the certificate yet"
 	default:
 		loud(slogWarn, "no OCSP response for the certificate, nothing is stapled; retries go on, check the responder and the way to it")
 	}
+}
+
+// outage reports whether the responder of e fails for others, too: failsLocked tells
+// of that, for all of them.
+func (e *entry) outage() bool {
+	r := e.Best()
+	return r != nil && r.Failing() && r.Certificates() > 1
 }
 
 // unsupported reports whether an algorithm is why there is no issuer.
@@ -324,4 +340,43 @@ func certAttrs(e *entry, leaf *x509.Certificate) []slog.Attr {
 		return []slog.Attr{slog.String("certificate", certinfo.Name(e.DER, nil))}
 	}
 	return []slog.Attr{slog.String("certificate", certinfo.Legible(certinfo.Names(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
+}
+
+// guard calls code that is not ours, however long that takes: Close can say that
+// it hangs, and a panic of it is an error like others.
+func guard[T any](s *Stapler, what string, f func() (T, error)) (T, error) {
+	v, err := foreign.Call(&s.calls, what, f)
+	return v, fault(err)
+}
+
+// shared calls f for all who ask for the same key at the same time, and
+// returns when it does or ctx ends; f then goes on without.
+func (s *Stapler) shared(ctx context.Context, what, key string, f func() ([]byte, error)) ([]byte, error) {
+	v, err := s.sharing.Do(ctx, what, key, f)
+	return v, fault(err)
+}
+
+// complaints says when a failure of each kind of the user's code was last logged
+// as an error.
+type complaints struct {
+	mu   sync.Mutex       // guards told
+	told map[string]int64 // Unix ns
+}
+
+// complain logs that code of the user's failed: once a day for each kind, or
+// what fails each time would fill the log.
+func (s *Stapler) complain(what, msg string, err error, args ...any) {
+	now, level := s.nanos(), slogError
+	c := &s.complaints
+	c.mu.Lock()
+	if recent(c.told[what], now, warnEach) {
+		level = slogDebug
+	} else {
+		if c.told == nil {
+			c.told = make(map[string]int64)
+		}
+		c.told[what] = now
+	}
+	c.mu.Unlock()
+	s.log(level, msg, append(args, "error", err)...)
 }

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 // WithNow sets the clock, for tests of clock steps and suspend: the bubbles of
@@ -26,40 +27,32 @@ func WithProxy(proxy string) Option {
 type Sizes struct {
 	Entries  int // certificates
 	Extended int // entries with what most do without
-	Timed    int // elements of the scheduler's heap
 	Never    int // entries without a response that no config lists
-	Queued   int // entries that wait for a responder, or stand by
-	InFlight int // requests
+	UnderWay int // attempts
+	StandBy  int // entries whose responders fail
 }
 
 // Sizes counts what s holds.
 func (s *Stapler) Sizes() Sizes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := Sizes{Entries: s.cache.leaves.LenLocked(), Timed: len(s.timers), Never: s.cache.waiting.n + s.cache.idle.n}
+	n := Sizes{Entries: s.cache.leaves.LenLocked(), Never: s.cache.never.Len()}
 	for e := range s.cache.leaves.AllLocked {
 		if e.more != nil {
 			n.Extended++
 		}
-	}
-	for r := range s.responders.All {
-		n.Queued += r.queued() + len(r.forced)
-		n.InFlight += r.inflight
+		if e.Phase().UnderWay() {
+			n.UnderWay++
+		}
+		if e.Phase() == schedule.StandingBy {
+			n.StandBy++
+		}
 	}
 	return n
 }
 
 // Tick has the scheduler look at the clock, as its timer does.
 func (s *Stapler) Tick() { s.tick() }
-
-// RetryAfter is the pause after a failure for a certificate whose response has
-// the given validity, of which some is left.
-func RetryAfter(validity, left time.Duration, backoff uint8, hint time.Duration) time.Duration {
-	const now = int64(1 << 60)
-	h := &held{raw: []byte{0}, until: now + int64(left)}
-	h.thisUpdate = (h.until - int64(validity)) / int64(time.Second)
-	return time.Duration(h.retryAfter(now, backoff, hint))
-}
 
 // EntrySize is the size of what is kept for each certificate, and HeldSize that
 // of what is kept for each response.
@@ -79,8 +72,7 @@ func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 	for _, cert := range certs {
 		e := s.cache.find(cert)
 		gates = append(gates, e.gateLocked())
-		s.startLocked(e, false)
-		s.moveLocked(e)
+		s.doLocked(s.sched.Start(e, schedule.Routine, s.nanos()))
 	}
 	s.mu.Unlock()
 	for _, g := range gates {

@@ -198,11 +198,11 @@ func atRefresh(t *testing.T, x *faulty) {
 	x.start(t, false)
 	x.prime(t)
 	x.ca.Responder.SetFault(x.fault)
-	for range 3600 {
+	for range 7200 {
 		if x.ca.Responder.Requests() > 0 {
 			break
 		}
-		time.Sleep(time.Second)
+		time.Sleep(500 * time.Millisecond) // a retry follows after 750 ms or more
 	}
 	x.settle()
 	x.shake(t)

@@ -1,162 +1,147 @@
 package staple
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"sync/atomic"
+	"math/rand/v2"
 	"time"
 
-	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
+)
+
+// The life of an attempt. The schedule says what is to be done (doLocked). A worker
+// prepares the certificate: see prepare.go. The schedule then has its responders
+// asked (ask): the exchange is made without the lock, its answer judged and
+// installed, and the schedule told what came of it. It answers with what is next,
+// an attempt that failed for one (failedLocked). endLocked tells who waits.
+
+type (
+	action    = schedule.Action[*entry]
+	responder = schedule.Responder[*entry]
 )
 
 const (
-	// maxAttempt bounds an attempt over all responders: a CA answers within
-	// 10 s (CA/B Forum baseline requirements, 4.10.2).
-	maxAttempt = 10 * time.Second
 	// maxWorkers is how many certificates are prepared at once: that waits for
 	// a store at most, so it may be more than there are processors.
 	maxWorkers = 32
 	// grace is how long after its first sight a certificate may be unknown to
 	// its responder without anyone being told: CAs publish with a delay.
 	grace = 15 * time.Minute
+	// exchangeGrace is how long an exchange may go on after its context ended: a
+	// RoundTripper that heeds it is done by then, and what came of it is learned
+	// before the next attempt.
+	exchangeGrace = 50 * time.Millisecond
+	// lostKeeps is how long a call that outlives its context keeps its place at a
+	// responder, and maxLost how many may: no more are made then.
+	lostKeeps = 10 * time.Second
+	maxLost   = foreign.MaxHung
 )
 
-// The way of a certificate: learn makes its entry and queues it; a worker
-// prepares the attempt (who issued it, who is asked, what the store has); it
-// waits in the queue of a responder; ask makes the exchange; finish or fail
-// ends the attempt and says when the next is due, which queues it again.
-
-// attempt is one pass over the responders of a certificate.
-type attempt struct {
-	begun    int64        // Unix ns
-	prepared bool         // a worker has it, or had
-	call     *call        // that it was made for; nil: the schedule
-	planned  int64        // Unix ns: when it would have been due without the call
-	err      error        // what it ended with
-	vain     vain         // a responder was asked, and failed
-	probe    *responder   // whose breaker lets this attempt through
-	rest     []*responder // to be asked still
-	errs     []error      // of those that were
-	left     time.Duration
-	deferred int64 // Unix ns: when another process was first found to have the lease
-	polls    uint8 // how often it was
-	restored bool  // a record was read meanwhile that needs no refresh
+func newSchedule(o *options) *schedule.Schedule[*entry] {
+	return schedule.New[*entry](schedule.Config{TTL: int64(o.ttl), FixedTTL: o.fixedTTL, Rand: rand.Int64N})
 }
 
-// spared reports whether nothing is lost where at fails, nor has to be tried again
-// soon.
-func (at *attempt) spared() bool { return at.restored && at.call == nil }
+// doLocked has done what the schedule says, and sets the timer for what is next.
+func (s *Stapler) doLocked(actions []action) {
+	for _, a := range actions {
+		switch a.Kind {
+		case schedule.Prepare:
+			m := a.Item.edit()
+			m.begun, m.errs = s.nanos(), nil
+			s.workLocked(job{a, s.prepare}, a.Urgency > schedule.Routine)
+		case schedule.Ask:
+			s.calls.Go(func() { s.ask(a) })
+		case schedule.Failed:
+			s.failedLocked(a)
+		case schedule.Expiring:
+			s.notifyLocked(&notice{kind: EventExpiring, e: a.Item, err: a.Item.details().err})
+		case schedule.Expired:
+			s.expiredLocked(a.Item)
+		case schedule.Review:
+			s.reviewLocked(a.Item, a.Overslept)
+		case schedule.Fails:
+			s.failsLocked(a.Responder)
+		case schedule.Recovers:
+			s.recoversLocked(a.Responder)
+		case schedule.Misuse:
+			s.log(slogError, "this is a defect of the library: a certificate was to go from one phase to one that does not follow; it is retried in a minute; please report it",
+				"certificate", a.Item, "from", a.From, "to", a.To)
+		}
+	}
+	s.armLocked()
+}
 
-// jobs is a queue of entries for the workers.
-type jobs struct{ urgent, routine []*entry }
+// armLocked sets the timer for what is due next.
+func (s *Stapler) armLocked() {
+	now := s.nanos()
+	next := s.sched.Next(now)
+	if s.closed || next == schedule.Never || s.armed <= next && s.armed > now {
+		return
+	}
+	s.armed = next
+	s.timer.Reset(time.Duration(max(next-now, 0)))
+}
 
-func (j *jobs) pop() *entry {
+// tick has done what is due by the clock as it is now.
+func (s *Stapler) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kicked.Store(false)
+	s.armed = 0
+	if !s.closed {
+		s.doLocked(s.sched.Run(s.nanos()))
+	}
+}
+
+// kick has tick look at the clock, from a handshake that found an entry long past
+// due: the timer slept through a suspend, or the clock was set.
+func (s *Stapler) kick() {
+	if s.kicked.CompareAndSwap(false, true) {
+		go s.tick()
+	}
+}
+
+// nanos is the wall clock. Every limit and due time is one of these.
+func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
+
+// random returns a random number in [0, n); 0 for n <= 0.
+func (s *Stapler) random(n int64) int64 { return rand.Int64N(max(n, 1)) }
+
+// A job is something to be done about an entry off the lock, by a worker.
+type job struct {
+	action
+	do func(action)
+}
+
+// jobs is a queue for the workers.
+type jobs struct{ urgent, routine []job }
+
+func (j *jobs) pop() (next job, ok bool) {
 	q := &j.urgent
 	if len(*q) == 0 {
 		q = &j.routine
 	}
 	if len(*q) == 0 {
 		*j = jobs{}
-		return nil
+		return job{}, false
 	}
-	e := (*q)[0]
-	(*q)[0], *q = nil, (*q)[1:]
-	return e
+	next = (*q)[0]
+	(*q)[0], *q = job{}, (*q)[1:]
+	return next, true
 }
 
-// learn returns the entry of a certificate that find does not know, making it
-// if need be, for a config that lists it, a call, or a handshake. It returns nil
-// when there is no room, and after Close. The bytes are compared in full, so a
-// renewed certificate never finds its predecessor.
-func (s *Stapler) learn(cert *tls.Certificate, listed bool, c *call) *entry {
-	der := cert.Certificate[0]
-	id := s.cache.leaves.ID(der)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
-		s.cache.aliasLocked(e, der)
-		s.rechainLocked(e, cert.Certificate[1:])
-		s.keepLocked(e, listed, c)
-		return e
-	}
-	lists := s.forgotten[id]
-	if s.closed || !listed && c == nil && lists == nil && !s.makeRoomLocked(der) {
-		return nil
-	}
-	delete(s.forgotten, id)
-	now := s.nanos()
-	e := &entry{ref: ref{DER: der}, id: id, alarm: never, known: minuteOf(now), lists: lists}
-	e.more = &rare{learned: now, chain: cert.Certificate[1:]}
-	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
-	e.held.Store(&held{state: StatePending})
-	e.cold.Store(true)
-	e.die = now + int64(idleLife)
-	s.cache.addLocked(e)
-	s.startLocked(e, !listed && c == nil) // a handshake may wait for it
-	e.at.call = c
-	s.keepLocked(e, listed, c)
-	s.moveLocked(e)
-	return e
-}
-
-// keepLocked notes who has an interest in e: a config that lists it, a call.
-func (s *Stapler) keepLocked(e *entry, listed bool, c *call) {
-	if listed {
-		if e.lists == nil {
-			e.lists = new(atomic.Int32)
-		}
-		e.lists.Add(1)
-	}
-	if c != nil {
-		s.nameLocked(c, e)
-	}
-	s.cache.queueLocked(e)
-}
-
-// listedLocked reports whether a live config lists e.
-func (e *entry) listedLocked() bool { return e.lists != nil && e.lists.Load() > 0 }
-
-// keptLocked reports whether e must not be evicted.
-func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.rare().turns) > 0 }
-
-// makeRoomLocked makes room for an entry for der. Without a responder it is not
-// worth another's place: of these there may be many more than places.
-func (s *Stapler) makeRoomLocked(der []byte) bool {
-	evict, ok := s.cache.roomLocked()
-	if evict != nil {
-		if s.opts.responders == nil && !certinfo.MayNameResponder(der) && !certinfo.MayMustStaple(der) {
-			return false
-		}
-		s.dropLocked(evict)
-	}
-	return ok
-}
-
-// startLocked queues e for a new attempt, or for the rest of one that was put off.
-func (s *Stapler) startLocked(e *entry, urgent bool) {
-	e.dueAt(never)
-	if e.at != nil && e.at.prepared {
-		return // a candidate or a chain had it go on before it was due
-	}
-	e.unqueue()
-	if e.at == nil {
-		e.at = &attempt{left: maxAttempt, begun: s.nanos(), planned: never}
-	}
-	s.workLocked(e, urgent)
-}
-
-// workLocked hands e to a worker.
-func (s *Stapler) workLocked(e *entry, urgent bool) {
+// workLocked hands j to a worker.
+func (s *Stapler) workLocked(j job, urgent bool) {
 	if s.closed {
 		return
 	}
 	if urgent {
-		s.jobs.urgent = append(s.jobs.urgent, e)
+		s.jobs.urgent = append(s.jobs.urgent, j)
 	} else {
-		s.jobs.routine = append(s.jobs.routine, e)
+		s.jobs.routine = append(s.jobs.routine, j)
 	}
 	if s.workers < maxWorkers {
 		s.workers++
@@ -168,209 +153,97 @@ func (s *Stapler) work() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		e := s.jobs.pop()
-		if e == nil || s.closed {
+		j, ok := s.jobs.pop()
+		if !ok || s.closed {
 			s.workers--
 			return
 		}
-		prepare := e.at != nil && !e.at.prepared
-		if prepare {
-			e.at.prepared = true
-		}
 		s.mu.Unlock()
-		s.process(e, prepare)
+		j.do(j.action)
 		s.mu.Lock()
 	}
 }
 
-// process finds out what there is to know of e without asking a responder, and
-// sends it on to one if prepare is set and there is need.
-func (s *Stapler) process(e *entry, prepare bool) {
-	leaf := s.resolve(e)
-	s.issuerFromStore(e)
-	err := s.decide(e, leaf)
-	if err == nil { // else it may be switched off
-		s.judge(e)
-	}
-	if !prepare {
-		return
-	}
-	if s.ready(e, err) && !s.load(e) && s.lease(e) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if e.at == nil || e.flags.gone {
-			return
-		}
-		e.at.rest = append(e.at.rest[:0:0], e.route.responders...)
-		for i, r := range e.at.rest { // the one that worked last first
-			if r == e.best {
-				copy(e.at.rest[1:i+1], e.at.rest[:i])
-				e.at.rest[0] = r
-			}
-		}
-		s.routeLocked(e, s.nanos())
-	}
-}
-
-// ready reports whether there is something to be asked about e, and ends the
-// attempt if not. err says why it is not known who is to be asked.
-func (s *Stapler) ready(e *entry, err error) bool {
+// ask makes one exchange and reports what came of it.
+func (s *Stapler) ask(a action) {
+	e, r := a.Item, a.Responder
+	got, left, err := s.exchange(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.at == nil || e.flags.gone {
-		return false
-	}
-	now := s.nanos()
-	if e.notAfter != 0 && now > wall(e.notAfter) { // RFC 9919 §4.2
-		e.flags.expired, e.flags.none = true, true
-		e.also().err = errLeafExpired
-		e.die = min(e.die, now+int64(time.Hour)) // see dieLocked
-	}
-	if !e.flags.none && !e.flags.off && !e.flags.final {
-		if from := e.validFrom(); err == nil && now < from {
-			s.earlyLocked(e, from, now)
-			return false
-		}
-		if err != nil && !s.closed {
-			s.failLocked(e, err, now)
-		}
-		return err == nil
-	}
-	if h := e.held.Load(); e.flags.off || e.flags.none && h.stapleAt(now) == nil {
-		s.setLocked(e, StateNone)
-	}
-	e.at.err = e.rare().err
-	s.overLocked(e, now)
-	if s.opts.responders != nil && !e.flags.expired {
-		e.dueAt(now + jitter(int64(s.opts.ttl), 0.25)) // the switch may be turned
-	}
-	s.endLocked(e, now)
-	s.moveLocked(e)
-	return false
-}
-
-// setLocked drops what e holds and puts it into a state without a response.
-func (s *Stapler) setLocked(e *entry, state State) {
-	if h := e.held.Load(); h.state != state || h.raw != nil {
-		e.held.Store(&held{state: state})
-		e.alarm = never
-	}
-}
-
-// ask makes one exchange with r about e.
-func (s *Stapler) ask(e *entry, r *responder, probe bool) {
-	s.mu.Lock()
-	at := e.at
-	c := at.call
-	if e.flags.gone || c.sparesLocked(r) {
-		s.skipLocked(e, r, probe)
-		s.mu.Unlock()
-		return
-	}
-	timeout := at.left / time.Duration(1+len(at.rest))
-	if wait := s.opts.mustWait(e.must); wait > 0 && len(at.rest) > 0 && !e.held.Load().current(s.nanos()) {
-		timeout = min(timeout, wait/time.Duration(2+len(at.rest))) // handshakes wait, and are to see the next one's answer
-	}
-	s.mu.Unlock()
-
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
-	defer cancel()
-	a, left, err := s.exchange(ctx, e, r, c)
-	took := time.Since(begun)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.nanos()
-	at.left -= took
-	release := func() {
-		r.inflight--
-		s.dispatchLocked(r)
-	}
-	if left != nil { // a RoundTripper that outlives its context keeps its place for a while
-		s.calls.Go(func() {
-			timer := time.NewTimer(maxAttempt)
-			defer timer.Stop()
-			select {
-			case <-left:
-			case <-timer.C:
-				if s.calls.Full(clientCode) { // they must not pile up
-					s.mu.Lock()
-					s.unstickLocked(r, s.nanos())
-					s.mu.Unlock()
-					<-left
-				}
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			release()
-		})
-	} else {
-		defer release()
-	}
-	if err == nil && !e.flags.gone {
-		err = s.installLocked(e, a, now)
-	}
 	if s.closed {
 		return
 	}
-	c.countLocked(r, err)
-	s.verdictLocked(r, e, err, probe, now)
-	if e.flags.gone {
-		return
+	now, late := s.nanos(), s.sched.Late(a)
+	if err == nil && !e.gone() {
+		err = s.installLocked(e, got, now)
 	}
-	if err == nil {
-		e.best = r
-		s.finishLocked(e, now)
-		return
+	dataOf(r).err = err
+	outcome := schedule.Outcome{Verdict: verdict(err), RetryAfter: int64(retryHint(err)), Hangs: left != nil}
+	switch {
+	case err == nil:
+		outcome.Held = e.held.Load().scheduled()
+	case now < wall(e.notBefore): // what is said of it now says nothing
+		outcome.Verdict = schedule.Nothing
 	}
-	at.errs = append(at.errs, err)
-	s.routeLocked(e, now)
-	if e.at == nil && e.queue == nil && r.open && !at.restored && !errors.Is(err, ErrNoIssuer) { // it stands by, too
-		r.pushLocked(e, now)
-		s.moveLocked(r)
+	if err != nil && !late {
+		m := e.edit()
+		m.errs = append(m.errs, err)
+	}
+	actions := s.sched.Answered(a, outcome, now)
+	switch {
+	case e.gone():
+	case err == nil && late: // the attempt that is under way may end with it
+		e.recovered()
+		s.settleLocked(e)
+	case err == nil:
+		s.endLocked(e, nil)
+	}
+	s.doLocked(actions)
+	if left != nil {
+		s.lost.Add(1)
+		s.calls.Go(func() { s.outlive(a, left) })
 	}
 }
 
-// recovered forgets what failed.
-func (e *entry) recovered() {
-	if e.more != nil {
-		e.more.err, e.more.failures, e.more.stoodBy = nil, 0, 0
+// outlive has the place of a call that outlives its context given back after a while.
+func (s *Stapler) outlive(a action, left <-chan struct{}) {
+	timer := time.NewTimer(lostKeeps)
+	defer timer.Stop()
+	select {
+	case <-left:
+	case <-timer.C:
 	}
+	s.mu.Lock()
+	if !s.closed {
+		s.doLocked(s.sched.Returned(a, s.nanos()))
+	}
+	s.mu.Unlock()
+	<-left
+	s.lost.Add(-1)
 }
 
-// finishLocked ends an attempt that brought a response, or confirmed one.
-func (s *Stapler) finishLocked(e *entry, now int64) {
-	s.overLocked(e, now)
-	e.recovered()
-	e.backoff, e.flags.vain = 0, 0
-	e.cold.Store(false)
-	h := e.held.Load()
-	from, to := h.refreshBetween(s.opts.ttl)
-	from = max(from, now+int64(minGap))
-	e.dueAt(h.byExpiry(e.planLocked(from, max(to, from), now), now))
-	s.cache.queueLocked(e)
-	s.settleLocked(e)
-	e.trimLocked(now)
-	s.moveLocked(e)
-}
-
-// failLocked ends an attempt that brought nothing. What e holds stays.
-func (s *Stapler) failLocked(e *entry, err error, now int64) {
-	at := e.at
-	if at.spared() {
-		s.finishLocked(e, now)
+// failedLocked ends an attempt that brought nothing. What e holds stays.
+func (s *Stapler) failedLocked(a action) {
+	e, now := a.Item, s.nanos()
+	m := e.edit()
+	if m.restored { // the record that was read meanwhile spares the rest
+		s.doLocked(s.sched.Start(e, schedule.Routine, now))
 		return
 	}
-	at.err = err
-	e.flags.vain = max(e.flags.vain, at.vain)
-	s.overLocked(e, now)
-	m := e.also()
+	err := errors.Join(m.errs...)
+	switch {
+	case err != nil:
+	case a.Responder != nil:
+		err = &ResponseError{Responder: a.Responder.URL, Reason: ReasonUnavailable, Err: dataOf(a.Responder).err}
+	default:
+		err = &ResponseError{Responder: e.url(), Reason: ReasonTimeout}
+	}
 	m.err = err
-	m.failures++
 	s.stats.failures.Add(1)
-	h := e.held.Load()
-	if !h.current(now) && h.state != StateRevoked && h.state != StateNone {
+	if r := e.Best(); r != nil && r.Failing() {
+		s.tellLocked(r)
+	}
+	if h := e.held.Load(); !h.current(now) && h.state != StateRevoked && h.state != StateNone {
 		state := StatePending
 		if errors.Is(err, ErrUnknown) {
 			state = StateUnknown
@@ -378,52 +251,179 @@ func (s *Stapler) failLocked(e *entry, err error, now int64) {
 			state = StateGood // that is to say expired
 		}
 		if state != h.state {
-			h = h.with(state)
-			e.held.Store(h)
+			e.held.Store(h.with(state))
 		}
 	}
-	e.dueAt(e.retryAtLocked(at, err, now))
-	if at.call == nil || e.backoff == 0 { // else it was out of turn
-		e.backoff = min(e.backoff+1, 60)
-	}
 	s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
-	s.endLocked(e, now)
-	s.moveLocked(e)
+	s.endLocked(e, err)
 }
 
-// retryAtLocked returns when to try again after at failed. One that a call made
-// out of turn puts off nothing.
-func (e *entry) retryAtLocked(at *attempt, err error, now int64) int64 {
-	h := e.held.Load()
-	due := h.byExpiry(now+h.retryAfter(now, e.backoff, retryHint(err)), now)
-	if len(e.rare().turns) > 0 && !h.current(now) {
-		due = max(due, now+int64(callGap))
-	}
-	return min(due, max(at.planned, now+int64(callGap)))
-}
-
-// endLocked tells those who wait that there is no news to wait for.
-func (s *Stapler) endLocked(e *entry, now int64) {
-	h := e.held.Load()
-	if !h.current(now) {
+// endLocked ends an attempt, and has all who wait for it go on. err is why it
+// brought nothing; nil if it did, or if nothing is needed.
+func (s *Stapler) endLocked(e *entry, err error) {
+	now := s.nanos()
+	if !e.held.Load().current(now) {
 		e.flags.tried = true
-	} else if h.state == StateGood && !e.flags.announced && e.rare().err != nil {
-		e.flags.announced = true
-		e.alarm = now + (h.until-now)/2
 	}
 	e.cold.Store(false)
-	s.cache.queueLocked(e)
+	if m := e.more; m != nil { // it is there while an attempt is under way
+		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
+		for _, t := range m.turns {
+			t.endsLocked(err)
+		}
+	}
+	s.cache.sortLocked(e)
 	s.settleLocked(e)
+	e.trimLocked(now)
 }
 
-// leafOf returns the certificate of e, parsed if the source did not set it.
-func (e *entry) leafOf() *x509.Certificate {
-	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
-		return c.Leaf
+// expiredLocked follows a response that is not served any more.
+func (s *Stapler) expiredLocked(e *entry) {
+	if e.Need() == schedule.None { // it was the source's own staple
+		s.setLocked(e, StateNone)
+		return
 	}
-	leaf, err := x509.ParseCertificate(e.DER)
+	s.startOverLocked(e)
+	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.details().err})
+}
+
+// startOverLocked has handshakes wait for e as for one that was not known before.
+func (s *Stapler) startOverLocked(e *entry) {
+	e.flags.tried = false
+	e.cold.Store(true)
+	s.cache.sortLocked(e)
+}
+
+// responderData is what the driver keeps of a responder, guarded by Stapler.mu.
+type responderData struct {
+	memory ocsphttp.Memory // of how to ask it
+	err    error           // what came of the last request
+	failed int64           // Unix ns: when it began to fail
+	warned int64           // Unix ns
+}
+
+func dataOf(r *responder) *responderData {
+	d, ok := r.Data.(*responderData)
+	if !ok {
+		d = new(responderData)
+		r.Data = d
+	}
+	return d
+}
+
+// failsLocked follows a responder that began to fail.
+func (s *Stapler) failsLocked(r *responder) {
+	dataOf(r).failed = s.nanos()
+	s.tellLocked(r)
+}
+
+// tellLocked tells of a responder that fails: once a day, for all its certificates.
+func (s *Stapler) tellLocked(r *responder) {
+	now, d, warning := s.nanos(), dataOf(r), slogDebug
+	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // of one its own events tell
+		warning, d.warned = slogWarn, now
+	}
+	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it",
+		"responder", r.URL, "certificates", r.Certificates(), "error", d.err)
+}
+
+// recoversLocked tells of its end.
+func (s *Stapler) recoversLocked(r *responder) {
+	now, d, level := s.nanos(), dataOf(r), slogDebug
+	if d.warned >= d.failed {
+		level = slogInfo
+	}
+	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
+}
+
+// web returns what asks responders.
+func (s *Stapler) web() *ocsphttp.Client {
+	return &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: s.opts.now}
+}
+
+// exchange puts the question of a to its responder. Whoever asks the same at the
+// same time shares the exchange: an entry that was dropped and learned again while
+// it was in flight. If the budget ends first, left ends with the exchange.
+func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err error) {
+	e, u := a.Item, a.Responder.URL
+	key := string(e.DER) + u
+	if a.Urgency == schedule.Unconditional {
+		key += " past caches"
+	}
+	if e.held.Load().raw == nil {
+		key += " first" // what a 304 confirms it does not hold
+	}
+	if n := int(s.lost.Load()); n >= maxLost {
+		return nil, nil, fault(&foreign.HungError{Kind: clientCode, Calls: n})
+	}
+	budget := time.Duration(a.Budget)
+	ctx, cancel := context.WithTimeout(s.ctx, budget)
+	defer cancel()
+	patient, end := context.WithTimeout(s.ctx, budget+exchangeGrace)
+	defer end()
+	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*answer, error) {
+		begun := time.Now()
+		got, err := s.inquire(ctx, a)
+		if err == nil && got.Proof != nil {
+			got.took = time.Since(begun) // here, as others may share it
+		}
+		return got, err
+	})
+	if left != nil {
+		return nil, left, &ResponseError{Responder: u, Reason: ReasonTimeout, Err: patient.Err()}
+	}
+	return got, nil, fault(err)
+}
+
+// inquire asks, and notes what was learned of how to.
+func (s *Stapler) inquire(ctx context.Context, a action) (*answer, error) {
+	e, r := a.Item, a.Responder
+	q, got := &ocsphttp.Question{URL: r.URL}, &answer{responder: r.URL}
+	s.mu.Lock()
+	d := dataOf(r)
+	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
+	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
+	if a.Urgency == schedule.Unconditional {
+		q.First |= ocsphttp.PastCaches
+	} else if h.from == r.URL {
+		q.Held = h.condition(now)
+	}
+	s.mu.Unlock()
+	q.Request = func(otherHash bool) ([]byte, error) {
+		return sub.Issuer.Request(s.opts.certIDHash(otherHash), sub.Serial)
+	}
+	q.Judge = func(body []byte) (ocsphttp.Way, error) {
+		p, err := ocspresp.Prove(body, &sub, s.opts.now())
+		err = responseError(r.URL, err)
+		if err == nil {
+			err = replay(&answer{Proof: p, responder: r.URL}, h)
+		}
+		got.Proof = p
+		return betterWays(err), err
+	}
+
+	res, learned, err := s.web().Ask(ctx, q)
+
+	now = s.nanos()
+	s.mu.Lock()
+	d.memory.Learn(&tries, q.First, learned, now)
+	if tries != e.details().tries {
+		e.edit().tries = tries
+	}
+	s.mu.Unlock()
 	if err != nil {
-		return nil
+		return nil, unanswered(r.URL, err)
 	}
-	return leaf
+	got.received, got.checked, got.maxAge, got.validator = now, now, res.MaxAge, res.Validator
+	return got, nil
+}
+
+// condition makes a request conditional on h being out of date. When h is about to
+// expire it does not: a cache that goes on with 304 would be no help.
+func (h *held) condition(now int64) ocsphttp.Validator {
+	_, length := h.span()
+	if !h.current(now) || h.until-now < length/8 {
+		return ocsphttp.Validator{}
+	}
+	return h.validator()
 }

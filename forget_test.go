@@ -83,6 +83,7 @@ func TestForget(t *testing.T) {
 func TestForgetListed(t *testing.T) {
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		s := stapler(t, ca)
+		ca.Responder.SetDelay(time.Millisecond)
 		cert, other := leafFor(ca, "a.test"), leafFor(ca, "b.test")
 		cfg := list(t, s, cert, other)
 		twice := list(t, s, cert)
@@ -190,7 +191,7 @@ func TestForgetQueued(t *testing.T) {
 		if got := ca.Responder.Requests(); got > 32 {
 			t.Errorf("%d requests", got)
 		}
-		if got := s.Sizes(); got.Queued+got.InFlight != 0 {
+		if got := s.Sizes(); got.UnderWay+got.StandBy != 0 {
 			t.Errorf("sizes %+v", got)
 		}
 	})
@@ -280,7 +281,7 @@ func TestForgetAndOthers(t *testing.T) {
 		if err := s.Prefetch(t.Context(), certs...); err != nil || count(t, s, ca, certs) != len(certs) {
 			t.Errorf("%d of %d stapled: %v", count(t, s, ca, certs), len(certs), err)
 		}
-		if got := s.Sizes(); got.Entries != len(certs) || got.Timed != len(certs) || got.Queued+got.InFlight != 0 {
+		if got := s.Sizes(); got.Entries != len(certs) || got.UnderWay+got.StandBy != 0 {
 			t.Errorf("sizes %+v", got)
 		}
 	})

@@ -96,7 +96,7 @@ func TestIsolation(t *testing.T) {
 // tries POST, another hash or past the caches.
 const (
 	outageFirst  = 90 // in the first minute: what was in flight, and what was due at once
-	outageMinute = 6  // in each minute after that: a probe
+	outageMinute = 24 // in each minute after that: a probe, and those that hung
 )
 
 // REQ E4: an outage costs the dead responder a bounded number of requests a
@@ -161,9 +161,9 @@ func outage(t *testing.T, ca *ocsptest.CA, fault ocsptest.Fault, n int, cold boo
 	ca.Responder.SetDelay(20 * time.Millisecond)
 	ca.Responder.ResetCounts()
 	if cold {
-		time.Sleep(135 * time.Minute) // until the next probe
+		time.Sleep(15*time.Minute + 20*time.Second) // until the next probe
 	} else {
-		time.Sleep(75*time.Second + time.Duration(n/32+1)*20*time.Millisecond)
+		time.Sleep(15*time.Minute + time.Duration(n/32+20)*20*time.Millisecond)
 	}
 	if got := count(t, s, ca, certs); got != n {
 		t.Errorf("%d of %d stapled after the outage", got, n)
@@ -229,7 +229,7 @@ func junkFor(t *testing.T, ca *ocsptest.CA, junk int, cold bool) {
 	for _, cert := range bad {
 		requests = max(requests, ca.Responder.Count("", cert))
 	}
-	if days := float64(hours) / 24; float64(requests) > 2*30*days+40 { // more while there was something to lose
+	if days := float64(hours) / 24; float64(requests) > 2*96*days+40 { // more while there was something to lose
 		t.Errorf("%d requests for a certificate that always fails in %.1f days", requests, days)
 	}
 }
@@ -297,9 +297,9 @@ func TestProbesForTheLiving(t *testing.T) {
 			t.Fatalf("%d stapled, want %d", got, len(long))
 		}
 		ca.Responder.ClearFaults()
-		time.Sleep(75 * time.Second)
+		time.Sleep(15*time.Minute + 10*time.Second)
 		if got := count(t, s, ca, short) + count(t, s, ca, long); got != len(short)+len(long) {
-			t.Errorf("%d stapled a minute after the outage, want all of %d", got, len(short)+len(long))
+			t.Errorf("%d stapled 15 minutes after the outage, want all of %d", got, len(short)+len(long))
 		}
 	})
 }
@@ -319,7 +319,7 @@ func TestInventedCertificates(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		if got := s.Sizes(); got.Entries != 10_000 || got.Never != 10_000 || got.Queued > got.Entries || got.Timed > got.Entries+1 {
+		if got := s.Sizes(); got.Entries != 10_000 || got.Never != 10_000 || got.UnderWay+got.StandBy > got.Entries {
 			t.Errorf("sizes %+v, want 10,000 entries", got)
 		}
 		// One that is listed, or fetched for, gets in at any time.

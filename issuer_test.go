@@ -134,8 +134,8 @@ func TestChainIsLookedAtOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		synctest.Wait()
-		if failed < 12 || failed > 30 {
-			t.Errorf("%d attempts in 16 hours, want those of retries that grow to 2 hours", failed)
+		if failed < 60 || failed > 120 {
+			t.Errorf("%d attempts in 16 hours, want those of retries that grow to 15 minutes", failed)
 		}
 	})
 	bubble(t, func(t *testing.T, ca *ocsptest.CA) {

@@ -28,6 +28,7 @@ type Option func(*options)
 
 type options struct {
 	ttl           time.Duration
+	fixedTTL      bool // the user chose ttl
 	store         Store
 	client        *http.Client
 	logger        *slog.Logger
@@ -49,7 +50,7 @@ func resolveOptions(opts []Option) options {
 			opt(&o)
 		}
 	}
-	if o.ttl <= 0 {
+	if o.fixedTTL = o.ttl > 0; !o.fixedTTL {
 		o.ttl = defaultTTL
 	}
 	o.ttl = min(o.ttl, maxTTL)

@@ -65,11 +65,11 @@ func TestNoIssuerInOutage(t *testing.T) {
 		s := network(t, []*ocsptest.Responder{ca.Responder})
 		list(t, s, certs...)
 		time.Sleep(24 * time.Hour)
-		if got := ca.Responder.Requests(); got > 80 {
+		if got := ca.Responder.Requests(); got > 260 { // a probe each quarter of an hour, by GET and by POST
 			t.Errorf("%d requests in 24 hours of an outage", got)
 		}
 		ca.Responder.ClearFaults()
-		time.Sleep(135 * time.Minute)
+		time.Sleep(16 * time.Minute)
 		if got := carrying(s, certs[:60]); got != 60 {
 			t.Errorf("%d of 60 stapled after it", got)
 		}
@@ -152,7 +152,7 @@ func TestLostPlaces(t *testing.T) {
 		})}))
 		certs := leaves(ca, 200)
 		list(t, s, certs...)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(time.Hour) // one probe at a time
 		if got := carrying(s, certs); got != len(certs) {
 			t.Errorf("%d of %d stapled", got, len(certs))
 		}
@@ -209,7 +209,7 @@ func TestIsolationByProxy(t *testing.T) {
 	s := staple.New(staple.WithProxy("http://" + l.Addr().String()))
 	defer s.Close()
 	list(t, s, leaves(bad, 40)...)
-	for bad.Responder.Peak() < 32 {
+	for bad.Responder.Peak() < 4 {
 		<-time.After(time.Millisecond)
 	}
 	ctx2, cancel2 := context.WithTimeout(context.Background(), 5*time.Second) // the hanging ones take 10 s

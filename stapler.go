@@ -60,6 +60,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,7 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/issuers"
-	"golang.org/x/sync/singleflight"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 const (
@@ -81,6 +82,19 @@ const (
 	acmeProtocol     = "acme-tls/1"
 )
 
+// wall returns a time in Unix seconds as one in ns, where that has an end:
+// private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
+func wall(sec int64) int64 {
+	return min(max(sec, 0), math.MaxInt64/int64(time.Second)-1) * int64(time.Second)
+}
+
+// minuteOf returns a time in ns as one in minutes.
+func minuteOf(now int64) int32 { return int32(now / int64(time.Minute)) }
+
+// recent reports whether at, in Unix ns, is less than span before now: what is
+// ahead was noted by a clock that was set back since.
+func recent(at, now int64, span time.Duration) bool { return at <= now && now-at < int64(span) }
+
 var errEmpty = errors.New("is nil or empty")
 
 // A Stapler keeps OCSP responses for certificates and staples them. Make one
@@ -91,45 +105,46 @@ type Stapler struct {
 	cancel     context.CancelFunc
 	putCtx     context.Context // ends a little later
 	endPut     context.CancelFunc
-	flight     singleflight.Group // exchanges
 	calls      foreign.Calls
-	sharing    foreign.Shared[[]byte] // calls of the store, downloads
+	exchanges  foreign.Shared[*answer] // requests about a certificate
+	sharing    foreign.Shared[[]byte]  // calls of the store, downloads
 	issuers    issuers.Finder
 	complaints complaints
 	stats      counters
 	outbox     outbox
 	kicked     atomic.Bool
+	lost       atomic.Int32 // calls of the RoundTripper that outlived their context
 	warned     atomic.Bool
 
 	mu          sync.Mutex // guards the rest; never held over I/O or code that is not ours
 	closed      bool
 	cache       cache
-	timers      timers
+	sched       *schedule.Schedule[*entry]
 	timer       *time.Timer
 	armed       int64 // Unix ns for which timer is set
-	lastTick    int64 // Unix ns
-	ticking     bool
 	jobs        jobs
 	workers     int
 	writes      []*entry
 	writers     int
 	unread      []*entry // whose record was not read in time
 	rereading   bool
-	storeUntil  int64 // Unix ns: the store rests
-	storeWarned int64 // Unix ns
-	responders  issuers.Interned[responder]
-	routes      issuers.Interned[route]
+	storeUntil  int64                    // Unix ns: the store rests
+	storeWarned int64                    // Unix ns
 	forgotten   map[uint64]*atomic.Int32 // entry.lists of what Forget dropped, by entry.id
 }
 
 // New returns a Stapler. It starts nothing until it knows a certificate. When
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
-	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), armed: never}
+	s := &Stapler{opts: resolveOptions(opts), cache: newCache()}
+	s.sched = newSchedule(&s.opts)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.sharing.Calls = &s.calls
+	s.exchanges.Calls, s.exchanges.Unbound = &s.calls, true // the schedule bounds them
 	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
+	s.timer = time.AfterFunc(time.Hour, s.tick)
+	s.timer.Stop()
 	s.stats.seed = maphash.MakeSeed()
 	return s
 }
@@ -146,10 +161,8 @@ func (s *Stapler) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-	s.timers, s.jobs = nil, jobs{}
+	s.timer.Stop()
+	s.jobs = jobs{}
 	for e := range s.cache.leaves.AllLocked {
 		e.cold.Store(false)
 		s.settleLocked(e)
@@ -247,7 +260,10 @@ func (s *Stapler) lookup(cert *tls.Certificate) *entry {
 	if e := s.cache.find(cert); e != nil {
 		return e
 	}
-	return s.learn(cert, false, nil)
+	id := s.cache.leaves.ID(cert.Certificate[0])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.learnLocked(cert, id, false, nil)
 }
 
 // serve returns cert with what e holds for it now, and the state of that. It is
@@ -269,10 +285,13 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, Stat
 
 // stapled is serve for a certificate that is known.
 func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *tls.Certificate {
-	if minute := minuteOf(now); e.seen.Load() != minute {
+	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
+		if last != 0 && minute-last >= int32(inUse/time.Minute) {
+			go s.usedAgain(e)
+		}
 	}
-	if now-int64(time.Second) > e.due.Load() {
+	if now-int64(time.Second) > e.Due() {
 		s.kick()
 	}
 	staple := h.stapleAt(now)
@@ -304,8 +323,21 @@ func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.workLocked(e, true)
+	s.nominateLocked(e, cert)
+}
+
+func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
+	if s.cache.nominateLocked(e, cert.OCSPStaple) && !e.gone() {
+		s.workLocked(job{action{Item: e}, s.review}, true)
+	}
+}
+
+// usedAgain has e asked about as one in use is, which it was not.
+func (s *Stapler) usedAgain(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && !e.gone() {
+		s.reviewLocked(e, false)
 	}
 }
 
@@ -328,7 +360,7 @@ type gate struct {
 
 // gateLocked returns the gate of e, closed by the first who waits.
 func (e *entry) gateLocked() *gate {
-	m := e.also()
+	m := e.edit()
 	if m.gate == nil {
 		m.gate = &gate{open: make(chan struct{})}
 	}
@@ -347,7 +379,7 @@ func (s *Stapler) settleLocked(e *entry) {
 	}
 	if len(m.turns) > 0 {
 		m.turns = slices.DeleteFunc(m.turns, s.stepLocked)
-		s.cache.queueLocked(e)
+		s.cache.sortLocked(e)
 	}
 }
 
@@ -383,10 +415,10 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || e.at == nil || e.flags.tried || e.flags.gone || e.held.Load().current(s.nanos()) {
+	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().current(s.nanos()) {
 		return nil, 0
 	}
-	d := s.opts.mustWait(e.must || !e.flags.resolved && certinfo.MayMustStaple(e.DER))
+	d := s.opts.mustWait(e.must || !e.flags.read && certinfo.MayMustStaple(e.DER))
 	if s.opts.store != nil && !e.flags.loaded {
 		d = max(d, storeWait)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 // A State is what is known of a certificate, and so what is served with it.
@@ -158,7 +159,7 @@ func (s *Stapler) each(now int64, f func(*entry)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := range s.cache.leaves.AllLocked {
-		if e.listedLocked() || now <= e.usedUntil()+int64(inUse) {
+		if e.inUseLocked(now) {
 			f(e)
 		}
 	}
@@ -166,18 +167,18 @@ func (s *Stapler) each(now int64, f func(*entry)) {
 
 func (e *entry) statusLocked(now int64) Status {
 	h := e.held.Load()
-	more := e.rare()
-	st := Status{State: h.at(now), MustStaple: e.must, Failures: more.failures, Err: more.err}
+	more := e.details()
+	st := Status{State: h.at(now), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
 	if h.raw != nil {
 		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.thisUpdate), unix(h.end()), unixNano(h.checked)
 		if h.open {
 			st.NextUpdate = unixNano(h.until)
 		}
 	}
-	if due := e.due.Load(); due != never {
+	if due := e.NextAttempt(); due != schedule.Never {
 		st.NextRefresh = unixNano(due)
 	}
-	st.Responder = e.urlLocked()
+	st.Responder = e.url()
 	if seen := e.seen.Load(); seen != 0 {
 		st.LastHandshake = unix(int64(seen) * 60)
 	}
@@ -190,15 +191,12 @@ func (e *entry) statusLocked(now int64) Status {
 	return st
 }
 
-// urlLocked returns the responder that answered last, or is asked first.
-func (e *entry) urlLocked() string {
-	switch {
-	case e.best != nil:
-		return e.best.url
-	case e.route != nil && len(e.route.responders) > 0:
-		return e.route.responders[0].url
+// url returns the responder that answered last, or is asked first.
+func (e *entry) url() string {
+	if r := e.Best(); r != nil {
+		return r.URL
 	}
-	return ""
+	return e.details().first
 }
 
 func unix(sec int64) time.Time {
@@ -283,15 +281,15 @@ var errPending = errors.New("no response yet")
 // problemLocked returns nil if e holds what it needs, and else why not. Before
 // the first attempt has come to an end that is errPending.
 func (e *entry) problemLocked(now int64) error {
-	h, err := e.held.Load(), e.rare().err
+	h, err := e.held.Load(), e.details().err
 	switch {
 	case h.state == StateRevoked:
 		return e.revokedLocked(h)
-	case h.current(now), e.flags.none, e.flags.off, h.state == StateNone:
+	case h.current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.state == StateNone:
 		return nil
 	case h.raw != nil:
 		return &lapsedError{unixNano(h.until), err}
-	case e.flags.final || e.flags.tried && err != nil:
+	case e.Need() == schedule.Hopeless || e.flags.tried && err != nil:
 		return err
 	}
 	return errPending
@@ -299,7 +297,7 @@ func (e *entry) problemLocked(now int64) error {
 
 // revokedLocked says when and why the certificate was revoked.
 func (e *entry) revokedLocked(h *held) error {
-	return &ResponseError{Responder: e.urlLocked(), Reason: ReasonRevoked, Err: &revokedError{h.raw, e.subject()}}
+	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.raw, e.subject()}}
 }
 
 // A revokedError reads how the certificate was revoked from what is held, when

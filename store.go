@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 const (
@@ -54,37 +56,42 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// load takes what the store holds for e, and reports whether that spares the
-// request: another process, or an earlier one, made it.
-func (s *Stapler) load(e *entry) (done bool) {
+// load takes what the store holds for a certificate, and reports whether that
+// spares the request: another process, or an earlier one, made it. urls are those of
+// the responders.
+func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	if s.opts.store == nil {
 		return false
 	}
-	wait, needless := s.patience(e)
+	e, past := a.Item, a.Urgency == schedule.Unconditional
+	s.mu.Lock()
+	needless := past && e.flags.loaded // what was never read may say that it is revoked
+	wait := s.patienceLocked(e)
+	s.mu.Unlock()
 	if needless {
 		return false
 	}
-	a, err := s.read(e, wait)
+	got, err := s.read(e, urls, wait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed || e.gone() {
+		return false
+	}
 	first := !e.flags.loaded
 	e.flags.loaded = true
-	if e.at == nil || e.flags.gone {
-		return true
-	}
 	now := s.nanos()
-	news := s.acceptLocked(e, a, err, now)
+	news := s.acceptLocked(e, got, err, now)
 	if h := e.held.Load(); errors.Is(err, errUnread) && !h.current(now) {
 		s.rereadLocked(e)
-	} else if done = news && h.fresh(s.opts.ttl, now) && !e.at.call.refreshes(); done {
-		s.finishLocked(e, now)
+	} else if news && s.fresh(h, now) && !past {
+		return true
 	}
-	if first && !done {
+	if first {
 		// The handshake that waited for the store goes on. Later reads leave the
-		// gate alone: whoever waits there waits for a responder, and not anew.
+		// gate alone: whoever waits there waits for a responder.
 		s.settleLocked(e)
 	}
-	return done
+	return false
 }
 
 // acceptLocked takes what was read for e, and reports whether that is news. What
@@ -92,14 +99,16 @@ func (s *Stapler) load(e *entry) (done bool) {
 func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
 	had := e.held.Load()
 	if a != nil && err == nil {
-		if err = s.installLocked(e, a, now); err == nil && a.from != nil {
-			e.best = a.from
-		}
+		err = s.installLocked(e, a, now)
 	}
 	if err != nil {
 		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
 	}
-	return e.held.Load() != had
+	h := e.held.Load()
+	if h != had {
+		s.doLocked(s.sched.Hold(e, h.scheduled(), now))
+	}
+	return h != had
 }
 
 // errUnread says that a record was not read in time, or not at all: it may be
@@ -107,10 +116,10 @@ func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news 
 var errUnread = errors.New("store is slow, and rests")
 
 // read returns the verified response that the store holds for e, if any.
-func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
+func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, error) {
 	const what = "store Get"
 	s.mu.Lock()
-	sub, rt, resting := e.subject(), e.route, s.nanos() < s.storeUntil
+	sub, resting := e.subject(), s.storeRestsLocked(s.nanos())
 	s.mu.Unlock()
 	switch {
 	case resting && wait == storeWait, s.calls.Full(what):
@@ -142,7 +151,7 @@ func (s *Stapler) read(e *entry, wait time.Duration) (*answer, error) {
 		return nil, err
 	}
 	a := &answer{Proof: p, stored: true, maxAge: rec.MaxAge, received: rec.Received, checked: rec.Checked}
-	if a.from = rt.find(rec.Responder); a.from == nil {
+	if !slices.Contains(urls, rec.Responder) {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
 	a.responder = rec.Responder
@@ -167,29 +176,22 @@ func (s *Stapler) get(ctx context.Context, what, key string) ([]byte, error) {
 	}
 }
 
-// patience returns how long the attempt for e waits for the store, and whether it
-// has no need of it: a handshake may be waiting, or a caller, who can wait longer.
-func (s *Stapler) patience(e *entry) (wait time.Duration, needless bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e.at == nil || e.at.call == nil {
-		return storeWait, false
-	}
-	left := time.Duration(e.at.call.begun + int64(storePut) - s.nanos())
-	// What was never read may say that the certificate is revoked.
-	return min(max(left, storeWait), storePut), e.at.call.refreshes() && e.flags.loaded
+// patienceLocked returns how long the attempt for e waits for the store: a handshake
+// may be waiting, or a caller, who can wait longer.
+func (s *Stapler) patienceLocked(e *entry) time.Duration {
+	return min(max(time.Duration(e.details().patience-s.nanos()), storeWait), storePut)
 }
 
 // issuerFromStore looks for the issuer of e, which its chain lacks, in its record.
 func (s *Stapler) issuerFromStore(e *entry) {
 	s.mu.Lock()
-	wanted := e.issuer == nil && e.rare().scanned && !e.flags.loaded && s.opts.store != nil
+	wanted := e.issuer == nil && e.details().scanned && !e.flags.loaded && s.opts.store != nil
+	wait := s.patienceLocked(e)
 	s.mu.Unlock()
 	if !wanted {
 		return
 	}
-	wait, _ := s.patience(e)
-	if _, err := s.read(e, wait); errors.Is(err, errUnread) {
+	if _, err := s.read(e, nil, wait); errors.Is(err, errUnread) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rereadLocked(e)
@@ -214,7 +216,7 @@ func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error)
 // store has rested: or one slow read would keep what is stored for all others
 // from being served, for as long as no responder answers.
 func (s *Stapler) rereadLocked(e *entry) {
-	m := e.also()
+	m := e.edit()
 	if m.unread || s.closed {
 		return
 	}
@@ -230,7 +232,7 @@ func (s *Stapler) rereadLocked(e *entry) {
 // nobody waits for it; the store rests again, longer each time, where none of
 // those that are read at once is answered.
 func (s *Stapler) reread() {
-	for pause := storeRest; s.sleep(jitter(int64(pause+pause/4), 0.2)); {
+	for pause := storeRest; s.sleep(int64(pause+pause/4) - s.random(int64(pause)/4)); {
 		batch := s.unreadBatch()
 		if batch == nil {
 			return
@@ -248,7 +250,7 @@ func (s *Stapler) reread() {
 		if answered.Load() {
 			pause = 0
 		} else {
-			pause = min(max(2*pause, storeRest), maxSleep)
+			pause = min(max(2*pause, storeRest), time.Minute)
 		}
 	}
 }
@@ -291,48 +293,38 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 	if needless {
 		return true
 	}
-	a, err := s.read(e, storePut)
+	a, err := s.read(e, s.routeOf(e), storePut)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.nanos()
 	switch {
-	case e.doneReadingLocked(now):
+	case s.closed || e.doneReadingLocked(now):
 	case errors.Is(err, errUnread):
 		s.rereadLocked(e)
 		return false
 	case !s.acceptLocked(e, a, err, now):
-	case e.at != nil:
-		e.at.restored = e.held.Load().fresh(s.opts.ttl, now)
-		s.settleLocked(e)
-		s.cache.queueLocked(e)
-		s.moveLocked(e)
-	case e.held.Load().fresh(s.opts.ttl, now):
-		e.unqueue() // it stood by
-		s.finishLocked(e, now)
 	default:
-		s.startLocked(e, false)
-		s.moveLocked(e)
+		h := e.held.Load()
+		e.edit().restored = s.fresh(h, now)
+		s.cache.sortLocked(e)
+		s.settleLocked(e)
+		if !e.Phase().UnderWay() {
+			s.doLocked(s.sched.Start(e, schedule.Routine, now)) // which ends at once where restored is set
+		}
 	}
 	return true
 }
 
-// doneReadingLocked reports whether there is no more use in what is stored for e.
+// doneReadingLocked reports whether there is no more use in what is stored for e: a
+// record may have the issuer that the chain lacks.
 func (e *entry) doneReadingLocked(now int64) bool {
-	final := e.flags.final && !e.flags.lost // a record may have the issuer that the chain lacks
-	return e.flags.gone || e.flags.off || e.flags.none || final || e.held.Load().current(now)
+	hopeless := e.Need() == schedule.Hopeless && !errors.Is(e.details().err, ErrNoIssuer)
+	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().current(now)
 }
 
-// find returns the responder with this URL, or nil if it is none of those that
-// are asked.
-func (rt *route) find(url string) *responder {
-	if rt != nil {
-		for _, r := range rt.responders {
-			if r.url == url {
-				return r
-			}
-		}
-	}
-	return nil
+// storeRestsLocked reports whether the store is left alone, as it was slow.
+func (s *Stapler) storeRestsLocked(now int64) bool {
+	return now < s.storeUntil && s.storeUntil <= now+int64(storeRest) // else the clock was set back
 }
 
 // storeFailed leaves a store alone for a while after it was too slow. Other
@@ -344,7 +336,7 @@ func (s *Stapler) storeFailed(op string, ctx context.Context, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.nanos(); now >= s.storeUntil {
+	if now := s.nanos(); !s.storeRestsLocked(now) {
 		s.storeUntil = now + int64(storeRest)
 		s.log(s.storeLevelLocked(now), "store is slow or fails; responders are asked without it; check the store",
 			"operation", op, "error", err)
@@ -389,9 +381,9 @@ func (s *Stapler) write() {
 	for len(s.writes) > 0 {
 		e := s.writes[0]
 		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h, from, is := e.flags.discard, e.held.Load(), e.best, e.issuer
+		discard, h, is := e.flags.discard, e.held.Load(), e.issuer
 		s.mu.Unlock()
-		err := s.put(e, h, from, is, discard)
+		err := s.put(e, h, is, discard)
 		s.mu.Lock()
 		e.flags.dirty = false
 		n := e.held.Load()
@@ -416,7 +408,7 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, discard bool) error {
+func (s *Stapler) put(e *entry, h *held, is *ocspresp.Issuer, discard bool) error {
 	key := records.Key(e.DER)
 	ctx, cancel := context.WithTimeout(s.putCtx, storePut)
 	defer cancel()
@@ -425,12 +417,9 @@ func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, d
 	}
 	v := h.validator()
 	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
-		Received: h.received(), Checked: h.checked, Until: h.until}
+		Received: h.received(), Checked: h.checked, Until: h.until, Responder: h.from}
 	if is != nil {
 		rec.Issuer = is.Cert.Raw
-	}
-	if from != nil {
-		rec.Responder = from.url
 	}
 	what := "store Put"
 	if discard {
@@ -454,4 +443,74 @@ func (s *Stapler) put(e *entry, h *held, from *responder, is *ocspresp.Issuer, d
 			return err
 		}
 	}
+}
+
+const (
+	// leaseWait is how long to wait for a lease.
+	leaseWait = time.Second
+	// leaseTTL is longer than an attempt and the write of what it brought.
+	leaseTTL = 15 * time.Second
+)
+
+// A Leaser is a [Store] that lets one of the processes that share it ask a
+// responder at a time. Lease reports whether the caller holds the lease on key
+// for ttl from now: it was free, had ended, or was held by this same Leaser,
+// which renews it. The others read what the holder stores; where nothing comes
+// they ask without the lease, so that a holder that is cut off costs nobody a
+// staple. An error counts as held: a store that fails must not keep anyone from
+// asking. key is that of the record; the lease must not get in its way. ctx ends
+// after 1 s.
+type Leaser interface {
+	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
+}
+
+// leasedElsewhere reports whether another process has the lease on a certificate, and
+// asks about it.
+func (s *Stapler) leasedElsewhere(a action) bool {
+	l, ok := s.opts.store.(Leaser)
+	if !ok || a.Urgency == schedule.Unconditional {
+		return false
+	}
+	s.mu.Lock()
+	now := s.nanos()
+	resting := s.storeRestsLocked(now)
+	mine, pass := a.Item.turnLocked(now)
+	s.mu.Unlock()
+	return !resting && !mine && (pass || !s.take(a.Item, l))
+}
+
+// take asks for the lease on e.
+func (s *Stapler) take(e *entry, l Leaser) bool {
+	key := records.Key(e.DER)
+	ctx, cancel := context.WithTimeout(s.ctx, leaseWait)
+	defer cancel()
+	got, err := s.shared(ctx, "store Lease", key, func() ([]byte, error) {
+		held, err := l.Lease(ctx, key, leaseTTL)
+		if held {
+			return []byte{1}, err
+		}
+		return nil, err
+	})
+	if err != nil {
+		s.storeFailed("Lease", ctx, err)
+		return true
+	}
+	if got != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.edit().leased = s.nanos()
+	}
+	return got != nil
+}
+
+// turnLocked reports whether e has the lease still, and whether it is the turn
+// of others: who fails does not renew it, and leaves it alone for as long as it
+// lasted. It may be this process that is cut off.
+func (e *entry) turnLocked(now int64) (mine, pass bool) {
+	m := e.details()
+	since := now - m.leased
+	if e.Failures() == 0 || since < 0 {
+		return false, false
+	}
+	return since < int64(leaseTTL), since >= int64(leaseTTL) && since < 2*int64(leaseTTL)
 }

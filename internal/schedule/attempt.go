@@ -65,11 +65,18 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 
 // prepare begins an attempt. One that was deferred, or stood by, goes on.
 func (s *Schedule[T]) prepare(t T, u Urgency) {
+	planned := Never
+	if t.item().phase == Planned {
+		planned = t.item().Due()
+	}
 	s.move(t, Preparing, Never)
 	at := t.item().at
 	at.urgency = max(at.urgency, u)
+	if u >= at.again { // this is what was asked for
+		at.again = Routine
+	}
 	if u >= Forced {
-		at.forced = s.now
+		at.forced, at.planned = s.calls, planned
 	}
 	s.act(Action[T]{Kind: Prepare, Item: t, Urgency: at.urgency})
 }
@@ -107,12 +114,13 @@ func (s *Schedule[T]) advance(t T) {
 		s.ask(t, beside)
 		return
 	case it.phase == Queued && usable(at.queue, at):
+		at.next = at.another()
 		s.move(t, Queued, s.step(at))
 		return
 	case it.phase == Asking:
 		at.left = at.ends - s.now
 	}
-	at.next = s.first(at)
+	at.next = s.first(it)
 	if at.next == nil || at.left < second {
 		s.fail(t)
 		return
@@ -125,14 +133,15 @@ func usable[T any](r *Responder[T], at *attempt[T]) bool { return !r.failing || 
 
 // first returns the first responder to be asked still, nil for none. Those that
 // fail come last, if at all.
-func (s *Schedule[T]) first(at *attempt[T]) *Responder[T] {
+func (s *Schedule[T]) first(it *Item[T]) *Responder[T] {
+	at := it.at
 	for _, r := range at.todo {
 		if usable(r, at) {
 			return r
 		}
 	}
 	for _, r := range at.todo {
-		if s.mayAsk(r, at) {
+		if s.mayAsk(r, it) {
 			return r
 		}
 	}
@@ -148,6 +157,19 @@ func (s *Schedule[T]) beside(at *attempt[T]) *Responder[T] {
 		}
 	}
 	return nil
+}
+
+// another returns the next responder to wait at instead of the one in whose queue the
+// item has waited for a while, which may have no place for long: the same one, if
+// there is no other that works.
+func (at *attempt[T]) another() *Responder[T] {
+	i := slices.Index(at.todo, at.queue)
+	for n := range at.todo {
+		if r := at.todo[(i+1+n)%len(at.todo)]; !r.failing {
+			return r
+		}
+	}
+	return at.queue
 }
 
 // step returns when to have a look at the next responder, Never if there is none
@@ -269,7 +291,11 @@ func (s *Schedule[T]) fail(t T) {
 		return
 	}
 	s.act(Action[T]{Kind: Failed, Item: t})
-	s.finish(t, Planned, it.retry(s.now, at.fault || failing > 0, at.hint, s.rand))
+	due := it.retry(s.now, at.fault || failing > 0, at.hint, s.rand)
+	if at.planned > s.now { // an attempt out of turn puts nothing off
+		due = min(due, at.planned)
+	}
+	s.finish(t, Planned, due)
 }
 
 // retry returns when to make the next attempt after one that failed.

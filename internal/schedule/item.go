@@ -113,22 +113,29 @@ func (it *Item[T]) wake() int64 {
 }
 
 // turn returns the key of an item that stands by: the least is the next probe.
-// Those that had a response, and were not asked about since, come first, who has
-// most to lose before others. The rest follow in the order in which they failed,
-// those that have failed for long falling behind.
+// Those that were not asked about since they began to fail come first, of these who
+// had a response, and who has most to lose before others. The rest follow in the order
+// in which they failed, those that have failed for long falling behind.
 func (it *Item[T]) turn(now int64) int64 {
-	if it.until != 0 && it.failures <= 1 && !it.at.asked {
+	switch {
+	case !it.untried():
+		return now + (now-it.since)/16
+	case it.until != 0:
 		return it.until - 1<<62 // before any time of today
 	}
-	return now + (now-it.since)/16
+	return now - 1<<61
 }
+
+// untried reports whether nobody was asked about an item since it began to fail.
+func (it *Item[T]) untried() bool { return it.failures <= 1 && !it.at.asked }
 
 // attempt is one pass over the responders of an item, from Preparing on. The
 // item has it while it stands by, too, to keep its places in the queues.
 type attempt[T any] struct {
 	urgency  Urgency
 	again    Urgency // of the attempt that follows; Routine: none
-	forced   int64   // when it was Forced; responders that began to fail before are asked
+	forced   int64   // call that Forced it; responders that began to fail before are asked
+	planned  int64   // when it was due before it was Forced
 	deferred int64   // when another process was first found to have the lease
 	polls    int     // how often it was
 

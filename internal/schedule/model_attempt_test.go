@@ -27,6 +27,10 @@ func (m *model) start(c *cert, u Urgency, now int64) {
 }
 
 func (m *model) prepare(it *mItem, u Urgency) {
+	planned := Never
+	if it.phase == Planned {
+		planned = it.due
+	}
 	it.phase, it.due, it.turn = Preparing, Never, 0
 	if it.attempt == 0 {
 		m.newAttempt(it)
@@ -36,7 +40,8 @@ func (m *model) prepare(it *mItem, u Urgency) {
 	}
 	it.urgent = it.urgent || u != Routine
 	if u == Forced {
-		it.forced = m.now
+		it.again = false
+		it.forced, it.planned = m.calls, planned
 	}
 	m.act(Prepare, it, nil)
 }
@@ -48,7 +53,7 @@ func (m *model) newAttempt(it *mItem) {
 }
 
 func (m *model) endAttempt(it *mItem) {
-	it.attempt, it.urgent, it.again, it.forced, it.deferred, it.polls, it.left, it.ends = 0, false, false, 0, 0, 0, 0, 0
+	it.attempt, it.urgent, it.again, it.forced, it.planned, it.deferred, it.polls, it.left, it.ends = 0, false, false, 0, 0, 0, 0, 0, 0
 	it.todo, it.wasAsked, it.fault, it.hint, it.queue, it.deadline, it.turn = nil, false, false, 0, nil, 0, 0
 }
 
@@ -175,11 +180,14 @@ func (m *model) planProbe(r *mResp) {
 // over ends an attempt.
 func (m *model) over(it *mItem, to Phase, due int64) {
 	again := it.again
-	turn := int64(0)
+	turn, untried := int64(0), false
 	if to == StandingBy {
 		turn = m.now + (m.now-it.since)/16
-		if it.until != 0 && it.failures == 1 && !it.wasAsked {
-			turn = it.until - 1<<62
+		if untried = it.failures == 1 && !it.wasAsked; untried {
+			turn = m.now - 1<<61
+			if it.until != 0 {
+				turn = it.until - 1<<62
+			}
 		}
 	}
 	m.dropProbe(it, false)
@@ -188,6 +196,11 @@ func (m *model) over(it *mItem, to Phase, due int64) {
 	if to == StandingBy {
 		m.newAttempt(it)
 		it.turn = turn
+		if untried {
+			for _, r := range it.route {
+				r.probeAt = min(r.probeAt, max(m.now, r.last+minute))
+			}
+		}
 		m.hasten(it)
 	}
 	if again {
@@ -255,6 +268,13 @@ func (m *model) advance(it *mItem) {
 		return
 	}
 	if it.phase == Queued && (!it.queue.failing || it.probe == it.queue) {
+		working := slices.DeleteFunc(slices.Clone(it.todo), func(r *mResp) bool { return r.failing && r != it.queue })
+		it.queue = working[(slices.Index(working, it.queue)+1)%len(working)]
+		if it.queue.failing { // it is the one that the attempt probes
+			if len(working) > 1 {
+				it.queue = working[(slices.Index(working, it.queue)+1)%len(working)]
+			}
+		}
 		it.due = m.step(it)
 		return
 	}
@@ -293,6 +313,9 @@ func (m *model) first(it *mItem) *mResp {
 	for _, r := range it.todo {
 		if it.forced > r.marked {
 			m.reopen(r)
+			return r
+		}
+		if it.failures == 0 && len(r.failed) < 5 {
 			return r
 		}
 		h := m.hosts[r.key.Host]
@@ -382,7 +405,11 @@ func (m *model) fail(it *mItem) {
 	}
 	m.act(Failed, it, nil)
 	pause := m.pause(m.now-it.since, m.bound(it, !it.fault && failing == 0), it.hint)
-	m.over(it, Planned, m.byExpiry(it, m.now+pause))
+	due := m.byExpiry(it, m.now+pause)
+	if it.planned > m.now {
+		due = min(due, it.planned)
+	}
+	m.over(it, Planned, due)
 }
 
 func (m *model) hold0(it *mItem, h Held) {

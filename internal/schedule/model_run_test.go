@@ -56,14 +56,14 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 		case r.failing && mine && it.probe == r:
 			it.probe = nil
 			m.planProbe(r)
-		case !r.failing && (it.since == 0 || it.since > r.worked):
+		case len(r.failed) < 5 && (it.since == 0 || it.since >= r.worked):
 			if r.since == 0 {
 				r.since = m.now
 			}
 			if it.phase != Gone && !slices.Contains(r.failed, it) {
 				r.failed = append(r.failed, it)
 			}
-			if n := m.certs(r); n > 0 && len(r.failed) >= min(5, n) {
+			if n := m.certs(r); !r.failing && n > 0 && len(r.failed) >= min(5, n) {
 				m.breaks(r)
 			}
 		}
@@ -75,10 +75,12 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 }
 
 func (m *model) works(r *mResp) {
-	r.failed, r.since, r.worked = nil, 0, m.now
+	r.failed, r.since = nil, 0
 	if !r.failing {
+		r.worked = m.now
 		return
 	}
+	r.probeAt = 0
 	m.reopen(r)
 	m.act(Recovers, nil, r)
 	others := slices.SortedFunc(slices.Values(m.resps), func(a, b *mResp) int { return cmp.Compare(a.marked, b.marked) })
@@ -124,8 +126,12 @@ func probes(it *mItem, r *mResp) bool {
 func (m *model) chosen(r *mResp) bool { return probes(m.firstAt(r), r) }
 
 func (m *model) breaks(r *mResp) {
-	r.failing, r.marked = true, m.now
+	r.failing, r.marked = true, m.calls
+	before := r.probeAt
 	m.planProbe(r)
+	if before > m.now {
+		r.probeAt = min(r.probeAt, before)
+	}
 	m.act(Fails, nil, r)
 	waiting := m.in(Queued, r)
 	slices.SortFunc(waiting, func(a, b *mItem) int { return cmp.Compare(a.deadline, b.deadline) })

@@ -21,7 +21,8 @@ type model struct {
 	hosts  map[string]*mHost
 	reqs   []*mReq
 	acts   []mAct
-	serial int     // of the last attempt
+	serial int // of the last attempt
+	calls  int64
 	asked  []*cert // whom the schedule asked about in this call, in its order
 }
 
@@ -41,7 +42,7 @@ type mItem struct {
 	late            []*mResp
 	attempt         int // serial number, zero for none
 	urgent, again   bool
-	forced          int64
+	forced, planned int64
 	deferred, polls int64
 	left, ends      int64
 	todo            []*mResp // not asked yet in this attempt, in order
@@ -236,6 +237,7 @@ func (m *model) act(kind Kind, it *mItem, r *mResp) {
 
 func (m *model) begin(now int64) {
 	m.acts = nil
+	m.calls++
 	back := m.now - now
 	if back <= second {
 		m.now = max(m.now, now)
@@ -252,7 +254,7 @@ func (m *model) begin(now int64) {
 		if it.attempt != 0 {
 			it.ends -= back
 			it.deferred -= min(back, it.deferred)
-			it.forced -= min(back, it.forced)
+			it.planned -= min(back, it.planned)
 		}
 		if it.alarm == Never {
 			m.setAlarm(it)
@@ -267,7 +269,7 @@ func (m *model) begin(now int64) {
 	for _, r := range m.resps {
 		r.since -= min(back, r.since)
 		r.worked -= back
-		r.marked, r.last, r.cut, r.quick, r.probeAt, r.probed = r.marked-back, r.last-back, r.cut-back, r.quick-back, r.probeAt-back, r.probed-back
+		r.last, r.cut, r.quick, r.probeAt, r.probed = r.last-back, r.cut-back, r.quick-back, r.probeAt-back, r.probed-back
 	}
 	for _, h := range m.hosts {
 		h.probed -= back

@@ -1,6 +1,9 @@
 package schedule
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // A responder that fails is asked by one probe at a time, for all of its items:
 // a hundred certificates cost what one costs. Those that fail at one host share
@@ -35,12 +38,15 @@ func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 	}
 }
 
-// works notes that r did what it is there for.
+// works notes that r did what it is there for. One answer after an outage says nothing
+// of those that failed in it: worked stays.
 func (s *Schedule[T]) works(r *Responder[T]) {
-	r.failed, r.since, r.worked = r.failed[:0], 0, s.now
+	r.failed, r.since = r.failed[:0], 0
 	if !r.failing {
+		r.worked = s.now
 		return
 	}
+	r.probeAt = 0
 	s.reopen(r)
 	s.act(Action[T]{Kind: Recovers, Responder: r})
 	// Its host is back, so others there may be.
@@ -61,14 +67,14 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	case r.failing && a.attempt.probe == r:
 		a.attempt.probe, r.probe = nil, nil
 		s.planProbe(r)
-	case !r.failing && (t.item().since == 0 || t.item().since > r.worked):
+	case len(r.failed) < failsAfter && (t.item().since == 0 || t.item().since >= r.worked):
 		if r.since == 0 {
 			r.since = s.now
 		}
 		if t.item().phase != Gone && !slices.Contains(r.failed, t) {
 			r.failed = append(r.failed, t)
 		}
-		if len(r.failed) >= min(failsAfter, r.certs) && r.certs > 0 {
+		if !r.failing && len(r.failed) >= min(failsAfter, r.certs) && r.certs > 0 {
 			s.breaks(r)
 		}
 	}
@@ -77,12 +83,19 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 // breaks has r probed only. Who waits for it is asked about elsewhere, or stands
 // by.
 func (s *Schedule[T]) breaks(r *Responder[T]) {
-	r.failing, r.marked = true, s.now
+	r.failing, r.marked = true, s.calls
 	r.host.failing = append(r.host.failing, r)
+	before := r.probeAt
 	s.planProbe(r)
+	if before > s.now { // an attempt that was forced puts nothing off
+		r.probeAt = min(r.probeAt, before)
+		s.wake(r.host)
+	}
 	s.act(Action[T]{Kind: Fails, Responder: r})
-	for r.queue.len() > 0 {
-		s.advance(r.queue.first())
+	waiting := slices.Clone(r.queue.nodes)
+	slices.SortFunc(waiting, func(a, b node[T]) int { return cmp.Compare(a.key, b.key) })
+	for _, n := range waiting {
+		s.advance(n.of)
 	}
 }
 
@@ -103,12 +116,17 @@ func (s *Schedule[T]) reopen(r *Responder[T]) {
 	s.wake(r.host)
 }
 
-// mayAsk reports whether r, which fails, is asked all the same: as a probe that
-// is due while nobody stands by, or as the attempt was forced after r began to
-// fail. It then gets the benefit of the doubt, until it fails as often again.
-func (s *Schedule[T]) mayAsk(r *Responder[T], at *attempt[T]) bool {
+// mayAsk reports whether r, which fails, is asked all the same about an item: as
+// the attempt was forced after r began to fail, and then r gets the benefit of the
+// doubt, until it fails as often again; as r failed for all the few that it had, and
+// this one is new; or as a probe that is due while nobody stands by.
+func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
+	at := it.at
 	if at.forced > r.marked {
 		s.reopen(r)
+		return true
+	}
+	if it.failures == 0 && len(r.failed) < failsAfter {
 		return true
 	}
 	if at.probe != nil || r.active() || r.probeAt > s.now || s.crowded(r.host) && s.now-r.host.probed < probesApart {
@@ -158,10 +176,14 @@ func (s *Schedule[T]) planProbe(r *Responder[T]) {
 }
 
 // standBy has t wait for one of its responders to recover. It may become the probe
-// of any of them.
-func (s *Schedule[T]) standBy(t T, turn int64) {
+// of any of them, soon if nobody was asked about it yet: those that stand by may all be
+// ones that nobody gets a response for.
+func (s *Schedule[T]) standBy(t T, turn int64, untried bool) {
 	for _, r := range t.item().responders() {
 		r.standing.set(t, turn)
+		if untried {
+			r.probeAt = min(r.probeAt, max(s.now, r.last+minute))
+		}
 		s.wake(r.host)
 	}
 	s.hasten(t)

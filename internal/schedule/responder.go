@@ -48,7 +48,7 @@ type Responder[T any] struct {
 	failed   []T         // whom it failed for since the last success, up to failsAfter
 	worked   int64       // when r last did what it is there for
 	since    int64       // when that began
-	marked   int64       // when failing began
+	marked   int64       // call in which failing began
 	last     int64       // the last failure of a probe
 	bound    int64       // the least that its certificates can afford: see plan
 	hint     int64       // a Retry-After

@@ -83,7 +83,7 @@ func (s *Schedule[T]) shift(back int64) {
 		}
 		if at := it.at; at != nil {
 			at.ends -= back
-			at.forced, at.deferred = at.forced-min(back, at.forced), at.deferred-min(back, at.deferred)
+			at.planned, at.deferred = at.planned-min(back, at.planned), at.deferred-min(back, at.deferred)
 		}
 		if it.alarm == Never {
 			s.setAlarm(t) // what had expired by the wrong clock may be current
@@ -98,7 +98,7 @@ func (s *Schedule[T]) shift(back int64) {
 	for _, r := range s.known.responders {
 		r.since -= min(back, r.since)
 		r.worked -= back
-		r.marked, r.last, r.cut, r.quick = r.marked-back, r.last-back, r.cut-back, r.quick-back
+		r.last, r.cut, r.quick = r.last-back, r.cut-back, r.quick-back
 		r.probeAt, r.probed = r.probeAt-back, r.probed-back
 	}
 	for _, h := range s.known.hosts {

@@ -57,6 +57,7 @@ type Schedule[T Holder[T]] struct {
 	config  Config
 	rand    random
 	now     int64          // of the last call, or of one before: it never runs back
+	calls   int64          // so far: tells what came first where the time is the same
 	actions []Action[T]    // of the call under way
 	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
@@ -198,6 +199,7 @@ func (s *Schedule[T]) begin(now int64) {
 		s.shift(back)
 	}
 	s.now = max(s.now, now)
+	s.calls++
 }
 
 // end asks about those that have a place now, whatever the call has changed, and
@@ -365,9 +367,9 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 		}
 		to, due = Planned, s.now+minute
 	}
-	turn := int64(0)
+	turn, untried := int64(0), false
 	if to == StandingBy {
-		turn = it.turn(s.now)
+		turn, untried = it.turn(s.now), it.untried()
 	}
 	s.leave(t, to)
 	it.phase = to
@@ -389,7 +391,7 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 		s.enqueue(t, it.at.next)
 	case StandingBy:
 		it.at = new(attempt[T])
-		s.standBy(t, turn)
+		s.standBy(t, turn, untried)
 	}
 	s.items.set(t, it.wake())
 }

@@ -6,14 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
-	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-// callGap is the shortest pause between the attempts that a Prefetch waits for.
-const callGap = time.Second
+// joinWithin is how young an attempt is that is as good for a Prefetch as one that
+// begins now.
+const joinWithin = time.Second
 
 // Prefetch asks for every certificate of certs that holds no valid response, now,
 // whatever failed before, and returns when each is settled: it holds a valid
@@ -84,8 +87,7 @@ func (s *Stapler) Refresh(ctx context.Context, certs ...*tls.Certificate) error 
 	return s.await(ctx, c, errs)
 }
 
-// A call is a Prefetch or a Refresh. Neither backoff nor breakers hold back the
-// attempts that are made for it. A nil call is the schedule.
+// A call is a Prefetch or a Refresh.
 type call struct {
 	refresh bool            // else Prefetch
 	limited bool            // its context has a deadline
@@ -94,41 +96,18 @@ type call struct {
 	named   map[*entry]bool // by the caller
 
 	// The rest is guarded by Stapler.mu.
-	failed map[*responder]int // for how many certificates in a row
-	left   int                // turns that are not done, and one while the caller names certificates
-	over   chan struct{}      // closed when left is 0
+	left int           // turns that are not done, and one while the caller names certificates
+	over chan struct{} // closed when left is 0
 }
 
 func newCall(now int64) *call { return &call{begun: now, left: 1, over: make(chan struct{})} }
 
-func (c *call) refreshes() bool { return c != nil && c.refresh }
-
-// since returns the time, in Unix ns, from which on failures count for c.
-func (c *call) since() int64 {
-	if c == nil {
-		return 0
+// urgency returns that of the attempts made for c.
+func (c *call) urgency() schedule.Urgency {
+	if c.refresh {
+		return schedule.Unconditional
 	}
-	return c.begun
-}
-
-// countLocked notes what came of an exchange with r.
-func (c *call) countLocked(r *responder, err error) {
-	switch {
-	case c == nil || errors.Is(err, ErrNoIssuer): // r was not asked
-	case !blames(err):
-		delete(c.failed, r)
-	default:
-		if c.failed == nil {
-			c.failed = make(map[*responder]int)
-		}
-		c.failed[r]++
-	}
-}
-
-// sparesLocked reports whether r has failed for so many certificates of c that it
-// is not asked about the others.
-func (c *call) sparesLocked(r *responder) bool {
-	return c != nil && c.failed[r] >= breakAfter && r.err != nil
+	return schedule.Forced
 }
 
 // lessLocked notes that one thing less is left to do.
@@ -143,32 +122,42 @@ func (c *call) lessLocked() {
 type turn struct {
 	c      *call
 	e      *entry
-	at     *attempt // made for c; nil: not yet
-	joined bool     // at was under way when c came to it
+	begun  bool // an attempt was started for it
+	ends   int  // attempts that have to end first
+	joined bool // the attempt was under way when c came to it
 	done   bool
-	err    error // what came of it; set with done
+	err    error // what came of the attempt and then, with done, of the turn
+}
+
+// endsLocked notes that an attempt ended.
+func (t *turn) endsLocked(err error) {
+	t.ends = max(t.ends-1, 0)
+	t.err = err
 }
 
 // name makes certs known to c, and says which are none.
 func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
+	ids := s.idsOf(certs)
+	s.mu.Lock() // once, so that a responder which fails meanwhile fails for all
+	defer s.mu.Unlock()
 	for i, cert := range certs {
 		if empty(cert) {
 			errs = append(errs, fmt.Errorf("staple: certificate %d %w", i, errEmpty))
 			continue
 		}
-		e := s.learn(cert, false, c)
+		e := s.learnLocked(cert, ids[i], false, c)
 		if e == nil {
 			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
 			errs = append(errs, about(cert.Certificate[0], leaf, ErrClosed))
 			continue
 		}
-		s.nominate(e, cert)
+		s.nominateLocked(e, cert)
 	}
 	return errs
 }
 
-// nameLocked notes that the caller of c named e, which may have just been learned.
-func (s *Stapler) nameLocked(c *call, e *entry) {
+// nameLocked notes that the caller of c named e, which may have just been made for it.
+func (s *Stapler) nameLocked(c *call, e *entry, made bool) {
 	e.known = minuteOf(s.nanos())
 	if c.named[e] {
 		return
@@ -177,7 +166,7 @@ func (s *Stapler) nameLocked(c *call, e *entry) {
 		c.named = make(map[*entry]bool)
 	}
 	c.named[e] = true
-	s.beginLocked(c, e)
+	s.beginLocked(c, e, made)
 }
 
 // nameAll makes all certificates known to c that s knows.
@@ -192,41 +181,83 @@ func (s *Stapler) nameAll(c *call) error {
 		all = append(all, e)
 	}
 	s.mu.Unlock()
-	for _, e := range all { // others have the lock now and then
+	for batch := range slices.Chunk(all, 1000) { // others have the lock now and then
 		s.mu.Lock()
-		if !e.flags.gone {
-			s.beginLocked(c, e)
+		for _, e := range batch {
+			if !e.gone() {
+				s.beginLocked(c, e, false)
+			}
 		}
 		s.mu.Unlock()
 	}
 	return nil
 }
 
-// beginLocked makes the first step of a turn.
-func (s *Stapler) beginLocked(c *call, e *entry) {
+// beginLocked makes the first step of a turn. made: its attempt has begun.
+func (s *Stapler) beginLocked(c *call, e *entry, made bool) {
 	t := &turn{c: c, e: e}
-	if e.at != nil && e.at.call == c {
-		t.at = e.at
-	}
 	c.turns = append(c.turns, t)
 	c.left++
-	if !s.stepLocked(t) {
-		m := e.also()
-		m.turns = append(m.turns, t)
+	if made {
+		t.begun, t.ends = true, 1
+		e.more.patience = c.begun + int64(storePut)
+	} else if done, err := t.settledLocked(s); done {
+		t.done, t.err = true, err
+		c.lessLocked()
+		return
+	} else {
+		s.startTurnLocked(t)
+	}
+	m := e.edit()
+	m.turns = append(m.turns, t)
+}
+
+// startTurnLocked has an attempt made for t. A Refresh wants one that begins now,
+// a Prefetch goes along with one that is under way.
+func (s *Stapler) startTurnLocked(t *turn) {
+	e, u, now := t.e, t.c.urgency(), s.nanos()
+	t.begun, t.ends = true, 1
+	e.edit().patience = max(e.edit().patience, now+int64(storePut))
+	if e.Phase().UnderWay() && e.Phase() != schedule.Deferred {
+		if t.c.refresh {
+			t.ends = 2
+		} else {
+			old := t.c.begun-e.details().begun >= int64(joinWithin)
+			t.joined, u = old || s.opts.store != nil, schedule.Urgent // it may have no patience with the store
+		}
+	}
+	s.doLocked(s.sched.Start(e, u, now))
+}
+
+// undeferLocked has a Refresh that came while e was prepared not wait for another
+// process's lease.
+func (s *Stapler) undeferLocked(e *entry) {
+	if e.Phase() != schedule.Deferred {
+		return
+	}
+	refresh := false
+	for _, t := range e.details().turns {
+		if t.c.refresh {
+			t.ends, refresh = 1, true
+		}
+	}
+	if refresh {
+		s.doLocked(s.sched.Start(e, schedule.Unconditional, s.nanos()))
 	}
 }
 
 // stepLocked makes the next step of t, and reports whether it was the last.
 func (s *Stapler) stepLocked(t *turn) (done bool) {
-	if t.c.refresh {
-		t.done, t.err = s.refreshedLocked(t)
-	} else {
-		t.done, t.err = s.prefetchedLocked(t)
-	}
-	if t.done {
+	done, err := t.settledLocked(s)
+	switch {
+	case done:
+		t.done, t.err = true, err
 		t.c.lessLocked()
+	case t.ends == 0:
+		t.joined = false
+		s.startTurnLocked(t)
 	}
-	return t.done
+	return done
 }
 
 // await waits for the turns of c, or the end of ctx, and returns what came of them,
@@ -260,110 +291,48 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 		e := t.e
 		t.done, t.err = true, e.interruptedLocked(ctx)
 		e.more.turns = slices.DeleteFunc(e.more.turns, func(other *turn) bool { return other == t })
-		s.cache.queueLocked(e)
-		if e.at == nil && e.held.Load().current(now) {
-			e.trimLocked(now)
-		}
+		s.cache.sortLocked(e)
+		e.trimLocked(now)
 	}
 }
 
 // interruptedLocked says what is known of e when ctx ends.
 func (e *entry) interruptedLocked(ctx context.Context) error {
-	if last := e.rare().err; last != nil {
+	if last := e.details().err; last != nil {
 		return &causedError{fmt.Errorf("%w before a response came", context.Cause(ctx)), last}
 	}
-	return fmt.Errorf("%w before a response came from %q", context.Cause(ctx), e.urlLocked())
+	return fmt.Errorf("%w before a response came from %q", context.Cause(ctx), e.url())
 }
 
-// refreshedLocked has an attempt made for a Refresh, and reports whether it is over.
-func (s *Stapler) refreshedLocked(t *turn) (done bool, err error) {
-	if t.at != nil && t.e.at != t.at {
-		return true, t.at.err
-	}
-	if done, err := s.droppedLocked(t.e); done {
-		return true, err
-	}
-	if t.at == nil {
-		t.at = s.forceLocked(t.e, t.c)
-	}
-	return false, nil
-}
-
-// prefetchedLocked has an attempt made for a Prefetch if the certificate needs
-// one, and reports whether it is settled.
-func (s *Stapler) prefetchedLocked(t *turn) (done bool, err error) {
+// settledLocked reports whether there is nothing more to wait for, and what came of it.
+func (t *turn) settledLocked(s *Stapler) (done bool, err error) {
 	e, now := t.e, s.nanos()
-	if h := e.held.Load(); h.state == StateRevoked {
-		return true, e.revokedLocked(h)
-	} else if h.current(now) {
-		return true, nil
+	if t.c.refresh {
+		if done, err := s.droppedLocked(e); done {
+			return true, err
+		}
+		return t.begun && t.ends == 0, t.err
 	}
-	if e.flags.none || e.flags.off || e.held.Load().state == StateNone {
-		return true, e.rare().err
+	h := e.held.Load()
+	switch {
+	case h.state == StateRevoked:
+		return true, e.revokedLocked(h)
+	case h.current(now):
+		return true, nil
+	case e.Need() == schedule.None, e.Need() == schedule.Off, h.state == StateNone:
+		return true, e.details().err
 	}
 	if done, err := s.droppedLocked(e); done {
 		return true, err
 	}
-	switch {
-	case t.at == nil:
-		s.joinLocked(t)
-	case e.at == t.at:
-	case t.joined && e.rare().unread: // it had no patience with the store
-		t.joined, t.at = false, s.forceLocked(e, t.c)
-	case !t.c.limited, e.flags.final, now < e.validFrom():
-		return true, e.failureLocked()
+	if !t.begun || t.ends > 0 || t.joined {
+		return false, nil
 	}
-	return false, nil
-}
-
-// joinLocked takes an attempt that is under way for that of t if it is as good as
-// one that begins now, and else has one made.
-func (s *Stapler) joinLocked(t *turn) {
-	e := t.e
-	if t.at = s.forceLocked(e, t.c); t.at != nil {
-		return
+	if t.c.limited && e.Need() != schedule.Hopeless && now >= e.validFrom() {
+		t.ends = 1 // the next one that the schedule plans
+		return false, nil
 	}
-	if e.at.call == nil {
-		e.at.call = t.c
-	}
-	if t.c.begun-e.at.begun < int64(callGap) {
-		t.at, t.joined = e.at, true
-	}
-}
-
-// forceLocked has an attempt made about e for c, and returns it; nil if another is
-// under way.
-func (s *Stapler) forceLocked(e *entry, c *call) *attempt {
-	planned := e.due.Load()
-	switch {
-	case e.at == nil:
-		s.startLocked(e, false)
-		e.at.planned = planned
-	case e.at.prepared:
-		return nil
-	case planned != never: // it waited for the holder of the lease
-		s.startLocked(e, false)
-	}
-	if e.at.call == nil || c.refresh {
-		e.at.call = c
-	}
-	s.moveLocked(e)
-	return e.at
-}
-
-// skipLocked gives up the place that e has at r, where there is no need to ask.
-func (s *Stapler) skipLocked(e *entry, r *responder, probe bool) {
-	now := s.nanos()
-	r.inflight--
-	if probe {
-		r.probing, r.probeAt = false, min(r.probeAt, now)
-		s.moveLocked(r)
-	}
-	if !e.flags.gone {
-		e.at.rest = append([]*responder{r}, e.at.rest...)
-		s.routeLocked(e, now)
-	}
-	s.dispatchLocked(r)
+	return true, e.failureLocked()
 }
 
 // droppedLocked reports whether nothing more comes of e, and why.
@@ -371,7 +340,7 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 	switch {
 	case s.closed:
 		return true, ErrClosed
-	case !e.flags.gone:
+	case !e.gone():
 		return false, nil
 	case e.notAfter != 0 && s.nanos() > wall(e.notAfter):
 		return true, errLeafExpired
@@ -381,7 +350,7 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 
 // failureLocked returns why e holds no valid response after an attempt.
 func (e *entry) failureLocked() error {
-	err := e.rare().err
+	err := e.details().err
 	if h := e.held.Load(); h.raw != nil {
 		return &lapsedError{unixNano(h.until), err}
 	}
@@ -391,16 +360,36 @@ func (e *entry) failureLocked() error {
 	return err
 }
 
-// validFrom returns from when on a responder may know e, in Unix ns.
-func (e *entry) validFrom() int64 { return wall(e.notBefore) - int64(ocspresp.ClockSkew) }
-
-// earlyLocked ends the attempt for a certificate that is not valid before from:
-// what a responder said of it now would say nothing about the responder.
-func (s *Stapler) earlyLocked(e *entry, from, now int64) {
-	err := fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339))
-	e.at.err, e.also().err = err, err
-	s.overLocked(e, now)
-	e.dueAt(from)
-	s.endLocked(e, now)
-	s.moveLocked(e)
+// Forget drops certs: nothing is asked about them any more, and they are not in
+// [Stapler.Status], [Stapler.Ready], metrics or the status page. A certificate
+// that no live config lists is evicted; one that is listed is silent until its
+// next handshake, and stays listed. A certificate that is served again is learned
+// again, as if for the first time. A [Stapler.Prefetch] or [Stapler.Refresh] that
+// waits for one returns [ErrNoStaple]. Its record stays in the store, so that a
+// revocation is not forgotten.
+//
+// Call it for a certificate that was replaced: without it Ready and alerts tell of
+// that for a day. nil, empty and unknown certificates are ignored. It waits for
+// nothing and may be called concurrently, from an event function, too.
+func (s *Stapler) Forget(certs ...*tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.forgotten, func(_ uint64, lists *atomic.Int32) bool { return lists.Load() == 0 })
+	for _, cert := range certs {
+		if empty(cert) {
+			continue
+		}
+		der := cert.Certificate[0]
+		e := s.cache.leaves.FindBytesLocked(s.cache.leaves.ID(der), der)
+		if e == nil {
+			continue
+		}
+		if e.listedLocked() {
+			if s.forgotten == nil {
+				s.forgotten = make(map[uint64]*atomic.Int32)
+			}
+			s.forgotten[e.id] = e.lists
+		}
+		s.dropLocked(e)
+	}
 }

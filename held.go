@@ -1,13 +1,16 @@
 package staple
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -17,13 +20,101 @@ import (
 // with a handshake header of 4 bytes, the status type and a length of 3.
 const maxStaple = 1<<14 - 4 - 1 - 3
 
+// A held is an immutable snapshot of the newest verified response.
+type held struct {
+	state      State  // Good stays Good past until: see at
+	staple     bool   // raw may be stapled while it is current
+	open       bool   // it has no nextUpdate
+	maxAge     uint32 // s: what the responder's cache headers ask for
+	produced   int32  // s from thisUpdate to producedAt
+	age        uint32 // s from its receipt to checked
+	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
+	modified   uint32 // of the validator, as is etag
+	etag       string
+	from       string                          // URL of the responder that gave the validator; empty: it is not known
+	raw        []byte                          // nil: none
+	until      int64                           // Unix ns: not served from then on
+	checked    int64                           // Unix ns: when a responder last confirmed it
+	thisUpdate int64                           // Unix s
+	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
+}
+
+func (h *held) validator() ocsphttp.Validator {
+	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
+}
+
+// inSeconds returns n within what a uint32 holds.
+func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+
+// current reports whether the response may be served at now.
+func (h *held) current(now int64) bool {
+	if h.raw == nil || now >= h.until {
+		return false
+	}
+	// What is counted from its receipt was not received in the future: the clock was set back.
+	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
+}
+
+// at returns the state of what is served at now.
+func (h *held) at(now int64) State {
+	if h.state == StateGood && !h.current(now) {
+		return StateExpired
+	}
+	return h.state
+}
+
+// stapleAt returns what to staple at now: nil for nothing.
+func (h *held) stapleAt(now int64) []byte {
+	if h.staple && h.current(now) {
+		return h.raw
+	}
+	return nil
+}
+
+// with returns a copy of h in another state.
+func (h *held) with(s State) *held {
+	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
+		modified: h.modified, etag: h.etag, from: h.from, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
+}
+
+// span returns the time in which h is proof, and its length.
+func (h *held) span() (start, length int64) {
+	start = wall(h.thisUpdate)
+	if h.open { // counted from its receipt: WithTTL
+		start = h.checked
+	}
+	return start, h.until - start
+}
+
+// scheduled returns what the schedule has to know of h.
+func (h *held) scheduled() schedule.Held {
+	if h.raw == nil {
+		return schedule.Held{}
+	}
+	from, _ := h.span()
+	return schedule.Held{From: from, Until: h.until, Checked: h.checked, MaxAge: int64(h.maxAge) * int64(time.Second), Silent: h.state != StateGood}
+}
+
+// fresh reports whether h need not be asked for yet.
+func (s *Stapler) fresh(h *held, now int64) bool {
+	_, to := h.scheduled().Window(int64(s.opts.ttl), s.opts.fixedTTL)
+	return to > now
+}
+
+// setLocked drops what e holds and puts it into a state without a response.
+func (s *Stapler) setLocked(e *entry, state State) {
+	if h := e.held.Load(); h.state != state || h.raw != nil {
+		e.held.Store(&held{state: state})
+		s.doLocked(s.sched.Hold(e, schedule.Held{}, s.nanos()))
+	}
+}
+
 // answer is a verified response on its way into an entry.
 type answer struct {
-	*ocspresp.Proof // nil: a 304
-	responder       string
-	from            *responder // that gave what is in the store, if it is known
-	received        int64      // Unix ns
-	checked         int64      // Unix ns
+	*ocspresp.Proof        // nil: a 304
+	responder       string // its URL; of a record it may be unknown
+	received        int64  // Unix ns
+	checked         int64  // Unix ns
 	maxAge          time.Duration
 	validator       ocsphttp.Validator
 	took            time.Duration
@@ -39,9 +130,8 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		s.renewLocked(e, h, a, now)
 		return nil
 	}
-	if h.raw != nil && older(a, h) {
-		return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
-			Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
+	if err := replay(a, h); err != nil {
+		return err
 	}
 	if err := a.unfit(); err != nil {
 		return err
@@ -60,11 +150,7 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		}
 	}
 	e.held.Store(n)
-	e.flags.tried, e.flags.announced = false, false
-	e.alarm = never
-	if n.state == StateGood {
-		e.alarm = n.until
-	}
+	e.flags.tried = false
 	s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
 	if !a.stored {
 		s.storeLocked(e)
@@ -72,13 +158,12 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	return nil
 }
 
-// failedBefore returns what came of the responders that were asked in vain in
-// the attempt that is under way.
+// failedBefore returns why responders failed in the attempt under way.
 func (e *entry) failedBefore() error {
-	if e.at == nil {
+	if !e.Phase().UnderWay() {
 		return nil
 	}
-	return errors.Join(e.at.errs...)
+	return errors.Join(e.details().errs...)
 }
 
 // repeats reports whether a is what is held: the same signed bytes. Another
@@ -126,7 +211,7 @@ func (h *held) confirm(a *answer, ttl time.Duration) {
 	h.age = inSeconds((a.checked - received) / int64(time.Second))
 	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
 	if a.Proof != nil && a.responder != "" {
-		h.modified, h.etag = a.validator.Modified, a.validator.ETag
+		h.modified, h.etag, h.from = a.validator.Modified, a.validator.ETag, a.responder
 	}
 	if h.open {
 		h.until = min(wall(h.end()), h.checked+int64(ttl))
@@ -154,14 +239,19 @@ func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
 	n.confirm(a, s.opts.ttl)
 	n.copy.Store(h.copy.Load())
 	e.held.Store(n)
-	e.flags.announced = false
-	if n.state == StateGood {
-		e.alarm = n.until
-	}
 	if !a.stored {
 		s.notifyLocked(&notice{kind: EventUnchanged, e: e, answer: a, err: e.failedBefore()})
 		s.storeLocked(e)
 	}
+}
+
+// replay returns an error if a is older than what is held.
+func replay(a *answer, h *held) error {
+	if h.raw == nil || !older(a, h) {
+		return nil
+	}
+	return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
+		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
 }
 
 // older reports whether a was signed before what is held, so that a replay
@@ -179,8 +269,8 @@ func older(a *answer, h *held) bool {
 // judge takes the staple that the source had set for a candidate.
 func (s *Stapler) judge(e *entry) {
 	s.mu.Lock()
-	raw, sub := e.rare().candidate, e.subject()
-	if raw == nil || sub.Issuer == nil || e.flags.off {
+	raw, sub := e.details().candidate, e.subject()
+	if raw == nil || sub.Issuer == nil || e.Need() == schedule.Off {
 		s.mu.Unlock()
 		return // without an issuer it waits until there is one
 	}
@@ -190,12 +280,15 @@ func (s *Stapler) judge(e *entry) {
 	p, err := ocspresp.Prove(raw, &sub, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && !e.flags.gone {
+	if s.closed {
+		return
+	}
+	if err == nil && !e.gone() {
 		n := now.UnixNano()
 		err = s.installLocked(e, &answer{Proof: p, received: n, checked: min(n, wall(p.ThisUpdate.Unix()))}, n)
+		s.doLocked(s.sched.Hold(e, e.held.Load().scheduled(), n))
+		s.cache.sortLocked(e)
 		s.settleLocked(e)
-		s.cache.queueLocked(e)
-		s.moveLocked(e)
 	}
 	if err != nil {
 		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)

@@ -1,0 +1,481 @@
+package staple
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
+)
+
+// issuerWait is how much of an attempt's time the search for the issuer may take.
+// What hangs there is to be told from a responder that does.
+const issuerWait = 7500 * time.Millisecond
+
+const (
+	switchCode = "WithResponders function" // calls of it
+	switchWait = 5 * time.Second           // for one of these
+)
+
+var errLeafExpired = errors.New("staple: certificate has expired")
+
+// prepare finds out what there is to know of a certificate without asking a
+// responder: who issued it, who is asked, what the store has.
+func (s *Stapler) prepare(a action) {
+	e := a.Item
+	leaf := s.readLeaf(e)
+	s.issuerFromStore(e)
+	d := s.directions(e, leaf)
+	if !s.wantsIssuer(e, leaf, d) {
+		s.conclude(a, leaf, d, 0)
+		return
+	}
+	s.calls.Go(func() { // it may take seconds, and others wait for this worker
+		begun := time.Now()
+		d.issuer = s.fetchIssuer(a, leaf)
+		s.conclude(a, leaf, d, time.Since(begun))
+	})
+}
+
+// review does of prepare what needs no attempt: the source set a staple.
+func (s *Stapler) review(a action) {
+	s.readLeaf(a.Item)
+	s.judge(a.Item)
+}
+
+// conclude reports what preparing found, once it has looked at what the store has.
+// spent is how long the issuer was looked for.
+func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent time.Duration) {
+	e := a.Item
+	var fresh, leased bool
+	if len(d.urls) > 0 {
+		s.mu.Lock()
+		if e.Best() == nil {
+			e.edit().first = d.urls[0]
+		}
+		s.mu.Unlock()
+	}
+	if d.need != schedule.Off {
+		s.judge(e)
+	}
+	if d.need == schedule.Wanted && d.issuer == nil && d.err == nil && s.hasIssuer(e) {
+		fresh = s.load(a, d.urls)
+		leased = !fresh && s.leasedElsewhere(a)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	now := s.nanos()
+	if e.gone() {
+		s.doLocked(s.sched.Prepared(e, schedule.Facts{}, now))
+		return
+	}
+	need, err := s.needLocked(e, leaf, &d, now)
+	f := schedule.Facts{Need: need, MustStaple: e.must, InUse: e.inUseLocked(now), NotBefore: e.notBefore * int64(time.Second), Spent: int64(spent)}
+	f.Route = e.keysLocked(d.urls, need)
+	f.Leased = leased
+	if h := e.held.Load(); need == schedule.Wanted && (fresh || e.details().restored && s.fresh(h, now)) {
+		held := h.scheduled()
+		f.Held, f.Fresh = &held, true
+	}
+	if s.opts.responders != nil && need != schedule.LeafExpired {
+		f.Again = now + int64(s.opts.ttl) - s.random(int64(s.opts.ttl)/4) // the switch may be turned
+	}
+	if err != nil {
+		m := e.edit()
+		m.errs = append(m.errs, err)
+	}
+	ends := f.Fresh || need != schedule.Wanted && need != schedule.NoIssuer
+	if from := e.validFrom(); !ends && err == nil && now < from {
+		ends = true
+		err = fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339))
+	}
+	actions := s.sched.Prepared(e, f, now)
+	switch need {
+	case schedule.Hopeless:
+		s.hopelessLocked(e, err)
+	case schedule.LeafExpired:
+		s.reviewLocked(e, false)
+	}
+	if ends {
+		s.endLocked(e, err)
+	}
+	s.doLocked(actions)
+	s.undeferLocked(e)
+}
+
+// hasIssuer reports whether the issuer of e is known.
+func (s *Stapler) hasIssuer(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.issuer != nil
+}
+
+// validFrom returns from when on a responder may know e, in Unix ns.
+func (e *entry) validFrom() int64 { return wall(e.notBefore) - int64(ocspresp.ClockSkew) }
+
+// readLeaf reads the certificate of e and looks for its issuer in the chain. It
+// returns the parsed leaf, or nil if it does not parse, or is read and wanted still.
+func (s *Stapler) readLeaf(e *entry) *x509.Certificate {
+	s.mu.Lock()
+	m := e.details()
+	read := e.flags.read && e.issuer != nil && e.Need() == schedule.Wanted && s.opts.responders == nil
+	scan := e.issuer == nil && !m.scanned
+	s.mu.Unlock()
+	if read {
+		return nil
+	}
+	leaf := e.leafOf()
+	if leaf == nil {
+		return nil
+	}
+	none := len(certinfo.HTTPURLs(leaf.OCSPServer, schedule.MaxRoute)) == 0 || certinfo.Exempt(leaf)
+	scan = scan && (!none || s.opts.responders != nil || m.candidate != nil)
+	var is *ocspresp.Issuer
+	var alone bool
+	var unissued error
+	if scan {
+		is, alone, unissued = s.issuers.InChain(leaf, m.chain)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !e.flags.read {
+		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), certinfo.MustStaple(leaf)
+		e.flags.read = true
+		if now := s.nanos(); !s.closed && now < wall(e.notAfter+1) {
+			s.doLocked(s.sched.Reviewed(e, min(wall(e.notAfter+1), now+int64(idleLife)), true, now))
+		}
+	}
+	switch {
+	case !scan || e.issuer != nil:
+	case is != nil:
+		e.foundLocked(is, alone)
+	case slices.EqualFunc(m.chain, e.details().chain, bytes.Equal): // else there is another to scan
+		m := e.edit()
+		m.scanned, m.unissued = true, unissued
+	}
+	return leaf
+}
+
+// directions say who is asked about a certificate, if anyone.
+type directions struct {
+	need   schedule.Need // Wanted, None or Off
+	urls   []string
+	err    error // the function of WithResponders was to say it and has not
+	issuer error // why there is none
+}
+
+// directions returns what the certificate and the function of WithResponders say.
+func (s *Stapler) directions(e *entry, leaf *x509.Certificate) directions {
+	d := directions{need: schedule.Wanted}
+	if leaf == nil { // what was said last stays
+		d.urls = s.routeOf(e)
+		if len(d.urls) == 0 {
+			d.need = schedule.None
+		}
+		return d
+	}
+	d.urls = certinfo.HTTPURLs(leaf.OCSPServer, schedule.MaxRoute)
+	if s.opts.responders != nil {
+		d = s.switched(e, leaf, d)
+	}
+	if d.need == schedule.Wanted && (certinfo.Exempt(leaf) || len(d.urls) == 0 && d.err == nil) {
+		d.need, d.err = schedule.None, nil
+	}
+	return d
+}
+
+// routeOf returns the URLs that are asked about e.
+func (s *Stapler) routeOf(e *entry) (urls []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range e.Route() {
+		urls = append(urls, k.URL)
+	}
+	return urls
+}
+
+// switched returns the directions that the function of WithResponders gives, where
+// d are those of the certificate. While it gives none, what it said last stays.
+func (s *Stapler) switched(e *entry, leaf *x509.Certificate, d directions) directions {
+	named, on, err := s.askSwitch(e, leaf)
+	usable := certinfo.HTTPURLs(named, len(named))
+	switch {
+	case err != nil:
+		s.mu.Lock()
+		last := e.Need()
+		s.mu.Unlock()
+		if urls := s.routeOf(e); last == schedule.Off || len(urls) > 0 {
+			d.urls, err = urls, nil
+		}
+		if d.err = err; err != nil {
+			d.urls = nil
+		}
+		if last == schedule.Off {
+			d.need = schedule.Off
+		}
+	case !on:
+		d.need = schedule.Off
+	case len(usable) > 0:
+		d.urls = usable
+	case len(named) > 0:
+		d.urls, d.err = nil, fmt.Errorf("%w: WithResponders function named %q, want http or https URLs", ErrNoResponder, certinfo.Clip(named[0]))
+	}
+	return d
+}
+
+// keysLocked returns the keys of the responders at urls. Those that are not asked are
+// nobody's, to be shown alone.
+func (e *entry) keysLocked(urls []string, need schedule.Need) []schedule.Key {
+	issuer := ""
+	if need == schedule.Wanted && e.issuer != nil {
+		issuer = e.issuer.Key
+	}
+	old := e.Route()
+	if slices.EqualFunc(old, urls, func(k schedule.Key, u string) bool { return k.URL == u && k.Issuer == issuer }) {
+		return old
+	}
+	var keys []schedule.Key
+	for _, u := range urls {
+		k := schedule.Key{URL: u, Issuer: issuer}
+		if parsed, err := url.Parse(u); err == nil {
+			k.Host = strings.ToLower(parsed.Host)
+		}
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// needLocked decides whether there is anything to do for e, and why not.
+func (s *Stapler) needLocked(e *entry, leaf *x509.Certificate, d *directions, now int64) (schedule.Need, error) {
+	need, err := s.needOf(e, leaf, d, now)
+	h := e.held.Load()
+	switch need {
+	case schedule.Wanted, schedule.NoIssuer, schedule.Hopeless:
+		if h.state == StateNone {
+			s.setLocked(e, StatePending)
+			s.startOverLocked(e)
+		}
+	case schedule.Off:
+		s.setLocked(e, StateNone)
+	default:
+		if h.stapleAt(now) == nil {
+			s.setLocked(e, StateNone)
+		}
+	}
+	return need, err
+}
+
+func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now int64) (schedule.Need, error) {
+	switch {
+	case leaf == nil && !e.flags.read:
+		return schedule.None, s.unreadableLocked(e)
+	case d.need == schedule.Off:
+		return schedule.Off, nil
+	case now > wall(e.notAfter): // RFC 9919 §4.2
+		return schedule.LeafExpired, errLeafExpired
+	case d.need == schedule.None && e.must:
+		return schedule.Hopeless, ErrNoResponder
+	case d.need == schedule.None:
+		s.passesLocked(e, leaf)
+		return schedule.None, nil
+	case d.err != nil || e.issuer != nil:
+		return schedule.Wanted, d.err
+	case d.issuer != nil:
+		return schedule.NoIssuer, d.issuer
+	case e.details().scanned && !e.mayDownloadLocked(leaf):
+		return schedule.Hopeless, e.noIssuerLocked(leaf, nil)
+	}
+	return schedule.NoIssuer, e.noIssuerLocked(leaf, nil) // the chain was changed meanwhile
+}
+
+// passesLocked tells, once, that a certificate needs no staple.
+func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
+	if e.flags.told || leaf == nil {
+		return
+	}
+	e.flags.told = true
+	if certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
+		s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
+	} else {
+		s.log(slogDebug, "certificate names no OCSP responder, nothing is stapled", "certificate", e)
+	}
+}
+
+// unreadableLocked has a certificate that does not parse pass through.
+func (s *Stapler) unreadableLocked(e *entry) error {
+	_, err := x509.ParseCertificate(e.DER)
+	err = fmt.Errorf("staple: certificate does not parse: %w", err)
+	if !e.flags.told {
+		e.flags.told = true
+		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
+	}
+	return err
+}
+
+// hopelessLocked tells, once, why no attempt is made for e.
+func (s *Stapler) hopelessLocked(e *entry, err error) {
+	e.edit().err = err
+	if !e.flags.told {
+		e.flags.told = true
+		s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
+	}
+}
+
+// wantsIssuer reports whether the issuer of leaf has to be looked for elsewhere than
+// in its chain.
+func (s *Stapler) wantsIssuer(e *entry, leaf *x509.Certificate, d directions) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return leaf != nil && d.need == schedule.Wanted && d.err == nil && e.issuer == nil && !s.closed &&
+		s.nanos() <= wall(e.notAfter) && s.nanos() >= e.validFrom() && e.mayDownloadLocked(leaf)
+}
+
+// rechainLocked looks for the issuer of e in chain, if it was not found yet and
+// chain is not the one that was looked at: the owner has mended it.
+func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
+	if len(chain) == 0 || e.issuer != nil || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
+		return
+	}
+	m := e.edit()
+	m.chain, m.scanned = chain, false
+	switch e.Need() {
+	case schedule.NoIssuer, schedule.Hopeless:
+		e.flags.told = false
+		s.startOverLocked(e)
+		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
+	}
+}
+
+// foundLocked notes who issued the certificate of e. alone says that its chain
+// lacks a certificate that can be handed to clients: one that was downloaded, or
+// came from a record, is good for verifying, but may not be byte for byte the
+// CA's, as its signature is not checked by anyone.
+func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
+	e.issuer, e.flags.alone = is, alone
+	if e.more != nil {
+		e.more.chain, e.more.unissued = nil, nil
+	}
+}
+
+// mayDownloadLocked reports whether the issuer may be had from where leaf says. A
+// signature that can't be checked can't be by any other certificate either.
+func (e *entry) mayDownloadLocked(leaf *x509.Certificate) bool {
+	_, unsupported := e.details().unissued.(*certinfo.UnsupportedError)
+	return !unsupported && len(leaf.IssuingCertificateURL) > 0 && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
+}
+
+// noIssuerLocked says which certificate is wanted, what speaks against the one
+// that is there, and what came of asking for it.
+func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error {
+	wanted := certinfo.Clip(leaf.Issuer.String())
+	err := fmt.Errorf("%w, wanted %q", ErrNoIssuer, wanted)
+	switch why := e.details().unissued.(type) {
+	case nil:
+	case *certinfo.UnsupportedError:
+		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %v", wanted, why), why}
+	default:
+		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %v", wanted, why), why}
+	}
+	if len(downloads) > 0 {
+		err = &causedError{err, errors.Join(downloads...)}
+	}
+	return err
+}
+
+// fetchIssuer gets the issuer of e from another certificate that it issued, or
+// from where the certificate says. An attempt that was asked for does not go by what
+// failed there before.
+func (s *Stapler) fetchIssuer(a action, leaf *x509.Certificate) error {
+	var since time.Time
+	ctx, cancel := context.WithTimeout(s.ctx, issuerWait)
+	defer cancel()
+	if a.Urgency >= schedule.Forced {
+		s.mu.Lock()
+		since = time.Unix(0, a.Item.details().begun)
+		s.mu.Unlock()
+	}
+	is, errs := s.issuers.Elsewhere(ctx, leaf, since)
+	for i, err := range errs {
+		errs[i] = downloadFailed(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch e := a.Item; {
+	case is != nil:
+		e.foundLocked(is, false)
+	case e.issuer == nil: // else a chain brought it meanwhile
+		return e.noIssuerLocked(leaf, errs)
+	}
+	return nil
+}
+
+// downloadFailed names what was asked, which is no OCSP responder.
+func downloadFailed(err error) error {
+	de, ok := err.(*issuers.DownloadError)
+	if !ok {
+		return err
+	}
+	err = fault(de.Err)
+	if re, ok := err.(*ResponseError); ok {
+		err = errors.New(re.Reason.String())
+		if re.Err != nil {
+			err = fmt.Errorf("%s: %w", re.Reason, re.Err)
+		}
+	}
+	return &ResponseError{Responder: de.URL, Reason: ReasonIssuer, Err: err}
+}
+
+// download gets what is at u, the issuer's certificate.
+func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, issuerWait)
+	defer cancel()
+	body, err := s.web().Get(ctx, u)
+	if err != nil {
+		return nil, unanswered(u, err)
+	}
+	return body, nil
+}
+
+// askSwitch calls the function of WithResponders. An error says that it gave no
+// answer.
+func (s *Stapler) askSwitch(e *entry, leaf *x509.Certificate) (urls []string, on bool, err error) {
+	type answer struct {
+		urls []string
+		on   bool
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, switchWait)
+	defer cancel()
+	a, err := foreign.CallWithin(ctx, &s.calls, switchCode, func() (a answer, _ error) {
+		a.urls, a.on = s.opts.responders(leaf)
+		return a, nil
+	})
+	var hung *foreign.HungError
+	switch {
+	case err == nil:
+		return a.urls, a.on, nil
+	case errors.As(err, &hung):
+		return nil, false, &ResponseError{Reason: ReasonTimeout, Err: err}
+	case s.ctx.Err() != nil:
+		return nil, false, ErrClosed
+	case errors.Is(err, context.DeadlineExceeded):
+		err = &ResponseError{Reason: ReasonTimeout, Err: fmt.Errorf("%s: no answer in %v: %w", switchCode, switchWait, err)}
+	}
+	err = fault(err)
+	s.complain(switchCode, switchFailed, err, "certificate", e)
+	return nil, false, err
+}
+
+const switchFailed = "WithResponders function panicked or is slow; what it said last stays, and before that nothing is fetched"
