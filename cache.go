@@ -42,6 +42,8 @@ type entry struct {
 	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
 	seen   atomic.Int32         // Unix minute of the last handshake; 0: none yet
 	cold   atomic.Bool          // handshakes may have to wait: see wait
+	lone   atomic.Bool          // its issuer is not known, and not in the chain
+	told   atomic.Bool          // a word of it is in Stapler.words
 
 	flags               flags
 	must                bool             // Must-Staple; this and the next two are set by readLeaf
@@ -313,10 +315,24 @@ func (s *Stapler) makeRoomLocked(der []byte) bool {
 // reviewLocked drops e if its certificate expired or was not used for a week, and
 // else says when to look again. Where the timer overslept it may be used any moment.
 func (s *Stapler) reviewLocked(e *entry, overslept bool) {
-	now, life, end := s.nanos(), int64(idleLife), schedule.Never
+	now := s.nanos()
+	if next := s.lifeLocked(e, overslept, now); next > now {
+		s.cache.sortLocked(e) // its config may be gone
+		s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
+		return
+	}
+	s.dropLocked(e)
+	if e.notAfter != 0 && now > wall(e.notAfter) && s.opts.store != nil {
+		s.discardLocked(e)
+	}
+}
+
+// lifeLocked returns until when e is kept, as it is used now.
+func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
+	life, end := int64(idleLife), schedule.Never
 	switch {
 	case e.Need() == schedule.LeafExpired:
-		life = int64(time.Hour) // it is served all the same: do not learn it anew each time
+		life = int64(time.Hour) // it is served all the same, and would be learned each time
 	case e.notAfter != 0:
 		end = wall(e.notAfter + 1)
 	}
@@ -324,15 +340,7 @@ func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 	if e.keptLocked() || overslept {
 		idle = max(idle, now+int64(24*time.Hour))
 	}
-	if next := min(end, idle); next > now {
-		s.cache.sortLocked(e) // its config may be gone
-		s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
-		return
-	}
-	s.dropLocked(e)
-	if (end <= now || e.notAfter != 0 && now > wall(e.notAfter)) && s.opts.store != nil {
-		s.discardLocked(e)
-	}
+	return min(end, idle)
 }
 
 // dropLocked forgets e. What is under way for it comes to nothing.

@@ -2,6 +2,7 @@ package staple
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -85,22 +86,36 @@ func (s *Stapler) armLocked() {
 	s.timer.Reset(time.Duration(max(next-now, 0)))
 }
 
-// tick has done what is due by the clock as it is now.
+// tick hears what handshakes have to say, and has done what is due by the clock as it
+// is now.
 func (s *Stapler) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kicked.Store(false)
 	s.armed = 0
-	if !s.closed {
-		s.doLocked(s.sched.Run(s.nanos()))
+	if s.closed {
+		return
 	}
+	for w := s.words.Swap(nil); w != nil; w = w.next {
+		w.e.told.Store(false)
+		if !w.e.gone() {
+			s.hearLocked(w.e, w.cert)
+		}
+	}
+	s.doLocked(s.sched.Run(s.nanos()))
 }
 
-// kick has tick look at the clock, from a handshake that found an entry long past
-// due: the timer slept through a suspend, or the clock was set.
-func (s *Stapler) kick() {
-	if s.kicked.CompareAndSwap(false, true) {
-		go s.tick()
+// hearLocked has a look at e, which was served with cert.
+func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
+	s.nominateLocked(e, cert)
+	s.rechainLocked(e, cert.Certificate[1:])
+	now := s.nanos()
+	s.doLocked(s.sched.Reviewed(e, s.lifeLocked(e, false, now), true, now))
+}
+
+// nominateLocked has the staple that the source set judged, once.
+func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
+	if s.cache.nominateLocked(e, cert.OCSPStaple) {
+		s.workLocked(job{action{Item: e}, s.review}, true)
 	}
 }
 

@@ -165,6 +165,7 @@ func (s *Stapler) readLeaf(e *entry) *x509.Certificate {
 	case slices.EqualFunc(m.chain, e.details().chain, bytes.Equal): // else there is another to scan
 		m := e.edit()
 		m.scanned, m.unissued = true, unissued
+		e.lone.Store(true)
 	}
 	return leaf
 }
@@ -365,6 +366,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 // CA's, as its signature is not checked by anyone.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
 	e.issuer, e.flags.alone = is, alone
+	e.lone.Store(false)
 	if e.more != nil {
 		e.more.chain, e.more.unissued = nil, nil
 	}

@@ -112,8 +112,8 @@ type Stapler struct {
 	complaints complaints
 	stats      counters
 	outbox     outbox
-	kicked     atomic.Bool
-	lost       atomic.Int32 // calls of the RoundTripper that outlived their context
+	words      atomic.Pointer[word] // from handshakes, the last one first
+	lost       atomic.Int32         // calls of the RoundTripper that outlived their context
 	warned     atomic.Bool
 
 	mu          sync.Mutex // guards the rest; never held over I/O or code that is not ours
@@ -288,21 +288,23 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
 		if last != 0 && minute-last >= int32(inUse/time.Minute) {
-			go s.usedAgain(e)
+			s.tell(e, cert) // it can wait less from now on
 		}
 	}
 	if now-int64(time.Second) > e.Due() {
-		s.kick()
+		s.tell(e, cert) // the timer slept through a suspend, or the clock was set
 	}
 	staple := h.stapleAt(now)
 	if len(cert.OCSPStaple) > 0 {
 		if sameSlice(cert.OCSPStaple, staple) {
 			return cert
 		}
-		s.nominate(e, cert) // not sent until it is judged: then it is what e holds
+		if e.judged.Load() != &cert.OCSPStaple[0] {
+			s.tell(e, cert) // not sent until it is judged: then it is what e holds
+		}
 	} else if staple == nil {
-		if h.state == StatePending {
-			s.rechain(e, cert)
+		if e.lone.Load() && len(cert.Certificate) > 1 {
+			s.tell(e, cert) // the chain may have been mended
 		}
 		return cert
 	}
@@ -316,39 +318,23 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 	return &own
 }
 
-// nominate has the staple that the source set judged, once.
-func (s *Stapler) nominate(e *entry, cert *tls.Certificate) {
-	if len(cert.OCSPStaple) == 0 || e.judged.Load() == &cert.OCSPStaple[0] {
+// A word is from a handshake to the driver: have a look at this entry, which was
+// served with this certificate.
+type word struct {
+	e    *entry
+	cert *tls.Certificate
+	next *word
+}
+
+// tell leaves a word. It takes no lock: one word is enough until it is heard.
+func (s *Stapler) tell(e *entry, cert *tls.Certificate) {
+	if !e.told.CompareAndSwap(false, true) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.nominateLocked(e, cert)
-}
-
-func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
-	if s.cache.nominateLocked(e, cert.OCSPStaple) && !e.gone() {
-		s.workLocked(job{action{Item: e}, s.review}, true)
+	w := &word{e: e, cert: cert}
+	for w.next = s.words.Load(); !s.words.CompareAndSwap(w.next, w); w.next = s.words.Load() {
 	}
-}
-
-// usedAgain has e asked about as one in use is, which it was not.
-func (s *Stapler) usedAgain(e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed && !e.gone() {
-		s.reviewLocked(e, false)
-	}
-}
-
-// rechain has another look for the issuer when the source serves another chain.
-// A handshake does not wait for the lock: the next one is as good.
-func (s *Stapler) rechain(e *entry, cert *tls.Certificate) {
-	if e.cold.Load() || len(cert.Certificate) == 1 || !s.mu.TryLock() {
-		return
-	}
-	defer s.mu.Unlock()
-	s.rechainLocked(e, cert.Certificate[1:])
+	s.timer.Reset(0) // tick hears it
 }
 
 // gate is what handshakes wait at. It is opened, and gone, when anything is known

@@ -63,6 +63,9 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 			if it.phase != Gone && !slices.Contains(r.failed, it) {
 				r.failed = append(r.failed, it)
 			}
+			if r.failing && len(r.failed) == 5 {
+				m.turnAway(r)
+			}
 			if n := m.certs(r); !r.failing && n > 0 && len(r.failed) >= min(5, n) {
 				m.breaks(r)
 			}
@@ -133,6 +136,10 @@ func (m *model) breaks(r *mResp) {
 		r.probeAt = min(r.probeAt, before)
 	}
 	m.act(Fails, nil, r)
+	m.turnAway(r)
+}
+
+func (m *model) turnAway(r *mResp) {
 	waiting := m.in(Queued, r)
 	slices.SortFunc(waiting, func(a, b *mItem) int { return cmp.Compare(a.deadline, b.deadline) })
 	for _, it := range waiting {
