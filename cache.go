@@ -84,7 +84,7 @@ type entry struct {
 	must                bool             // Must-Staple; this and the next two are set by readLeaf
 	known               int32            // Unix minute in which it was learned, or a call named it last
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
-	lists               *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
+	listings            *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
 	issuer              *ocspresp.Issuer // nil: not found yet
 	id                  uint64           // of the leaf, in cache.leaves
 	more                *details         // nil: nothing of it; see details and edit
@@ -255,7 +255,7 @@ func (c *cache) sortLocked(e *entry) {
 }
 
 // listedLocked reports whether a live config lists e.
-func (e *entry) listedLocked() bool { return e.lists != nil && e.lists.Load() > 0 }
+func (e *entry) listedLocked() bool { return e.listings != nil && e.listings.Load() > 0 }
 
 // keptLocked reports whether e must not be evicted.
 func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.details().turns) > 0 }

@@ -373,7 +373,7 @@ func (e *entry) failureLocked() error {
 func (s *Stapler) Forget(certs ...*tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.forgotten, func(_ uint64, lists *atomic.Int32) bool { return lists.Load() == 0 })
+	maps.DeleteFunc(s.forgotten, func(_ uint64, listings *atomic.Int32) bool { return listings.Load() == 0 })
 	for _, cert := range certs {
 		if empty(cert) {
 			continue
@@ -387,7 +387,7 @@ func (s *Stapler) Forget(certs ...*tls.Certificate) {
 			if s.forgotten == nil {
 				s.forgotten = make(map[uint64]*atomic.Int32)
 			}
-			s.forgotten[e.id] = e.lists
+			s.forgotten[e.id] = e.listings
 		}
 		s.dropLocked(e)
 	}

@@ -129,7 +129,7 @@ func (s *Stapler) hold(certs []tls.Certificate) *listing {
 		}
 		if e, _ := s.learnLocked(cert, ids[i], schedule.Routine); e != nil {
 			s.listLocked(e)
-			l.counts = append(l.counts, e.lists)
+			l.counts = append(l.counts, e.listings)
 			s.nominateLocked(e, cert)
 		}
 	}

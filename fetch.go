@@ -351,7 +351,7 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	defer end()
 	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*answer, error) {
 		begun := time.Now()
-		got, err := s.inquire(ctx, a)
+		got, err := s.request(ctx, a)
 		if err == nil && got.Proof != nil {
 			got.took = time.Since(begun) // here, as others may share it
 		}
@@ -363,8 +363,8 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	return got, nil, fault(err)
 }
 
-// inquire asks, and notes what was learned of how to.
-func (s *Stapler) inquire(ctx context.Context, a action) (*answer, error) {
+// request asks, and notes what was learned of how to.
+func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	e, r := a.Item, a.Responder
 	q, got := &ocsphttp.Question{URL: r.URL}, &answer{responder: r.URL}
 	s.mu.Lock()

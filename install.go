@@ -38,13 +38,13 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 		s.rechainLocked(e, cert.Certificate[1:])
 		return e, false
 	}
-	lists := s.forgotten[id]
-	if s.closed || u == schedule.Urgent && lists == nil && !s.makeRoomLocked(der) {
+	listings := s.forgotten[id]
+	if s.closed || u == schedule.Urgent && listings == nil && !s.makeRoomLocked(der) {
 		return nil, false
 	}
 	delete(s.forgotten, id)
 	now := s.nanos()
-	e = &entry{ref: ref{DER: der}, id: id, known: minuteOf(now), lists: lists}
+	e = &entry{ref: ref{DER: der}, id: id, known: minuteOf(now), listings: listings}
 	e.more = &details{learned: now, begun: now, chain: cert.Certificate[1:]}
 	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
 	e.held.Store(&held{state: StatePending})
@@ -58,10 +58,10 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 
 // listLocked notes that a config lists e.
 func (s *Stapler) listLocked(e *entry) {
-	if e.lists == nil {
-		e.lists = new(atomic.Int32)
+	if e.listings == nil {
+		e.listings = new(atomic.Int32)
 	}
-	e.lists.Add(1)
+	e.listings.Add(1)
 	s.cache.sortLocked(e)
 }
 

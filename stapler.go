@@ -123,7 +123,7 @@ type Stapler struct {
 	writers   int
 	unread    []*entry // whose record was not read in time
 	rereading bool
-	forgotten map[uint64]*atomic.Int32 // entry.lists of what Forget dropped, by entry.id
+	forgotten map[uint64]*atomic.Int32 // entry.listings of what Forget dropped, by entry.id
 }
 
 // New returns a Stapler. It starts nothing until it knows a certificate. When
