@@ -373,7 +373,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
 	if a.Urgency == schedule.Unconditional {
 		q.First |= ocsphttp.PastCaches
-	} else if h.from == r.URL {
+	} else if r == e.Best() {
 		q.Held = h.condition(now)
 	}
 	s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -98,7 +99,13 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 		ends = true
 		err = fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339))
 	}
+	best := e.Best()
 	actions := s.sched.Prepared(e, f, now)
+	if h := e.held.Load(); best != nil && best != e.Best() && h.validator() != (ocsphttp.Validator{}) {
+		n := h.with(h.state) // the validator is another responder's
+		n.etag, n.modified = "", 0
+		e.held.Store(n)
+	}
 	switch need {
 	case schedule.Hopeless:
 		s.hopelessLocked(e, err)
