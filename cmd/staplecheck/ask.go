@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -46,10 +47,7 @@ func (p *peer) ask(ctx context.Context, o *options) *Answer {
 
 // answer describes what came of asking: an event, and the error of Prefetch.
 func (p *peer) answer(ev staple.Event, err error, took time.Duration) *Answer {
-	a := &Answer{Responder: certinfo.Clip(p.responders[0]), Milliseconds: took.Milliseconds()}
-	if ev.Responder != "" {
-		a.Responder = certinfo.Clip(ev.Responder)
-	}
+	a := &Answer{Responder: certinfo.Clip(cmp.Or(ev.Responder, p.responders[0])), Milliseconds: took.Milliseconds()}
 	if ev.Response != nil {
 		a.Status = statusName(ev.Response.Status)
 		a.ThisUpdate, a.NextUpdate = present(ev.Response.ThisUpdate), present(ev.Response.NextUpdate)

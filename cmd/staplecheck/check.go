@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ func check(ctx context.Context, o *options) *Report {
 	cs, address, err := connect(ctx, o)
 	r.Address = address
 	if err != nil {
-		r.Reason = line(err)
+		r.Reason = r.Server + ": " + line(err)
 		return r
 	}
 	r.TLSVersion = tls.VersionName(cs.Version)
@@ -62,7 +63,7 @@ func newPeer(cs tls.ConnectionState, o *options, now time.Time) *peer {
 	p := &peer{cs: cs, leaf: cs.PeerCertificates[0]}
 	p.responders = certinfo.HTTPURLs(p.leaf.OCSPServer, len(p.leaf.OCSPServer))
 	between := x509.NewCertPool()
-	for _, cert := range append(cs.PeerCertificates[1:len(cs.PeerCertificates):len(cs.PeerCertificates)], o.issuers...) {
+	for _, cert := range slices.Concat(cs.PeerCertificates, o.issuers) {
 		between.AddCert(cert)
 	}
 	chains, err := p.leaf.Verify(x509.VerifyOptions{Roots: o.roots, Intermediates: between, CurrentTime: now})
@@ -109,7 +110,7 @@ func (p *peer) judge() (err error) {
 func (p *peer) asks() bool { return len(p.responders) > 0 && !certinfo.Exempt(p.leaf) }
 
 func (p *peer) describe() *Certificate {
-	names := append([]string(nil), p.leaf.DNSNames...)
+	names := slices.Clone(p.leaf.DNSNames)
 	for _, ip := range p.leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
@@ -198,6 +199,8 @@ func (r *Report) conclude(p *peer, err error) {
 	switch {
 	case r.Staple == nil && !p.asks() && !r.Certificate.MustStaple:
 		r.Verdict, r.Reason = VerdictNoneNeeded, p.exemption()
+	case r.Answer != nil && r.Answer.Status == "revoked":
+		r.Verdict, r.Reason = VerdictBad, "the responder says that the certificate is revoked"
 	case errors.Is(err, staple.ErrNoIssuer):
 		r.Reason = "the issuer's certificate was not found, so that nothing is proven; give it by -issuer"
 		if p.noIssuer != nil {
@@ -205,8 +208,6 @@ func (r *Report) conclude(p *peer, err error) {
 		}
 	case len(r.Refusals) > 0:
 		r.Verdict, r.Reason = VerdictBad, r.Refusals[0].Why
-	case r.Answer != nil && r.Answer.Status == "revoked":
-		r.Verdict, r.Reason = VerdictBad, "the staple is good, and the responder says that the certificate is revoked"
 	default:
 		r.Verdict, r.Reason = VerdictGood, "a good staple, which all clients take"
 	}

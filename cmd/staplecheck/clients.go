@@ -17,7 +17,7 @@ import (
 
 // The clients of docs/clients.md.
 const (
-	judging  = "every client that judges staples"
+	judging  = "clients that judge staples, such as Firefox, curl --cert-status and what is built on GnuTLS"
 	heeding  = "clients that heed Must-Staple, such as Firefox and what is built on GnuTLS"
 	insisted = "clients that insist on a staple, such as curl --cert-status"
 	openSSL  = "what is built on OpenSSL, such as curl --cert-status"

@@ -15,14 +15,14 @@ func connect(ctx context.Context, o *options) (cs tls.ConnectionState, address s
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(o.host, o.port))
 	if err != nil {
-		return cs, "", err
+		return cs, "", late(ctx, o, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	address = conn.RemoteAddr().String()
 	if protocol, ok := startTLS[o.startTLS]; ok {
 		if err := protocol.start(conn); err != nil {
-			return cs, address, fmt.Errorf("%s: STARTTLS of %s: %w", address, o.startTLS, late(ctx, o, err))
+			return cs, address, fmt.Errorf("STARTTLS of %s: %w", o.startTLS, late(ctx, o, err))
 		}
 	}
 	asked := false
@@ -37,7 +37,7 @@ func connect(ctx context.Context, o *options) (cs tls.ConnectionState, address s
 	}).HandshakeContext(ctx)
 	// Who asks for a client certificate has proven its own, and may refuse us now.
 	if err != nil && !asked {
-		return cs, address, fmt.Errorf("%s: %w", address, late(ctx, o, explain(err)))
+		return cs, address, late(ctx, o, explain(err))
 	}
 	return cs, address, nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -165,7 +166,7 @@ $`)
 	if err := dec.Decode(&r); err != nil || dec.More() {
 		t.Fatalf("none: %v in\n%s", err, out)
 	}
-	if r.Verdict != VerdictBad || r.Staple != nil || r.Answer == nil || r.Answer.Status != "good" || len(r.Refusals) != 1 ||
+	if r.Verdict != VerdictBad || r.Staple != nil || r.Answer == nil || r.Answer.Status != "good" || len(r.Refusals) != 1 || r.Refusals[0].Clients != heeding ||
 		!strings.Contains(r.Reason, "Must-Staple") || r.Certificate.Trusted || !strings.Contains(r.Certificate.TrustError, "127.0.0.1") {
 		t.Errorf("none: printed\n%s", out)
 	}
@@ -305,7 +306,7 @@ func members(of reflect.Type) (names []string) {
 
 // What a server says is fit to print.
 func TestHostileNames(t *testing.T) {
-	ca := newCA(t)
+	ca := ocsptest.NewCA(ocsptest.Options{Name: "\x1b[31mred\nresult good"})
 	cert := ca.Issue(ocsptest.Leaf{Template: func(c *x509.Certificate) {
 		c.DNSNames, c.Subject.CommonName = nil, "\x1b[31mred\nresult good"
 		c.OCSPServer = []string{"http://127.0.0.1:1/" + strings.Repeat("x", 500)}
@@ -315,5 +316,8 @@ func TestHostileNames(t *testing.T) {
 		if len(part) > 500 || strings.ContainsRune(part, 0x1b) || strings.HasPrefix(part, "result good") {
 			t.Errorf("printed %q", part)
 		}
+	}
+	if got, want := line(errors.New("one\ntwo\x1b")), "one; two?"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

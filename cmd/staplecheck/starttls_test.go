@@ -110,6 +110,7 @@ func TestStartTLS(t *testing.T) {
 		"ldap, with the name":     {"ldap", ldap("3024 020101 781f 0a0100 0400 0400 8a16 312e332e362e312e342e312e313436362e3230303337", true), ""},
 		"ldap, Active Directory":  {"ldap", ldap("308400000010 020101 788400000007 0a0100 0400 0400", true), ""},
 		"ldap, refused":           {"ldap", ldap("300c 020101 7807 0a0102 0400 0400", false), "it answers with resultCode [2]"},
+		"ldap, long lengths":      {"ldap", ldap("3082000d 020101 788107 0a0100 0400 0400", true), ""},
 		"ldap, another message":   {"ldap", ldap("300c 020101 6107 0a0100 0400 0400", false), "not an answer of LDAP: tag 0x61"},
 		"ldap, another protocol":  {"ldap", ldap(hex.EncodeToString([]byte("HTTP/1.1 400\r\n")), false), "not an answer of LDAP: tag 0x48"},
 		"ldap, endless":           {"ldap", ldap("3084ffffffff 020101", false), "an answer of 4294967295 bytes"},
