@@ -338,7 +338,7 @@ func (s *Stapler) recoversLocked(r *responder) {
 
 // web returns what asks responders.
 func (s *Stapler) web() *ocsphttp.Client {
-	return &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: s.opts.now}
+	return &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.stats.requests, Now: s.opts.now}
 }
 
 // exchange puts the question of a to its responder. Whoever asks the same at the

@@ -21,6 +21,7 @@ const (
 	Post       Way = 1 << iota // by POST
 	PastCaches                 // caches are told not to answer
 	OtherHash                  // with the other CertID hash
+	OwnConn                    // on a connection that no other request has; follows a failure, and is no change to try
 )
 
 // A Question is put to one responder: in one way, and where that gets no answer
@@ -46,6 +47,7 @@ type Learned struct {
 	Reply  Reply // to the way that did best
 	Helped Way   // the changes that led to that way
 	Failed Way   // the changes that did no better
+	Lost   bool  // HTTP brought no answer, for the last request
 }
 
 // A Reply is what came of a question, as far as it tells GET from POST.
@@ -70,6 +72,7 @@ type try struct {
 	reply  Reply
 	change Way  // the changes of way that may do better
 	fits   bool // a GET, and so a choice of the method
+	lost   bool // HTTP brought no answer
 }
 
 // Ask puts q, and once more for each change that may do better and that q allows.
@@ -77,6 +80,7 @@ type try struct {
 func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error) {
 	var l Learned
 	best := c.put(ctx, q, q.First)
+	l.Lost = best.lost
 	may := q.May &^ (q.First & PastCaches)
 	for ctx.Err() == nil {
 		change := best.change & may
@@ -84,7 +88,12 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 			break
 		}
 		may &^= change
-		next := c.put(ctx, q, best.way^change)
+		way := best.way ^ change
+		if l.Lost {
+			way |= OwnConn
+		}
+		next := c.put(ctx, q, way)
+		l.Lost = next.lost
 		if next.reply == Taken && (best.reply != Taken || next.err == nil) {
 			best = next
 			l.Helped |= change
@@ -106,7 +115,7 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 		t.err = err
 		return t
 	}
-	r := request{method: http.MethodPost, url: q.URL, header: http.Header{"Accept": {mediaType}}, body: der, ocsp: true}
+	r := request{method: http.MethodPost, url: q.URL, header: http.Header{"Accept": {mediaType}}, body: der, ocsp: true, own: way&OwnConn != 0}
 	u, conditional := "", false
 	if u, t.fits = getURL(q.URL, der); t.fits && way&Post == 0 {
 		r.method, r.url, r.body = http.MethodGet, u, nil
@@ -159,12 +168,14 @@ func (t *try) fail(ctx context.Context, err error) {
 	switch {
 	case !errors.As(err, &e) || ctx.Err() == context.Canceled:
 	case e.answered:
-		t.reply = Useless
+		t.reply, t.lost = Useless, true
 		if e.RetryAfter == 0 { // else the responder asks for patience, not for another question
 			t.change = Post
 		}
 	case e.connected:
-		t.reply = Silent
+		t.reply, t.lost = Silent, true
+	default:
+		t.lost = true
 	}
 }
 
