@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -42,8 +40,7 @@ type Client struct {
 	Now      func() time.Time // the clock for dates in headers
 }
 
-// DefaultClient returns a client for URLs that come out of certificates. It
-// refuses to dial what is never a responder on any network.
+// DefaultClient returns a client that dials no address that is never a responder's.
 func DefaultClient() *http.Client {
 	d := &net.Dialer{Timeout: dialTimeout, Control: refuseDial}
 	return &http.Client{Transport: &http.Transport{
@@ -58,19 +55,6 @@ func DefaultClient() *http.Client {
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true,
 	}}
-}
-
-// refuseDial refuses link-local addresses (where clouds keep credentials),
-// multicast and unspecified ones. Private ones are where private CAs live.
-func refuseDial(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if ip := ap.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
-		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip)
-	}
-	return nil
 }
 
 // OwnRules returns a shallow copy of c that leaves redirects to this package:
@@ -130,8 +114,14 @@ func (c *Client) fetch(ctx context.Context, r request) (*response, error) {
 func (c *Client) send(ctx context.Context, r request, link *contact) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(link.trace(ctx), r.method, r.url, bytes.NewReader(r.body))
 	if err != nil {
-		return nil, &Error{Kind: Network, Err: err}
+		return nil, transportError(err)
 	}
+	if c.Default {
+		if err := refuseHost(req.URL); err != nil {
+			return nil, &Error{Kind: Network, Err: err}
+		}
+	}
+	req.URL.User = nil // net/http would make a password of it
 	req.Header = r.header.Clone()
 	client := c.HTTP
 	if r.own {

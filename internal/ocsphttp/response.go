@@ -151,7 +151,10 @@ func (r *response) what() string {
 		what += fmt.Sprintf(", %q", t)
 	}
 	if len(r.body) > 0 {
-		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
+		what += fmt.Sprintf(", %d bytes", len(r.body))
+	}
+	if len(r.body) > 0 && r.typed() { // anything else may be a page that is not for the reader of an error
+		what += fmt.Sprintf(" that begin %+q", r.body[:min(len(r.body), 64)])
 	}
 	return what
 }
