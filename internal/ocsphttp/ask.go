@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,6 +32,7 @@ type Question struct {
 	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest
 	Judge   func(body []byte) (try Way, err error) // what an answer is refused for, and the changes of the way that may do better
 	Held    Validator                              // of the answer that is held, which a GET asks to be out of date
+	MaxAge  time.Duration                          // of what caches may answer with (RFC 9111 §5.2.1.1); 0: whatever they hold
 	First   Way
 	May     Way // the changes that may be tried, each once
 }
@@ -123,8 +125,11 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	} else {
 		r.header.Set("Content-Type", "application/ocsp-request")
 	}
-	if way&PastCaches != 0 {
+	switch {
+	case way&PastCaches != 0:
 		r.header.Set("Cache-Control", "no-cache")
+	case q.MaxAge > 0:
+		r.header.Set("Cache-Control", "max-age="+strconv.FormatInt(int64(q.MaxAge/time.Second), 10))
 	}
 	res, err := c.fetch(ctx, r)
 	if err == nil && !(conditional && res.status == http.StatusNotModified) {

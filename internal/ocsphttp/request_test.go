@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
@@ -71,6 +72,30 @@ func TestForms(t *testing.T) {
 		}
 		if got := f.log[0]; got.method != c.want.method || got.url != c.want.url || !bytes.Equal(got.body, c.want.body) || !maps.EqualFunc(got.header, c.want.header, slices.Equal) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// REQ A10: a TTL of the user's bounds what caches may answer with; past them it is
+// of no use.
+func TestMaxAgeOfRequests(t *testing.T) {
+	for _, c := range []struct {
+		way  ocsphttp.Way
+		age  time.Duration
+		want string
+	}{
+		{0, 0, ""},
+		{0, 10 * time.Minute, "max-age=600"},
+		{0, 1900 * time.Millisecond, "max-age=1"},
+		{0, time.Millisecond, "max-age=0"},
+		{ocsphttp.Post, time.Hour, "max-age=3600"},
+		{ocsphttp.PastCaches, time.Hour, "no-cache"},
+		{ocsphttp.PastCaches, 0, "no-cache"},
+	} {
+		f, q := always(200, ocspType, body), question(c.way)
+		q.MaxAge = c.age
+		if _, _, err := f.client().Ask(t.Context(), q); err != nil || strings.Join(f.log[0].header["Cache-Control"], "|") != c.want {
+			t.Errorf("way %b, %v: %v, %v, want %q", c.way, c.age, f.log[0].header, err, c.want)
 		}
 	}
 }
