@@ -310,7 +310,7 @@ func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 // unreadableLocked has a certificate that does not parse pass through.
 func (s *Stapler) unreadableLocked(e *entry) error {
 	_, err := x509.ParseCertificate(e.DER)
-	err = fmt.Errorf("staple: certificate does not parse: %w", err)
+	err = fmt.Errorf("staple: certificate does not parse: %s", cut(err.Error()))
 	if !e.flags.told {
 		e.flags.told = true
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
@@ -351,9 +351,9 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 	switch why := e.details().unissued.(type) {
 	case nil:
 	case *certinfo.UnsupportedError:
-		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %v", wanted, why), why}
+		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %s", wanted, cut(why.Error())), why}
 	default:
-		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %v", wanted, why), why}
+		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %s", wanted, cut(why.Error())), why}
 	}
 	if len(downloads) > 0 {
 		err = &causedError{err, errors.Join(downloads...)}
