@@ -173,6 +173,7 @@ func (s *Stapler) ask(a action) {
 	switch {
 	case err == nil:
 		outcome.Held = e.held.Load().scheduled()
+		e.flags.spared = 0
 	case now < wall(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
 	}
