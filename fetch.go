@@ -375,6 +375,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	d := dataOf(r)
 	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
 	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
+	again := !h.current(now) && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
 		q.First |= ocsphttp.PastCaches
 	} else if r == e.Best() {
@@ -391,7 +392,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 			err = replay(&answer{Proof: p, responder: r.URL}, h)
 		}
 		got.Proof = p
-		return betterWays(err), err
+		return betterWays(err, again), err
 	}
 
 	res, learned, err := s.web.Ask(ctx, q)
