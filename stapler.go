@@ -107,7 +107,8 @@ type Stapler struct {
 	endPut     context.CancelFunc
 	calls      foreign.Calls
 	exchanges  foreign.Shared[*answer] // requests about a certificate
-	sharing    foreign.Shared[[]byte]  // calls of the store, downloads
+	sharing    foreign.Shared[[]byte]  // calls of the store
+	downloads  foreign.Shared[[]byte]
 	issuers    issuers.Finder
 	complaints complaints
 	stats      counters
@@ -142,7 +143,8 @@ func New(opts ...Option) *Stapler {
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.sharing.Calls = &s.calls
 	s.exchanges.Calls, s.exchanges.Unbound = &s.calls, true // the schedule bounds them
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
+	s.downloads.Calls, s.downloads.Unbound = &s.calls, true
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.downloads, Now: func() time.Time { return s.opts.now() }}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	s.stats.seed = maphash.MakeSeed()
