@@ -100,6 +100,8 @@ func TestHostsThatHang(t *testing.T) {
 				}
 				wg.Wait()
 				time.Sleep(2 * time.Minute) // what nobody waits for ends, too
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				if want := min(c.hosts*min(c.urls, 4), 64); w.most > 64 || w.most < want || w.mostHost > 4 {
 					t.Errorf("%d hosts, %d URLs: %d downloads at once, want %d; %d at a host", c.hosts, c.urls, w.most, want, w.mostHost)
 				}
@@ -126,9 +128,12 @@ func TestDownloadsThatNeverReturn(t *testing.T) {
 			wg.Go(func() { ask(fmt.Sprintf("http://h%d.example/", n)) })
 		}
 		wg.Wait()
-		if errs := ask("http://good.example/ca"); len(errs) != 1 || w.most != 64 || len(w.asked) != 0 {
+		errs := ask("http://good.example/ca")
+		w.mu.Lock()
+		if len(errs) != 1 || w.most != 64 || len(w.asked) != 0 {
 			t.Errorf("%v, %d downloads", errs, w.most)
 		}
+		w.mu.Unlock()
 		close(w.end)
 		synctest.Wait()
 		if errs := ask("http://good.example/ca"); errs != nil {
@@ -171,6 +176,8 @@ func TestWaitingIsShared(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		close(w.end)
 		wg.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if len(w.asked) != 1 {
 			t.Errorf("asked %d times, want once", len(w.asked))
 		}
