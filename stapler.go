@@ -397,6 +397,9 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	g := e.gateLocked()
 	if g.since.IsZero() {
 		g.since = begun
+		if e.Phase() != schedule.Deferred { // the attempt under way is urgent from now on
+			s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
+		}
 	}
 	return g, d - max(time.Since(g.since), time.Since(begun))
 }
