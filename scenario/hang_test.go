@@ -416,7 +416,7 @@ func TestHungForEver(t *testing.T) {
 			}
 			close(stop)
 			time.Sleep(135 * time.Minute)
-			if got := carrying(s, certs); got != n {
+			if got := testkit.Carrying(s, certs); got != n {
 				t.Errorf("%d of %d stapled after it: %v", got, n, s.Ready())
 			}
 			if err := s.Close(); err != nil {

@@ -11,32 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
 )
-
-// carrying returns how many of certs carry a staple.
-func carrying(s *staple.Stapler, certs []*tls.Certificate) (n int) {
-	for _, cert := range certs {
-		if s.Staple(cert).OCSPStaple != nil {
-			n++
-		}
-	}
-	return n
-}
-
-// network returns a Stapler that reaches the responders of several CAs.
-func network(t testing.TB, responders []*ocsptest.Responder, opts ...staple.Option) *staple.Stapler {
-	t.Helper()
-	s := staple.New(append([]staple.Option{staple.WithHTTPClient(ocsptest.Network(responders...))}, opts...)...)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // warmUp returns how long it takes until all certs of the healthy responder
 // are stapled, beside those of the hanging one.
@@ -45,14 +22,14 @@ func warmUp(t *testing.T, healthy, hanging int) (took time.Duration, peak int) {
 		good, bad := ocsptest.NewCA(), ocsptest.NewCA()
 		good.Responder.SetDelay(20 * time.Millisecond)
 		bad.Responder.SetFault(ocsptest.FaultHang)
-		s := network(t, []*ocsptest.Responder{good.Responder, bad.Responder})
+		s := testkit.Network(t, []*ocsptest.Responder{good.Responder, bad.Responder})
 		want, rest := testkit.Leaves(good, healthy), testkit.Leaves(bad, hanging)
 		begun := time.Now()
 		testkit.List(t, s, append(rest, want...)...) // the bad ones are first in every queue
-		for carrying(s, want) < healthy {
+		for testkit.Carrying(s, want) < healthy {
 			time.Sleep(time.Millisecond)
 			if time.Since(begun) > time.Minute {
-				t.Fatalf("%d of %d stapled after a minute", carrying(s, want), healthy)
+				t.Fatalf("%d of %d stapled after a minute", testkit.Carrying(s, want), healthy)
 			}
 		}
 		took = time.Since(begun)
@@ -192,7 +169,7 @@ func junkFor(t *testing.T, ca *ocsptest.CA, junk int, cold bool) {
 	ca.Responder.ResetCounts()
 	testkit.List(t, s, certs...)
 	time.Sleep(5 * time.Minute)
-	if got := carrying(s, good); got != len(good) {
+	if got := testkit.Carrying(s, good); got != len(good) {
 		t.Fatalf("%d stapled after five minutes, want %d", got, len(good))
 	}
 	late := testkit.Leaves(ca, 10) // new ones are not kept waiting either
@@ -206,12 +183,12 @@ func junkFor(t *testing.T, ca *ocsptest.CA, junk int, cold bool) {
 		hours = 20
 	}
 	for hour := range hours {
-		if got := carrying(s, good); got != len(good) {
+		if got := testkit.Carrying(s, good); got != len(good) {
 			t.Fatalf("%d stapled after %d hours, want %d", got, hour, len(good))
 		}
 		time.Sleep(time.Hour)
 	}
-	if got := carrying(s, bad); got != 0 {
+	if got := testkit.Carrying(s, bad); got != 0 {
 		t.Errorf("%d stapled for which junk came for longer than their responses lasted", got)
 	}
 	requests := 0
@@ -238,7 +215,7 @@ func TestTwoResponders(t *testing.T) {
 				for i := range certs {
 					certs[i] = ca.Issue(ocsptest.Leaf{Key: ca.Key(), URLs: []string{a.URL(), b.URL()}})
 				}
-				s := network(t, []*ocsptest.Responder{a, b})
+				s := testkit.Network(t, []*ocsptest.Responder{a, b})
 				a.SetFault(fault)
 				testkit.List(t, s, certs...)
 				time.Sleep(15 * time.Second)
@@ -318,11 +295,11 @@ func TestHalfFails(t *testing.T) {
 		s := testkit.Stapler(t, ca)
 		testkit.List(t, s, certs...)
 		time.Sleep(30 * time.Minute)
-		if got := carrying(s, certs); got < len(certs)*99/100 {
+		if got := testkit.Carrying(s, certs); got < len(certs)*99/100 {
 			t.Errorf("%d of %d stapled after half an hour", got, len(certs))
 		}
 		time.Sleep(4 * time.Hour)
-		if got := carrying(s, certs); got != len(certs) {
+		if got := testkit.Carrying(s, certs); got != len(certs) {
 			t.Errorf("%d of %d stapled after hours", got, len(certs))
 		}
 	})
@@ -340,7 +317,7 @@ func TestOutageAfterOutage(t *testing.T) {
 			testkit.List(t, s, certs...)
 			time.Sleep(60 * testkit.Day)
 			ca.Responder.Script(ocsptest.FaultNone)
-			for carrying(s, certs) == 0 {
+			for testkit.Carrying(s, certs) == 0 {
 				time.Sleep(time.Minute)
 			}
 			ca.Responder.ResetCounts()

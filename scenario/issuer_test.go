@@ -107,7 +107,7 @@ func TestIssuerComesWithAnotherChain(t *testing.T) {
 				full := ca.Issue(ocsptest.Leaf{MustStaple: true, IssuerURLs: urls})
 				bare := *full
 				bare.Certificate = full.Certificate[:1]
-				s := network(t, []*ocsptest.Responder{ca.Responder})
+				s := testkit.Network(t, []*ocsptest.Responder{ca.Responder})
 				if err := s.Prefetch(t.Context(), &bare); !errors.Is(err, staple.ErrNoIssuer) {
 					t.Fatal(err)
 				}
@@ -127,7 +127,7 @@ func TestIssuerComesWithAnotherChain(t *testing.T) {
 func TestChainIsLookedAtOnce(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		var failed int // read after synctest.Wait
-		s := network(t, []*ocsptest.Responder{ca.Responder}, staple.WithEventFunc(func(staple.Event) { failed++ }))
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder}, staple.WithEventFunc(func(staple.Event) { failed++ }))
 		wrong := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://gone.example/ca.der"}})
 		wrong.Certificate[1] = ocsptest.NewCA().Cert.Raw
 		for range 1000 {
@@ -145,7 +145,7 @@ func TestChainIsLookedAtOnce(t *testing.T) {
 		full := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{stuck.URL() + "/x"}})
 		bare := *full
 		bare.Certificate = full.Certificate[:1]
-		s := network(t, []*ocsptest.Responder{ca.Responder, stuck})
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, stuck})
 		s.Staple(&bare)
 		time.Sleep(time.Second)
 		if err := s.Prefetch(t.Context(), full); err != nil {
@@ -210,7 +210,7 @@ func TestIssuerIsDownloadedOnce(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		a, b := ca.NewResponder(""), ca.NewResponder("")
 		other := ocsptest.NewCA()
-		s := network(t, []*ocsptest.Responder{other.Responder, a, b})
+		s := testkit.Network(t, []*ocsptest.Responder{other.Responder, a, b})
 		for _, r := range []*ocsptest.Responder{a, b} {
 			r.SetFault(ocsptest.FaultHang)
 			for range 40 {
@@ -279,7 +279,7 @@ func TestIssuerDownloadHangs(t *testing.T) {
 		stuck := ca.NewResponder("")
 		stuck.SetFault(ocsptest.FaultHang)
 		var events []staple.Event // read after synctest.Wait
-		s := network(t, []*ocsptest.Responder{ca.Responder, stuck}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, stuck}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
 		err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{stuck.URL() + "/x"}}))
 		if !errors.Is(err, staple.ErrNoIssuer) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "issuer certificate at "+stuck.URL()) {
 			t.Error(err)

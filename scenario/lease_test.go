@@ -285,12 +285,12 @@ func TestDeferredGoesOnEarly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				l := &taken{Shelf: new(testkit.Shelf)}
-				s := network(t, []*ocsptest.Responder{ca.Responder}, staple.WithStore(l))
+				s := testkit.Network(t, []*ocsptest.Responder{ca.Responder}, staple.WithStore(l))
 				cert := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
 				bare := *cert
 				bare.Certificate = cert.Certificate[:1]
 				ca.Responder.SetDelay(2 * time.Second)
-				carrying(s, testkit.Leaves(ca, 64)) // twice as many as are asked about at once
+				testkit.Carrying(s, testkit.Leaves(ca, 64)) // twice as many as are asked about at once
 				time.Sleep(10 * time.Millisecond)
 				l.Store(true)
 				s.Staple(&bare)

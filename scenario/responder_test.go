@@ -60,7 +60,7 @@ func TestNoIssuerInOutage(t *testing.T) {
 		for range 40 {
 			certs = append(certs, ca.Issue(ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{"http://gone.example/ca.der"}}))
 		}
-		s := network(t, []*ocsptest.Responder{ca.Responder})
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder})
 		testkit.List(t, s, certs...)
 		time.Sleep(24 * time.Hour)
 		if got := ca.Responder.Requests(); got > 260 { // a probe each quarter of an hour, by GET and by POST
@@ -68,7 +68,7 @@ func TestNoIssuerInOutage(t *testing.T) {
 		}
 		ca.Responder.ClearFaults()
 		time.Sleep(16 * time.Minute)
-		if got := carrying(s, certs[:60]); got != 60 {
+		if got := testkit.Carrying(s, certs[:60]); got != 60 {
 			t.Errorf("%d of 60 stapled after it", got)
 		}
 	})
@@ -85,18 +85,18 @@ func TestSecondRecovers(t *testing.T) {
 		for i := range certs {
 			certs[i] = ca.Issue(ocsptest.Leaf{Key: ca.Key(), URLs: []string{a.URL(), b.URL()}})
 		}
-		s := network(t, []*ocsptest.Responder{a, b})
+		s := testkit.Network(t, []*ocsptest.Responder{a, b})
 		testkit.List(t, s, certs...)
 		time.Sleep(12 * time.Hour)
 		b.ClearFaults()
 		for range 3 * 60 * 6 {
 			time.Sleep(10 * time.Second)
-			if carrying(s, certs) > 0 {
+			if testkit.Carrying(s, certs) > 0 {
 				break
 			}
 		}
 		time.Sleep(10 * time.Second)
-		if got := carrying(s, certs); got != len(certs) {
+		if got := testkit.Carrying(s, certs); got != len(certs) {
 			t.Errorf("%d of %d stapled soon after the first", got, len(certs))
 		}
 	})
@@ -110,7 +110,7 @@ func TestPatienceOfOne(t *testing.T) {
 		a.SetRetryAfter("3600")
 		b.Script(ocsptest.FaultReset)
 		cert := ca.Issue(ocsptest.Leaf{URLs: []string{a.URL(), b.URL()}})
-		s := network(t, []*ocsptest.Responder{a, b})
+		s := testkit.Network(t, []*ocsptest.Responder{a, b})
 		if s.Prefetch(context.Background(), cert) == nil {
 			t.Fatal("no error")
 		}
@@ -128,7 +128,7 @@ func TestFirstHangs(t *testing.T) {
 		a, b := ca.NewResponder(""), ca.NewResponder("")
 		a.SetFault(ocsptest.FaultHang)
 		cert := ca.Issue(ocsptest.Leaf{MustStaple: true, URLs: []string{a.URL(), b.URL()}})
-		s := network(t, []*ocsptest.Responder{a, b})
+		s := testkit.Network(t, []*ocsptest.Responder{a, b})
 		cfg := testkit.List(t, s, cert)
 		testkit.Proven(t, testkit.MustTalk(t, cfg, testkit.ClientFor(ca, "example.com")), ca)
 	})
@@ -151,7 +151,7 @@ func TestLostPlaces(t *testing.T) {
 		certs := testkit.Leaves(ca, 200)
 		testkit.List(t, s, certs...)
 		time.Sleep(time.Hour) // one probe at a time
-		if got := carrying(s, certs); got != len(certs) {
+		if got := testkit.Carrying(s, certs); got != len(certs) {
 			t.Errorf("%d of %d stapled", got, len(certs))
 		}
 		close(stop)
@@ -168,7 +168,7 @@ func TestEventOfSecond(t *testing.T) {
 		a, b := ca.NewResponder(""), ca.NewResponder("")
 		a.SetFault(ocsptest.FaultHTTP404)
 		var events []staple.Event
-		s := network(t, []*ocsptest.Responder{a, b}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
+		s := testkit.Network(t, []*ocsptest.Responder{a, b}, staple.WithEventFunc(func(e staple.Event) { events = append(events, e) }))
 		testkit.MustFetch(t, s, ca.Issue(ocsptest.Leaf{URLs: []string{a.URL(), b.URL()}}))
 		synctest.Wait()
 		if len(events) != 1 || events[0].Kind != staple.EventFetched || events[0].Responder != b.URL() {

@@ -141,7 +141,7 @@ func TestPair(t *testing.T) {
 		other := ocsptest.NewCA()
 		ec := ca.Issue(ocsptest.Leaf{Names: []string{"a.example.com"}, Serial: big.NewInt(77)})
 		rsa := other.Issue(ocsptest.Leaf{Names: []string{"a.example.com"}, Serial: big.NewInt(77), KeyType: ocsptest.RSA2048})
-		s := network(t, []*ocsptest.Responder{ca.Responder, other.Responder})
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, other.Responder})
 		cfg := s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*ec, *rsa}, MaxVersion: tls.VersionTLS12})
 		if err := s.Prefetch(context.Background(), ec, rsa); err != nil {
 			t.Fatal(err)

@@ -107,6 +107,29 @@ func Count(t testing.TB, s *staple.Stapler, ca *ocsptest.CA, certs []*tls.Certif
 	return n
 }
 
+// Carrying returns how many of certs carry a staple.
+func Carrying(s *staple.Stapler, certs []*tls.Certificate) (n int) {
+	for _, cert := range certs {
+		if s.Staple(cert).OCSPStaple != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Network returns a Stapler that reaches the responders of several CAs in memory,
+// and closes it at the end of the test.
+func Network(t testing.TB, responders []*ocsptest.Responder, opts ...staple.Option) *staple.Stapler {
+	t.Helper()
+	s := staple.New(append([]staple.Option{staple.WithHTTPClient(ocsptest.Network(responders...))}, opts...)...)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
 // Within returns a context with a deadline.
 func Within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
