@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"math"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -30,6 +31,40 @@ const (
 	inUse = 24 * time.Hour
 )
 
+// A State is what is known of a certificate, and so what is served with it.
+type State uint8
+
+const (
+	// StatePending: no response yet; nothing is stapled.
+	StatePending State = iota
+	// StateGood: a valid response is stapled.
+	StateGood
+	// StateRevoked: proven revoked; nothing is stapled, but see
+	// [WithStapleRevoked].
+	StateRevoked
+	// StateUnknown: no valid response, and the responder last said that it does
+	// not know the certificate; nothing is stapled.
+	StateUnknown
+	// StateExpired: there was a response, it expired and no other came; nothing
+	// is stapled.
+	StateExpired
+	// StateNone: needs no staple: the certificate names no responder under http
+	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
+	// challenge, has expired itself, does not parse, or was switched off by
+	// [WithResponders]. It passes untouched.
+	StateNone
+)
+
+var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}
+
+// String returns the name of the state, in lower case.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "invalid"
+}
+
 type ref = leafindex.Ref[entry]
 
 // entry is what a Stapler knows of one certificate. A handshake reads the atomics
@@ -49,7 +84,7 @@ type entry struct {
 	must                bool             // Must-Staple; this and the next two are set by readLeaf
 	known               int32            // Unix minute in which it was learned, or a call named it last
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
-	lists               *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
+	listings            *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
 	issuer              *ocspresp.Issuer // nil: not found yet
 	id                  uint64           // of the leaf, in cache.leaves
 	more                *details         // nil: nothing of it; see details and edit
@@ -76,7 +111,7 @@ type details struct {
 	warned    int64          // Unix ns of the last warning
 	leased    int64          // Unix ns: when the lease was last taken
 	gate      *gate          // what handshakes wait for
-	turns     []*turn        // of the calls that wait for it
+	turns     []waiter       // of the calls that wait for it
 	never     *list.Element  // in cache.never
 }
 
@@ -219,71 +254,8 @@ func (c *cache) sortLocked(e *entry) {
 	}
 }
 
-// idsOf returns the IDs of the leafs of certs. Hashing takes no lock.
-func (s *Stapler) idsOf(certs []*tls.Certificate) []uint64 {
-	ids := make([]uint64, len(certs))
-	for i, cert := range certs {
-		if !empty(cert) {
-			ids[i] = s.cache.leaves.ID(cert.Certificate[0])
-		}
-	}
-	return ids
-}
-
-// learnLocked returns the entry of a certificate whose leaf has the ID id, making it
-// if need be, for a config that lists it, a call or a handshake. It returns nil when
-// there is no room, and after Close. The bytes are compared in full, so a renewed
-// certificate never finds its predecessor.
-func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, listed bool, c *call) *entry {
-	der := cert.Certificate[0]
-	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
-		s.cache.aliasLocked(e, der)
-		s.rechainLocked(e, cert.Certificate[1:])
-		s.keepLocked(e, listed, c, false)
-		return e
-	}
-	lists := s.forgotten[id]
-	if s.closed || !listed && c == nil && lists == nil && !s.makeRoomLocked(der) {
-		return nil
-	}
-	delete(s.forgotten, id)
-	now := s.nanos()
-	e := &entry{ref: ref{DER: der}, id: id, known: minuteOf(now), lists: lists}
-	e.more = &details{learned: now, begun: now, chain: cert.Certificate[1:]}
-	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
-	e.held.Store(&held{state: StatePending})
-	e.cold.Store(true)
-	s.cache.addLocked(e)
-	u := schedule.Urgent // a handshake may wait for it
-	switch {
-	case c != nil:
-		u = c.urgency()
-	case listed:
-		u = schedule.Routine
-	}
-	s.doLocked(s.sched.Start(e, u, now))
-	s.keepLocked(e, listed, c, true)
-	s.doLocked(s.sched.Reviewed(e, now+int64(idleLife), true, now))
-	return e
-}
-
-// keepLocked notes who has an interest in e: a config that lists it, a call, which
-// may have made it.
-func (s *Stapler) keepLocked(e *entry, listed bool, c *call, made bool) {
-	if listed {
-		if e.lists == nil {
-			e.lists = new(atomic.Int32)
-		}
-		e.lists.Add(1)
-	}
-	if c != nil {
-		s.nameLocked(c, e, made)
-	}
-	s.cache.sortLocked(e)
-}
-
 // listedLocked reports whether a live config lists e.
-func (e *entry) listedLocked() bool { return e.lists != nil && e.lists.Load() > 0 }
+func (e *entry) listedLocked() bool { return e.listings != nil && e.listings.Load() > 0 }
 
 // keptLocked reports whether e must not be evicted.
 func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.details().turns) > 0 }
@@ -299,55 +271,119 @@ func (e *entry) inUseLocked(now int64) bool {
 	return e.listedLocked() || now <= e.usedUntil()+int64(inUse)
 }
 
-// makeRoomLocked makes room for an entry for der. Without a responder it is not
-// worth another's place: of these there may be many more than places.
-func (s *Stapler) makeRoomLocked(der []byte) bool {
-	evict, ok := s.cache.roomLocked()
-	if evict != nil {
-		if s.opts.responders == nil && !certinfo.MayNameResponder(der) && !certinfo.MayMustStaple(der) {
-			return false
-		}
-		s.dropLocked(evict)
-	}
-	return ok
-}
+// validFrom returns from when on a responder may know e, in Unix ns.
+func (e *entry) validFrom() int64 { return wall(e.notBefore) - int64(ocspresp.ClockSkew) }
 
-// reviewLocked drops e if its certificate expired or was not used for a week, and
-// else says when to look again. Where the timer overslept it may be used any moment.
-func (s *Stapler) reviewLocked(e *entry, overslept bool) {
-	now := s.nanos()
-	if next := s.lifeLocked(e, overslept, now); next > now {
-		s.cache.sortLocked(e) // its config may be gone
-		s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
-		return
-	}
-	s.dropLocked(e)
-	if e.notAfter != 0 && now > wall(e.notAfter) && s.opts.store != nil {
-		s.discardLocked(e)
+// foundLocked notes who issued the certificate of e. alone says that its chain
+// lacks a certificate that can be handed to clients: one that was downloaded, or
+// came from a record, is good for verifying, but may not be byte for byte the
+// CA's, as its signature is not checked by anyone.
+func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
+	e.issuer, e.flags.alone = is, alone
+	e.lone.Store(false)
+	if e.more != nil {
+		e.more.chain, e.more.unissued = nil, nil
 	}
 }
 
-// lifeLocked returns until when e is kept, as it is used now.
-func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
-	life, end := int64(idleLife), schedule.Never
-	switch {
-	case e.Need() == schedule.LeafExpired:
-		life = int64(time.Hour) // it is served all the same, and would be learned each time
-	case e.notAfter != 0:
-		end = wall(e.notAfter + 1)
+// url returns the responder that answered last, or is asked first.
+func (e *entry) url() string {
+	if r := e.Best(); r != nil {
+		return r.URL
 	}
-	idle := e.usedUntil() + life
-	if e.keptLocked() || overslept {
-		idle = max(idle, now+int64(24*time.Hour))
-	}
-	return min(end, idle)
+	return e.details().first
 }
 
-// dropLocked forgets e. What is under way for it comes to nothing.
-func (s *Stapler) dropLocked(e *entry) {
-	s.doLocked(s.sched.Remove(e, s.nanos()))
-	s.cache.removeLocked(e)
-	s.settleLocked(e)
+// A held is an immutable snapshot of the newest verified response.
+type held struct {
+	state      State  // Good stays Good past until: see at
+	staple     bool   // raw may be stapled while it is current
+	open       bool   // it has no nextUpdate
+	maxAge     uint32 // s: what the responder's cache headers ask for
+	produced   int32  // s from thisUpdate to producedAt
+	age        uint32 // s from its receipt to checked
+	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
+	modified   uint32 // of the validator, as is etag
+	etag       string
+	from       string                          // URL of the responder that gave the validator; empty: it is not known
+	raw        []byte                          // nil: none
+	until      int64                           // Unix ns: not served from then on
+	checked    int64                           // Unix ns: when a responder last confirmed it
+	thisUpdate int64                           // Unix s
+	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
+}
+
+func (h *held) validator() ocsphttp.Validator {
+	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
+}
+
+// inSeconds returns n within what a uint32 holds.
+func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+
+// current reports whether the response may be served at now.
+func (h *held) current(now int64) bool {
+	if h.raw == nil || now >= h.until {
+		return false
+	}
+	// What is counted from its receipt was not received in the future: the clock was set back.
+	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
+}
+
+// at returns the state of what is served at now.
+func (h *held) at(now int64) State {
+	if h.state == StateGood && !h.current(now) {
+		return StateExpired
+	}
+	return h.state
+}
+
+// stapleAt returns what to staple at now: nil for nothing.
+func (h *held) stapleAt(now int64) []byte {
+	if h.staple && h.current(now) {
+		return h.raw
+	}
+	return nil
+}
+
+// with returns a copy of h in another state.
+func (h *held) with(s State) *held {
+	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
+		modified: h.modified, etag: h.etag, from: h.from, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
+}
+
+// span returns the time in which h is proof, and its length.
+func (h *held) span() (start, length int64) {
+	start = wall(h.thisUpdate)
+	if h.open { // counted from its receipt: WithTTL
+		start = h.checked
+	}
+	return start, h.until - start
+}
+
+// scheduled returns what the schedule has to know of h.
+func (h *held) scheduled() schedule.Held {
+	if h.raw == nil {
+		return schedule.Held{}
+	}
+	from, _ := h.span()
+	return schedule.Held{From: from, Until: h.until, Checked: h.checked, MaxAge: int64(h.maxAge) * int64(time.Second), Silent: h.state != StateGood}
+}
+
+// end returns nextUpdate, or if h is open the end of the first thing that it
+// rests on, in Unix s.
+func (h *held) end() int64 { return h.thisUpdate + int64(h.lasts) }
+
+// received returns when h came, in Unix ns.
+func (h *held) received() int64 { return h.checked - int64(h.age)*int64(time.Second) }
+
+// condition makes a request conditional on h being out of date. When h is about to
+// expire it does not: a cache that goes on with 304 would be no help.
+func (h *held) condition(now int64) ocsphttp.Validator {
+	_, length := h.span()
+	if !h.current(now) || h.until-now < length/8 {
+		return ocsphttp.Validator{}
+	}
+	return h.validator()
 }
 
 // same reports whether a and b differ in their staple at most, by identity: a
@@ -389,4 +425,62 @@ func sameKey(a, b any) bool {
 		return ok && sameSlice(x, y)
 	}
 	return reflect.TypeOf(a).Kind() == reflect.Pointer && a == b
+}
+
+// wall returns a time in Unix seconds as one in ns, where that has an end:
+// private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
+func wall(sec int64) int64 {
+	return min(max(sec, 0), math.MaxInt64/int64(time.Second)-1) * int64(time.Second)
+}
+
+// minuteOf returns a time in ns as one in minutes.
+func minuteOf(now int64) int32 { return int32(now / int64(time.Minute)) }
+
+// A waiter is the part of a call that waits for an entry.
+type waiter interface {
+	endedLocked(err error)   // an attempt ended
+	deferredLocked() bool    // another process has the lease: whether that is waited for
+	stepLocked() (done bool) // there is news
+}
+
+// gate is what handshakes wait at. It is opened, and gone, when anything is known
+// of the entry that was not before.
+type gate struct {
+	open  chan struct{}
+	since time.Time // when the first handshake came
+}
+
+// gateLocked returns the gate of e, closed by the first who waits.
+func (e *entry) gateLocked() *gate {
+	m := e.edit()
+	if m.gate == nil {
+		m.gate = &gate{open: make(chan struct{})}
+	}
+	return m.gate
+}
+
+func unix(sec int64) time.Time {
+	if sec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, 0)
+}
+
+func unixNano(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// answer is a verified response on its way into an entry.
+type answer struct {
+	*ocspresp.Proof        // nil: a 304
+	responder       string // its URL; of a record it may be unknown
+	received        int64  // Unix ns
+	checked         int64  // Unix ns
+	maxAge          time.Duration
+	validator       ocsphttp.Validator
+	took            time.Duration
+	stored          bool // from the store, which needs no telling
 }

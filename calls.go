@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
@@ -47,7 +48,7 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 		ctx = context.Background()
 	}
 	_, limited := ctx.Deadline()
-	c := newCall(s.nanos())
+	c := s.newCall()
 	c.limited = limited
 	return s.await(ctx, c, s.name(c, certs))
 }
@@ -76,7 +77,7 @@ func (s *Stapler) Refresh(ctx context.Context, certs ...*tls.Certificate) error 
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	c := newCall(s.nanos())
+	c := s.newCall()
 	c.refresh = true
 	var errs []error
 	if len(certs) > 0 {
@@ -89,6 +90,7 @@ func (s *Stapler) Refresh(ctx context.Context, certs ...*tls.Certificate) error 
 
 // A call is a Prefetch or a Refresh.
 type call struct {
+	s       *Stapler
 	refresh bool            // else Prefetch
 	limited bool            // its context has a deadline
 	begun   int64           // Unix ns
@@ -100,7 +102,9 @@ type call struct {
 	over chan struct{} // closed when left is 0
 }
 
-func newCall(now int64) *call { return &call{begun: now, left: 1, over: make(chan struct{})} }
+func (s *Stapler) newCall() *call {
+	return &call{s: s, begun: s.nanos(), left: 1, over: make(chan struct{})}
+}
 
 // urgency returns that of the attempts made for c.
 func (c *call) urgency() schedule.Urgency {
@@ -129,8 +133,8 @@ type turn struct {
 	err    error // what came of the attempt and then, with done, of the turn
 }
 
-// endsLocked notes that an attempt ended.
-func (t *turn) endsLocked(err error) {
+// endedLocked notes that an attempt ended.
+func (t *turn) endedLocked(err error) {
 	t.ends = max(t.ends-1, 0)
 	t.err = err
 }
@@ -145,12 +149,13 @@ func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 			errs = append(errs, fmt.Errorf("staple: certificate %d %w", i, errEmpty))
 			continue
 		}
-		e := s.learnLocked(cert, ids[i], false, c)
+		e, made := s.learnLocked(cert, ids[i], c.urgency())
 		if e == nil {
 			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
 			errs = append(errs, about(cert.Certificate[0], leaf, ErrClosed))
 			continue
 		}
+		s.nameLocked(c, e, made)
 		s.nominateLocked(e, cert)
 	}
 	return errs
@@ -200,8 +205,8 @@ func (s *Stapler) beginLocked(c *call, e *entry, made bool) {
 	c.left++
 	if made {
 		t.begun, t.ends = true, 1
-		e.more.patience = c.begun + int64(storePut)
-	} else if done, err := t.settledLocked(s); done {
+		e.more.patience = c.begun + int64(records.Patience)
+	} else if done, err := t.settledLocked(); done {
 		t.done, t.err = true, err
 		c.lessLocked()
 		return
@@ -210,6 +215,7 @@ func (s *Stapler) beginLocked(c *call, e *entry, made bool) {
 	}
 	m := e.edit()
 	m.turns = append(m.turns, t)
+	s.cache.sortLocked(e)
 }
 
 // startTurnLocked has an attempt made for t. A Refresh wants one that begins now,
@@ -217,7 +223,7 @@ func (s *Stapler) beginLocked(c *call, e *entry, made bool) {
 func (s *Stapler) startTurnLocked(t *turn) {
 	e, u, now := t.e, t.c.urgency(), s.nanos()
 	t.begun, t.ends = true, 1
-	e.edit().patience = max(e.edit().patience, now+int64(storePut))
+	e.edit().patience = max(e.edit().patience, now+int64(records.Patience))
 	if e.Phase().UnderWay() && e.Phase() != schedule.Deferred {
 		if t.c.refresh {
 			t.ends = 2
@@ -229,33 +235,25 @@ func (s *Stapler) startTurnLocked(t *turn) {
 	s.doLocked(s.sched.Start(e, u, now))
 }
 
-// undeferLocked has a Refresh that came while e was prepared not wait for another
-// process's lease.
-func (s *Stapler) undeferLocked(e *entry) {
-	if e.Phase() != schedule.Deferred {
-		return
+// deferredLocked reports whether t, a Refresh, does not wait for another process's
+// lease, and then has the attempt that follows be its own.
+func (t *turn) deferredLocked() bool {
+	if t.c.refresh {
+		t.ends = 1
 	}
-	refresh := false
-	for _, t := range e.details().turns {
-		if t.c.refresh {
-			t.ends, refresh = 1, true
-		}
-	}
-	if refresh {
-		s.doLocked(s.sched.Start(e, schedule.Unconditional, s.nanos()))
-	}
+	return t.c.refresh
 }
 
 // stepLocked makes the next step of t, and reports whether it was the last.
-func (s *Stapler) stepLocked(t *turn) (done bool) {
-	done, err := t.settledLocked(s)
+func (t *turn) stepLocked() (done bool) {
+	done, err := t.settledLocked()
 	switch {
 	case done:
 		t.done, t.err = true, err
 		t.c.lessLocked()
 	case t.ends == 0:
 		t.joined = false
-		s.startTurnLocked(t)
+		t.c.s.startTurnLocked(t)
 	}
 	return done
 }
@@ -290,7 +288,7 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 		}
 		e := t.e
 		t.done, t.err = true, e.interruptedLocked(ctx)
-		e.more.turns = slices.DeleteFunc(e.more.turns, func(other *turn) bool { return other == t })
+		e.more.turns = slices.DeleteFunc(e.more.turns, func(w waiter) bool { return w == t })
 		s.cache.sortLocked(e)
 		e.trimLocked(now)
 	}
@@ -305,8 +303,9 @@ func (e *entry) interruptedLocked(ctx context.Context) error {
 }
 
 // settledLocked reports whether there is nothing more to wait for, and what came of it.
-func (t *turn) settledLocked(s *Stapler) (done bool, err error) {
-	e, now := t.e, s.nanos()
+func (t *turn) settledLocked() (done bool, err error) {
+	s, e := t.c.s, t.e
+	now := s.nanos()
 	if t.c.refresh {
 		if done, err := s.droppedLocked(e); done {
 			return true, err
@@ -374,7 +373,7 @@ func (e *entry) failureLocked() error {
 func (s *Stapler) Forget(certs ...*tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.forgotten, func(_ uint64, lists *atomic.Int32) bool { return lists.Load() == 0 })
+	maps.DeleteFunc(s.forgotten, func(_ uint64, listings *atomic.Int32) bool { return listings.Load() == 0 })
 	for _, cert := range certs {
 		if empty(cert) {
 			continue
@@ -388,7 +387,7 @@ func (s *Stapler) Forget(certs ...*tls.Certificate) {
 			if s.forgotten == nil {
 				s.forgotten = make(map[uint64]*atomic.Int32)
 			}
-			s.forgotten[e.id] = e.lists
+			s.forgotten[e.id] = e.listings
 		}
 		s.dropLocked(e)
 	}

@@ -4,9 +4,9 @@ import (
 	"crypto/tls"
 	"runtime"
 	"slices"
-
 	"sync/atomic"
 
+	"github.com/ocspstaple/staple/internal/schedule"
 	"github.com/ocspstaple/staple/internal/tlschoice"
 )
 
@@ -127,8 +127,9 @@ func (s *Stapler) hold(certs []tls.Certificate) *listing {
 		if empty(cert) {
 			continue
 		}
-		if e := s.learnLocked(cert, ids[i], true, nil); e != nil {
-			l.counts = append(l.counts, e.lists)
+		if e, _ := s.learnLocked(cert, ids[i], schedule.Routine); e != nil {
+			s.listLocked(e)
+			l.counts = append(l.counts, e.listings)
 			s.nominateLocked(e, cert)
 		}
 	}

@@ -101,6 +101,7 @@ func about(der []byte, leaf *x509.Certificate, err error) error {
 func (e *aboutError) Error() string {
 	return prefix + certinfo.Name(e.der, e.leaf) + ": " + bare(e.err)
 }
+
 func (e *aboutError) Unwrap() error { return e.err }
 
 // An issuerError is an [ErrNoIssuer] where a certificate of the issuer's name is
@@ -110,13 +111,15 @@ type issuerError struct {
 	why  error
 }
 
-func (e *issuerError) Error() string   { return prefix + e.text }
+func (e *issuerError) Error() string { return prefix + e.text }
+
 func (e *issuerError) Unwrap() []error { return []error{ErrNoIssuer, e.why} }
 
 // A causedError is an error, and what it is due to.
 type causedError struct{ err, cause error }
 
-func (e *causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
+func (e *causedError) Error() string { return e.err.Error() + ": " + bare(e.cause) }
+
 func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
 
 // A lapsedError is why there is no response, and that there was one.

@@ -5,14 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
-	"golang.org/x/crypto/ocsp"
 )
 
 const (
@@ -21,79 +20,14 @@ const (
 	slogWarn  = slog.LevelWarn
 	slogError = slog.LevelError
 
-	// maxNotices is how many events and log records may wait for slow code.
-	maxNotices = 1024
+	// grace is how long after its first sight a certificate may be unknown to
+	// its responder without anyone being told: CAs publish with a delay.
+	grace = 15 * time.Minute
 	// warnEach is how often an operator is told the same.
 	warnEach = 24 * time.Hour
 
 	clientCode = "HTTP client" // calls of the RoundTripper
 )
-
-// An EventKind says what happened.
-type EventKind uint8
-
-const (
-	// EventFetched: a new response, with status good, came: from a responder,
-	// or from the store, and then Duration is 0.
-	EventFetched EventKind = iota + 1
-	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
-	// bytes, or once more that the certificate is revoked.
-	EventUnchanged
-	// EventFailed: an attempt over all responders brought nothing, or there is
-	// nobody to ask; Err says why. What was held stays, and retries go on unless
-	// the certificate has no issuer and names no URL for it, or has Must-Staple
-	// and names no responder.
-	EventFailed
-	// EventRevoked: a valid response says that the certificate is revoked, and it
-	// was not known to be: once per revocation, not per refresh. Nothing is
-	// stapled from now on, but see WithStapleRevoked. A revocation with reason
-	// certificateHold at 1970-01-01 means that the certificate was never issued
-	// (RFC 6960 §2.2).
-	EventRevoked
-	// EventExpiring: attempts fail, and half of the time that was left when
-	// they began to is gone.
-	EventExpiring
-	// EventExpired: the response expired and nothing is stapled until an
-	// attempt succeeds.
-	EventExpired
-	// EventStored: what is held was written to the store.
-	EventStored
-	// EventStoreFailed: it was not; Err says why.
-	EventStoreFailed
-)
-
-var eventNames = [...]string{"none", "fetched", "unchanged", "failed", "revoked", "expiring", "expired", "stored", "store failed"}
-
-// String returns the name of the kind, in lower case.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return "unknown"
-}
-
-// An Event is something that happened to one certificate. What it points to is
-// shared and read-only.
-type Event struct {
-	Kind EventKind
-	// Leaf is the certificate; nil if it does not parse.
-	Leaf *x509.Certificate
-	// Responder is the URL that the event is about: the one that answered, or
-	// failed, of several the first. Where none was asked it is the one that
-	// would be; empty for none.
-	Responder string
-	// Duration is how long the exchange took that brought the response.
-	Duration time.Duration
-	// Response is the response that came, for EventFetched and EventRevoked; for
-	// EventUnchanged it and Duration are what came, unless that was a 304.
-	// It is filled from our own verification.
-	Response *ocsp.Response
-	// Err is why, for what failed, and how the certificate was revoked;
-	// errors.As finds a [*ResponseError] in it. For EventFetched and
-	// EventUnchanged it is why responders failed that were asked before the one
-	// that answered; nil if none was.
-	Err error
-}
 
 // notice is an event, a log record, or both, on its way to code that is not
 // ours. What has to be parsed for it is parsed on delivery.
@@ -107,13 +41,6 @@ type notice struct {
 	level  slog.Level
 	msg    string // "": an event alone
 	args   []any
-}
-
-// outbox delivers notices in order, in a goroutine that lives while there are any.
-type outbox struct {
-	mu      sync.Mutex // guards the rest
-	queue   []*notice
-	running bool
 }
 
 // log queues a log record. A *entry among args stands for its certificate.
@@ -168,7 +95,7 @@ func (s *Stapler) wordLocked(n *notice) {
 		n.msg = "OCSP response stored"
 	case EventStoreFailed:
 		n.msg = "OCSP response could not be stored, it is served from memory; check the store"
-		n.level = s.storeLevelLocked(now)
+		n.level = s.storeLevel(records.Put)
 	case EventRevoked:
 		loud(slogError, "certificate is revoked; replace it")
 	case EventExpiring, EventExpired:
@@ -237,35 +164,12 @@ func unsupported(err error) bool {
 
 // post queues n. It never blocks.
 func (s *Stapler) post(n *notice) {
-	o := &s.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.queue) >= maxNotices {
+	if !s.outbox.Add(func() { s.deliver(n) }) {
 		s.stats.dropped.Add(1)
-		return
-	}
-	o.queue = append(o.queue, n)
-	if !o.running {
-		o.running = true
-		s.calls.Go(s.deliver)
 	}
 }
 
-func (s *Stapler) deliver() {
-	o := &s.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.queue) > 0 {
-		n := o.queue[0]
-		o.queue[0], o.queue = nil, o.queue[1:]
-		o.mu.Unlock()
-		s.deliverOne(n)
-		o.mu.Lock()
-	}
-	o.queue, o.running = nil, false
-}
-
-func (s *Stapler) deliverOne(n *notice) {
+func (s *Stapler) deliver(n *notice) {
 	var leaf *x509.Certificate
 	if n.e != nil {
 		leaf = n.e.leafOf()
@@ -349,34 +253,28 @@ func guard[T any](s *Stapler, what string, f func() (T, error)) (T, error) {
 	return v, fault(err)
 }
 
-// shared calls f for all who ask for the same key at the same time, and
-// returns when it does or ctx ends; f then goes on without.
-func (s *Stapler) shared(ctx context.Context, what, key string, f func() ([]byte, error)) ([]byte, error) {
-	v, err := s.sharing.Do(ctx, what, key, f)
-	return v, fault(err)
-}
-
-// complaints says when a failure of each kind of the user's code was last logged
-// as an error.
-type complaints struct {
-	mu   sync.Mutex       // guards told
-	told map[string]int64 // Unix ns
-}
-
 // complain logs that code of the user's failed: once a day for each kind, or
 // what fails each time would fill the log.
 func (s *Stapler) complain(what, msg string, err error, args ...any) {
 	now, level := s.nanos(), slogError
-	c := &s.complaints
-	c.mu.Lock()
-	if recent(c.told[what], now, warnEach) {
+	s.complainMu.Lock()
+	if recent(s.complained[what], now, warnEach) {
 		level = slogDebug
 	} else {
-		if c.told == nil {
-			c.told = make(map[string]int64)
-		}
-		c.told[what] = now
+		s.complained[what] = now
 	}
-	c.mu.Unlock()
+	s.complainMu.Unlock()
 	s.log(level, msg, append(args, "error", err)...)
 }
+
+// storeLevel returns how loudly to say that an operation of the store fails.
+func (s *Stapler) storeLevel(op records.Op) slog.Level {
+	if s.records.News(op) {
+		return slogWarn
+	}
+	return slogDebug
+}
+
+// recent reports whether at, in Unix ns, is less than span before now: what is
+// ahead was noted by a clock that was set back since.
+func recent(at, now int64, span time.Duration) bool { return at <= now && now-at < int64(span) }

@@ -28,9 +28,6 @@ const (
 	// maxWorkers is how many certificates are prepared at once: that waits for
 	// a store at most, so it may be more than there are processors.
 	maxWorkers = 32
-	// grace is how long after its first sight a certificate may be unknown to
-	// its responder without anyone being told: CAs publish with a delay.
-	grace = 15 * time.Minute
 	// exchangeGrace is how long an exchange may go on after its context ended: a
 	// RoundTripper that heeds it is done by then, and what came of it is learned
 	// before the next attempt.
@@ -103,27 +100,6 @@ func (s *Stapler) tick() {
 	}
 	s.doLocked(s.sched.Run(s.nanos()))
 }
-
-// hearLocked has a look at e, which was served with cert.
-func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
-	s.nominateLocked(e, cert)
-	s.rechainLocked(e, cert.Certificate[1:])
-	now := s.nanos()
-	s.doLocked(s.sched.Reviewed(e, s.lifeLocked(e, false, now), true, now))
-}
-
-// nominateLocked has the staple that the source set judged, once.
-func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
-	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.workLocked(job{action{Item: e}, s.review}, true)
-	}
-}
-
-// nanos is the wall clock. Every limit and due time is one of these.
-func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
-
-// random returns a random number in [0, n); 0 for n <= 0.
-func (s *Stapler) random(n int64) int64 { return rand.Int64N(max(n, 1)) }
 
 // A job is something to be done about an entry off the lock, by a worker.
 type job struct {
@@ -284,7 +260,7 @@ func (s *Stapler) endLocked(e *entry, err error) {
 	if m := e.more; m != nil { // it is there while an attempt is under way
 		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
 		for _, t := range m.turns {
-			t.endsLocked(err)
+			t.endedLocked(err)
 		}
 	}
 	s.cache.sortLocked(e)
@@ -302,11 +278,13 @@ func (s *Stapler) expiredLocked(e *entry) {
 	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.details().err})
 }
 
-// startOverLocked has handshakes wait for e as for one that was not known before.
-func (s *Stapler) startOverLocked(e *entry) {
-	e.flags.tried = false
-	e.cold.Store(true)
-	s.cache.sortLocked(e)
+// impatientLocked reports whether somebody who waits for e does not wait for another
+// process's lease.
+func (e *entry) impatientLocked() (is bool) {
+	for _, t := range e.details().turns {
+		is = t.deferredLocked() || is
+	}
+	return is
 }
 
 // responderData is what the driver keeps of a responder, guarded by Stapler.mu.
@@ -351,11 +329,6 @@ func (s *Stapler) recoversLocked(r *responder) {
 	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }
 
-// web returns what asks responders.
-func (s *Stapler) web() *ocsphttp.Client {
-	return &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: s.opts.now}
-}
-
 // exchange puts the question of a to its responder. Whoever asks the same at the
 // same time shares the exchange: an entry that was dropped and learned again while
 // it was in flight. If the budget ends first, left ends with the exchange.
@@ -378,7 +351,7 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	defer end()
 	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*answer, error) {
 		begun := time.Now()
-		got, err := s.inquire(ctx, a)
+		got, err := s.request(ctx, a)
 		if err == nil && got.Proof != nil {
 			got.took = time.Since(begun) // here, as others may share it
 		}
@@ -390,8 +363,8 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	return got, nil, fault(err)
 }
 
-// inquire asks, and notes what was learned of how to.
-func (s *Stapler) inquire(ctx context.Context, a action) (*answer, error) {
+// request asks, and notes what was learned of how to.
+func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	e, r := a.Item, a.Responder
 	q, got := &ocsphttp.Question{URL: r.URL}, &answer{responder: r.URL}
 	s.mu.Lock()
@@ -417,7 +390,7 @@ func (s *Stapler) inquire(ctx context.Context, a action) (*answer, error) {
 		return betterWays(err), err
 	}
 
-	res, learned, err := s.web().Ask(ctx, q)
+	res, learned, err := s.web.Ask(ctx, q)
 
 	now = s.nanos()
 	s.mu.Lock()
@@ -433,12 +406,17 @@ func (s *Stapler) inquire(ctx context.Context, a action) (*answer, error) {
 	return got, nil
 }
 
-// condition makes a request conditional on h being out of date. When h is about to
-// expire it does not: a cache that goes on with 304 would be no help.
-func (h *held) condition(now int64) ocsphttp.Validator {
-	_, length := h.span()
-	if !h.current(now) || h.until-now < length/8 {
-		return ocsphttp.Validator{}
+// hearLocked has a look at e, which was served with cert.
+func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
+	s.nominateLocked(e, cert)
+	s.rechainLocked(e, cert.Certificate[1:])
+	now := s.nanos()
+	s.doLocked(s.sched.Reviewed(e, s.lifeLocked(e, false, now), true, now))
+}
+
+// nominateLocked has the staple that the source set judged, once.
+func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
+	if s.cache.nominateLocked(e, cert.OCSPStaple) {
+		s.workLocked(job{action{Item: e}, s.review}, true)
 	}
-	return h.validator()
 }

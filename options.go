@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"golang.org/x/crypto/ocsp"
 )
 
 const (
@@ -192,3 +193,69 @@ func WithHash(h crypto.Hash) Option { return func(o *options) { o.hash = h } }
 // Ready), and clients find out in their own way. With on, clients that check
 // staples stop at once.
 func WithStapleRevoked(on bool) Option { return func(o *options) { o.stapleRevoked = on } }
+
+// An EventKind says what happened.
+type EventKind uint8
+
+const (
+	// EventFetched: a new response, with status good, came: from a responder,
+	// or from the store, and then Duration is 0.
+	EventFetched EventKind = iota + 1
+	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
+	// bytes, or once more that the certificate is revoked.
+	EventUnchanged
+	// EventFailed: an attempt over all responders brought nothing, or there is
+	// nobody to ask; Err says why. What was held stays, and retries go on unless
+	// the certificate has no issuer and names no URL for it, or has Must-Staple
+	// and names no responder.
+	EventFailed
+	// EventRevoked: a valid response says that the certificate is revoked, and it
+	// was not known to be: once per revocation, not per refresh. Nothing is
+	// stapled from now on, but see WithStapleRevoked. A revocation with reason
+	// certificateHold at 1970-01-01 means that the certificate was never issued
+	// (RFC 6960 §2.2).
+	EventRevoked
+	// EventExpiring: attempts fail, and half of the time that was left when
+	// they began to is gone.
+	EventExpiring
+	// EventExpired: the response expired and nothing is stapled until an
+	// attempt succeeds.
+	EventExpired
+	// EventStored: what is held was written to the store.
+	EventStored
+	// EventStoreFailed: it was not; Err says why.
+	EventStoreFailed
+)
+
+var eventNames = [...]string{"none", "fetched", "unchanged", "failed", "revoked", "expiring", "expired", "stored", "store failed"}
+
+// String returns the name of the kind, in lower case.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// An Event is something that happened to one certificate. What it points to is
+// shared and read-only.
+type Event struct {
+	Kind EventKind
+	// Leaf is the certificate; nil if it does not parse.
+	Leaf *x509.Certificate
+	// Responder is the URL that the event is about: the one that answered, or
+	// failed, of several the first. Where none was asked it is the one that
+	// would be; empty for none.
+	Responder string
+	// Duration is how long the exchange took that brought the response.
+	Duration time.Duration
+	// Response is the response that came, for EventFetched and EventRevoked; for
+	// EventUnchanged it and Duration are what came, unless that was a 304.
+	// It is filled from our own verification.
+	Response *ocsp.Response
+	// Err is why, for what failed, and how the certificate was revoked;
+	// errors.As finds a [*ResponseError] in it. For EventFetched and
+	// EventUnchanged it is why responders failed that were asked before the one
+	// that answered; nil if none was.
+	Err error
+}

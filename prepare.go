@@ -18,10 +18,6 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-// issuerWait is how much of an attempt's time the search for the issuer may take.
-// What hangs there is to be told from a responder that does.
-const issuerWait = 7500 * time.Millisecond
-
 const (
 	switchCode = "WithResponders function" // calls of it
 	switchWait = 5 * time.Second           // for one of these
@@ -113,7 +109,9 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 		s.endLocked(e, err)
 	}
 	s.doLocked(actions)
-	s.undeferLocked(e)
+	if e.Phase() == schedule.Deferred && e.impatientLocked() {
+		s.doLocked(s.sched.Start(e, schedule.Unconditional, now))
+	}
 }
 
 // hasIssuer reports whether the issuer of e is known.
@@ -122,9 +120,6 @@ func (s *Stapler) hasIssuer(e *entry) bool {
 	defer s.mu.Unlock()
 	return e.issuer != nil
 }
-
-// validFrom returns from when on a responder may know e, in Unix ns.
-func (e *entry) validFrom() int64 { return wall(e.notBefore) - int64(ocspresp.ClockSkew) }
 
 // readLeaf reads the certificate of e and looks for its issuer in the chain. It
 // returns the parsed leaf, or nil if it does not parse, or is read and wanted still.
@@ -196,16 +191,6 @@ func (s *Stapler) directions(e *entry, leaf *x509.Certificate) directions {
 		d.need, d.err = schedule.None, nil
 	}
 	return d
-}
-
-// routeOf returns the URLs that are asked about e.
-func (s *Stapler) routeOf(e *entry) (urls []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, k := range e.Route() {
-		urls = append(urls, k.URL)
-	}
-	return urls
 }
 
 // switched returns the directions that the function of WithResponders gives, where
@@ -344,34 +329,6 @@ func (s *Stapler) wantsIssuer(e *entry, leaf *x509.Certificate, d directions) bo
 		s.nanos() <= wall(e.notAfter) && s.nanos() >= e.validFrom() && e.mayDownloadLocked(leaf)
 }
 
-// rechainLocked looks for the issuer of e in chain, if it was not found yet and
-// chain is not the one that was looked at: the owner has mended it.
-func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
-	if len(chain) == 0 || e.issuer != nil || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
-		return
-	}
-	m := e.edit()
-	m.chain, m.scanned = chain, false
-	switch e.Need() {
-	case schedule.NoIssuer, schedule.Hopeless:
-		e.flags.told = false
-		s.startOverLocked(e)
-		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
-	}
-}
-
-// foundLocked notes who issued the certificate of e. alone says that its chain
-// lacks a certificate that can be handed to clients: one that was downloaded, or
-// came from a record, is good for verifying, but may not be byte for byte the
-// CA's, as its signature is not checked by anyone.
-func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
-	e.issuer, e.flags.alone = is, alone
-	e.lone.Store(false)
-	if e.more != nil {
-		e.more.chain, e.more.unissued = nil, nil
-	}
-}
-
 // mayDownloadLocked reports whether the issuer may be had from where leaf says. A
 // signature that can't be checked can't be by any other certificate either.
 func (e *entry) mayDownloadLocked(leaf *x509.Certificate) bool {
@@ -438,17 +395,6 @@ func downloadFailed(err error) error {
 		}
 	}
 	return &ResponseError{Responder: de.URL, Reason: ReasonIssuer, Err: err}
-}
-
-// download gets what is at u, the issuer's certificate.
-func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, issuerWait)
-	defer cancel()
-	body, err := s.web().Get(ctx, u)
-	if err != nil {
-		return nil, unanswered(u, err)
-	}
-	return body, nil
 }
 
 // askSwitch calls the function of WithResponders. An error says that it gave no

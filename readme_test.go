@@ -120,7 +120,7 @@ func TestOperations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile("(?:loud|s\\.log)\\((?:slogWarn|slogError|warning|s\\.storeLevelLocked\\(now\\)), [\"`]([^\"`]+)|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)|n\\.msg = \"([^\"]*check[^\"]*)").FindAllStringSubmatch(string(src), -1) {
+		for _, m := range regexp.MustCompile("(?:loud|s\\.log)\\((?:slogWarn|slogError|warning|s\\.storeLevel\\(op\\)), [\"`]([^\"`]+)|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)|n\\.msg = \"([^\"]*check[^\"]*)").FindAllStringSubmatch(string(src), -1) {
 			lines = append(lines, strings.Join(m[1:], ""))
 		}
 	}

@@ -60,7 +60,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -69,12 +69,16 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
 const (
 	// closeWait is how long Close waits for code that is not ours.
 	closeWait = 5 * time.Second
+	// maxNotices is how many events and log records may wait for slow code.
+	maxNotices = 1024
 	// putGrace is how much of that a write to the store may take.
 	putGrace = time.Second
 
@@ -82,64 +86,58 @@ const (
 	acmeProtocol     = "acme-tls/1"
 )
 
-// wall returns a time in Unix seconds as one in ns, where that has an end:
-// private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
-func wall(sec int64) int64 {
-	return min(max(sec, 0), math.MaxInt64/int64(time.Second)-1) * int64(time.Second)
-}
-
-// minuteOf returns a time in ns as one in minutes.
-func minuteOf(now int64) int32 { return int32(now / int64(time.Minute)) }
-
-// recent reports whether at, in Unix ns, is less than span before now: what is
-// ahead was noted by a clock that was set back since.
-func recent(at, now int64, span time.Duration) bool { return at <= now && now-at < int64(span) }
-
 var errEmpty = errors.New("is nil or empty")
 
 // A Stapler keeps OCSP responses for certificates and staples them. Make one
 // with [New] and share it among all servers of a process.
 type Stapler struct {
-	opts       options
-	ctx        context.Context // ends with Close
-	cancel     context.CancelFunc
-	putCtx     context.Context // ends a little later
-	endPut     context.CancelFunc
-	calls      foreign.Calls
-	exchanges  foreign.Shared[*answer] // requests about a certificate
-	sharing    foreign.Shared[[]byte]  // calls of the store, downloads
-	issuers    issuers.Finder
-	complaints complaints
-	stats      counters
-	outbox     outbox
-	words      atomic.Pointer[word] // from handshakes, the last one first
-	lost       atomic.Int32         // calls of the RoundTripper that outlived their context
-	warned     atomic.Bool
+	opts      options
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	putCtx    context.Context // ends a little later
+	endPut    context.CancelFunc
+	calls     foreign.Calls
+	exchanges foreign.Shared[*answer] // requests about a certificate
+	sharing   foreign.Shared[[]byte]  // calls of the store, downloads
+	issuers   issuers.Finder
+	records   *records.Access // nil without a store
+	web       *ocsphttp.Client
+	stats     counters
+	outbox    foreign.Queue        // of events and log records
+	words     atomic.Pointer[word] // from handshakes, the last one first
+	lost      atomic.Int32         // calls of the RoundTripper that outlived their context
+	warned    atomic.Bool
 
-	mu          sync.Mutex // guards the rest; never held over I/O or code that is not ours
-	closed      bool
-	cache       cache
-	sched       *schedule.Schedule[*entry]
-	timer       *time.Timer
-	armed       int64 // Unix ns for which timer is set
-	jobs        jobs
-	workers     int
-	writes      []*entry
-	writers     int
-	unread      []*entry // whose record was not read in time
-	rereading   bool
-	storeUntil  int64                    // Unix ns: the store rests
-	storeWarned int64                    // Unix ns
-	forgotten   map[uint64]*atomic.Int32 // entry.lists of what Forget dropped, by entry.id
+	complainMu sync.Mutex       // guards complained
+	complained map[string]int64 // Unix ns: when a failure of each kind of the user's code was last told
+
+	mu        sync.Mutex // guards the rest; never held over I/O or code that is not ours
+	closed    bool
+	cache     cache
+	sched     *schedule.Schedule[*entry]
+	timer     *time.Timer
+	armed     int64 // Unix ns for which timer is set
+	jobs      jobs
+	workers   int
+	writes    []*entry
+	writers   int
+	unread    []*entry // whose record was not read in time
+	rereading bool
+	forgotten map[uint64]*atomic.Int32 // entry.listings of what Forget dropped, by entry.id
 }
 
 // New returns a Stapler. It starts nothing until it knows a certificate. When
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
-	s := &Stapler{opts: resolveOptions(opts), cache: newCache()}
+	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), complained: make(map[string]int64)}
 	s.sched = newSchedule(&s.opts)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
+	s.outbox = foreign.Queue{Calls: &s.calls, Max: maxNotices}
+	s.web = &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: func() time.Time { return s.opts.now() }}
+	if s.opts.store != nil {
+		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
+	}
 	s.sharing.Calls = &s.calls
 	s.exchanges.Calls, s.exchanges.Unbound = &s.calls, true // the schedule bounds them
 	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
@@ -263,7 +261,8 @@ func (s *Stapler) lookup(cert *tls.Certificate) *entry {
 	id := s.cache.leaves.ID(cert.Certificate[0])
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.learnLocked(cert, id, false, nil)
+	e, _ := s.learnLocked(cert, id, schedule.Urgent) // a handshake may wait for it
+	return e
 }
 
 // serve returns cert with what e holds for it now, and the state of that. It is
@@ -337,22 +336,6 @@ func (s *Stapler) tell(e *entry, cert *tls.Certificate) {
 	s.timer.Reset(0) // tick hears it
 }
 
-// gate is what handshakes wait at. It is opened, and gone, when anything is known
-// of the entry that was not before.
-type gate struct {
-	open  chan struct{}
-	since time.Time // when the first handshake came
-}
-
-// gateLocked returns the gate of e, closed by the first who waits.
-func (e *entry) gateLocked() *gate {
-	m := e.edit()
-	if m.gate == nil {
-		m.gate = &gate{open: make(chan struct{})}
-	}
-	return m.gate
-}
-
 // settleLocked lets everyone go on who waits for e: handshakes, Prefetch, Refresh.
 func (s *Stapler) settleLocked(e *entry) {
 	m := e.more
@@ -364,7 +347,7 @@ func (s *Stapler) settleLocked(e *entry) {
 		m.gate = nil
 	}
 	if len(m.turns) > 0 {
-		m.turns = slices.DeleteFunc(m.turns, s.stepLocked)
+		m.turns = slices.DeleteFunc(m.turns, waiter.stepLocked)
 		s.cache.sortLocked(e)
 	}
 }
@@ -406,7 +389,7 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	}
 	d := s.opts.mustWait(e.must || !e.flags.read && certinfo.MayMustStaple(e.DER))
 	if s.opts.store != nil && !e.flags.loaded {
-		d = max(d, storeWait)
+		d = max(d, records.Soon)
 	}
 	if d == 0 {
 		return nil, 0
@@ -416,4 +399,48 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 		g.since = begun
 	}
 	return g, d - max(time.Since(g.since), time.Since(begun))
+}
+
+// now is the wall clock.
+func (s *Stapler) now() time.Time { return s.opts.now() }
+
+// nanos is the wall clock. Every limit and due time is one of these.
+func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
+
+// random returns a random number in [0, n); 0 for n <= 0.
+func (s *Stapler) random(n int64) int64 { return rand.Int64N(max(n, 1)) }
+
+type counters struct {
+	seed                        maphash.Seed
+	handshakes                  [8]tally // one of them is counted in: see served
+	requests, failures, dropped atomic.Uint64
+}
+
+// tally fills a cache line, so that processors that count in two of them don't
+// take it from each other.
+type tally struct {
+	by [StateNone + 1]atomic.Uint64
+	_  [64 - 8*(StateNone+1)]byte
+}
+
+// served counts a handshake. What stands for it, its ClientHelloInfo say, is
+// hashed by its address to spread those that go on at the same time.
+func served[T any](s *Stapler, handshake *T, state State) {
+	c := &s.stats.handshakes
+	c[maphash.Comparable(s.stats.seed, handshake)%uint64(len(c))].by[state].Add(1)
+}
+
+// issuerWait is how much of an attempt's time the search for the issuer may take.
+// What hangs there is to be told from a responder that does.
+const issuerWait = 7500 * time.Millisecond
+
+// download gets what is at u, the issuer's certificate.
+func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, issuerWait)
+	defer cancel()
+	body, err := s.web.Get(ctx, u)
+	if err != nil {
+		return nil, unanswered(u, err)
+	}
+	return body, nil
 }

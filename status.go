@@ -5,49 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
-
-// A State is what is known of a certificate, and so what is served with it.
-type State uint8
-
-const (
-	// StatePending: no response yet; nothing is stapled.
-	StatePending State = iota
-	// StateGood: a valid response is stapled.
-	StateGood
-	// StateRevoked: proven revoked; nothing is stapled, but see
-	// [WithStapleRevoked].
-	StateRevoked
-	// StateUnknown: no valid response, and the responder last said that it does
-	// not know the certificate; nothing is stapled.
-	StateUnknown
-	// StateExpired: there was a response, it expired and no other came; nothing
-	// is stapled.
-	StateExpired
-	// StateNone: needs no staple: the certificate names no responder under http
-	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
-	// challenge, has expired itself, does not parse, or was switched off by
-	// [WithResponders]. It passes untouched.
-	StateNone
-)
-
-var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}
-
-// String returns the name of the state, in lower case.
-func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
-	}
-	return "invalid"
-}
 
 // A Status is what is known of one certificate at one moment.
 type Status struct {
@@ -91,26 +55,6 @@ type Stats struct {
 	Failures uint64
 	// EventsDropped counts events and log records that found the queue full.
 	EventsDropped uint64
-}
-
-type counters struct {
-	seed                        maphash.Seed
-	handshakes                  [8]tally // one of them is counted in: see served
-	requests, failures, dropped atomic.Uint64
-}
-
-// tally fills a cache line, so that processors that count in two of them don't
-// take it from each other.
-type tally struct {
-	by [StateNone + 1]atomic.Uint64
-	_  [64 - 8*(StateNone+1)]byte
-}
-
-// served counts a handshake. What stands for it, its ClientHelloInfo say, is
-// hashed by its address to spread those that go on at the same time.
-func served[T any](s *Stapler, handshake *T, state State) {
-	c := &s.stats.handshakes
-	c[maphash.Comparable(s.stats.seed, handshake)%uint64(len(c))].by[state].Add(1)
 }
 
 // Stats returns the counters. It does not block.
@@ -189,28 +133,6 @@ func (e *entry) statusLocked(now int64) Status {
 		}
 	}
 	return st
-}
-
-// url returns the responder that answered last, or is asked first.
-func (e *entry) url() string {
-	if r := e.Best(); r != nil {
-		return r.URL
-	}
-	return e.details().first
-}
-
-func unix(sec int64) time.Time {
-	if sec == 0 {
-		return time.Time{}
-	}
-	return time.Unix(sec, 0)
-}
-
-func unixNano(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns)
 }
 
 // maxReasons is how many certificates an error of Ready names.

@@ -1,4 +1,4 @@
-package staple
+package records
 
 import (
 	"context"
@@ -13,19 +13,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/ocspstaple/staple/internal/records"
 )
 
-// DirStore is a [Store] in a directory: one file per certificate, named by its
-// key, with permissions 0600. The directory is made, with permissions 0700, by
-// the first Put if it is not there. A file is replaced whole or not at all,
-// whatever happens to the process or the disk meanwhile, so several processes
-// may share the directory. One Put in 64 looks through it for what is of no use
-// any more: records that were not written for a week and have expired, and what
-// killed processes left; other files are not touched. The empty DirStore is the
-// working directory.
-type DirStore string
+// Dir is a store in a directory: see the root's DirStore.
+type Dir string
 
 const (
 	tempPrefix = "staple-temp-"
@@ -39,7 +30,7 @@ const (
 
 // Get returns the record under key; an error that is fs.ErrNotExist if there
 // is none.
-func (d DirStore) Get(ctx context.Context, key string) ([]byte, error) {
+func (d Dir) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -58,15 +49,15 @@ func readRecord(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, records.MaxSize+1))
-	if err == nil && len(data) > records.MaxSize {
+	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err == nil && len(data) > MaxSize {
 		err = fmt.Errorf("staple: %s is larger than any record", name)
 	}
 	return data, err
 }
 
 // Put writes data under key. The old record stays if it fails.
-func (d DirStore) Put(ctx context.Context, key string, data []byte) (err error) {
+func (d Dir) Put(ctx context.Context, key string, data []byte) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -96,14 +87,14 @@ func (d DirStore) Put(ctx context.Context, key string, data []byte) (err error) 
 }
 
 // Delete removes the record under key. That there is none is no error.
-func (d DirStore) Delete(ctx context.Context, key string) error {
+func (d Dir) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return ignoreMissing(os.Remove(d.path(key)))
 }
 
-func (d DirStore) dir() string {
+func (d Dir) dir() string {
 	if d == "" {
 		return "."
 	}
@@ -112,7 +103,7 @@ func (d DirStore) dir() string {
 
 // path returns the file for key. What is no legal or portable name, on Windows
 // or elsewhere, is hashed.
-func (d DirStore) path(key string) string {
+func (d Dir) path(key string) string {
 	name := strings.Map(func(c rune) rune {
 		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' {
 			return c
@@ -129,7 +120,7 @@ func (d DirStore) path(key string) string {
 // sweep removes the temporary files that killed processes left, and records that
 // are of no use to anyone. Of the records it looks at some, drawn by lot: there
 // may be many, and a Put waits for it.
-func (d DirStore) sweep() {
+func (d Dir) sweep() {
 	var found []string
 	seen := 0
 	d.each(func(name string) {
@@ -139,7 +130,7 @@ func (d DirStore) sweep() {
 			if unwritten(path, tempLife) {
 				_ = os.Remove(path)
 			}
-		case !strings.HasPrefix(name, records.KeyPrefix) || filepath.Ext(name) != ".pem":
+		case !strings.HasPrefix(name, KeyPrefix) || filepath.Ext(name) != ".pem":
 		case len(found) < maxSwept:
 			found = append(found, path)
 			seen++
@@ -158,7 +149,7 @@ func (d DirStore) sweep() {
 }
 
 // each calls f for the names in the directory.
-func (d DirStore) each(f func(name string)) {
+func (d Dir) each(f func(name string)) {
 	dir, err := os.Open(d.dir())
 	if err != nil {
 		return
@@ -188,7 +179,7 @@ func useless(name string) bool {
 	if err != nil {
 		return false
 	}
-	return records.Expired(data, time.Now())
+	return Expired(data, time.Now())
 }
 
 func ignoreMissing(err error) error {

@@ -1,0 +1,227 @@
+package records
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/foreign"
+)
+
+const (
+	// Soon is how long a read may take for which a handshake waits.
+	Soon = 100 * time.Millisecond
+	// Patience is how long a write may take, and a read that no handshake waits for.
+	Patience = 5 * time.Second
+	// Rest is how long a store that was slow is left alone.
+	Rest = 5 * time.Second
+	// LeaseTerm is longer than an attempt and the write of what it brought.
+	LeaseTerm = 15 * time.Second
+
+	leaseWait = time.Second
+	newsAfter = 24 * time.Hour
+)
+
+// ErrUnread says that a record was not read in time, or not at all: it may be
+// there.
+var ErrUnread = errors.New("store is slow, and rests")
+
+// A Store has the method set of the root's Store.
+type Store interface {
+	Get(ctx context.Context, key string) ([]byte, error)
+	Put(ctx context.Context, key string, data []byte) error
+	Delete(ctx context.Context, key string) error
+}
+
+// A Leaser is a store that has leases, too: see the root's Leaser.
+type Leaser interface {
+	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
+}
+
+// An Op is an operation of a store.
+type Op string
+
+// The operations, as they are called in logs.
+const (
+	Get    Op = "Get"
+	Put    Op = "Put"
+	Delete Op = "Delete"
+	Lease  Op = "Lease"
+)
+
+// An Access reads and writes a store that may be slow, hang, panic or lie. Set its
+// fields before its first use; it is safe for concurrent use.
+type Access struct {
+	Store Store
+	Calls *foreign.Calls
+	// Reads ends what reads; Writes ends what writes, and may end later.
+	Reads, Writes context.Context
+	Now           func() time.Time
+	// Slow is called when the store is left alone for a while, and says which
+	// operation was too slow, or failed as code.
+	Slow func(op Op, err error)
+
+	sharing foreign.Shared[[]byte]
+	once    sync.Once
+
+	mu     sync.Mutex       // guards the rest
+	rests  int64            // Unix ns: the store is left alone until then
+	failed map[Op]time.Time // since when an operation fails, or when that was last told
+}
+
+func (a *Access) shared() *foreign.Shared[[]byte] {
+	a.once.Do(func() { a.sharing.Calls = a.Calls })
+	return &a.sharing
+}
+
+// Read returns the record under key, within wait. A store that was slow is left alone
+// by who has no patience.
+func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
+	if a.Resting() && wait <= Soon || a.Calls.Full(kind(Get)) {
+		return nil, ErrUnread
+	}
+	ctx, cancel := context.WithTimeout(a.Reads, wait)
+	defer cancel()
+	data, err := a.get(ctx, key)
+	if err != nil {
+		a.judge(ctx, Get, err)
+		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) { // of another who shares the call
+			err = fmt.Errorf("%w: %w", ErrUnread, err)
+		}
+		return nil, err
+	}
+	a.succeeded(Get)
+	return Parse(data, a.Now().UnixNano())
+}
+
+// get calls the store. Who joined a call with less patience than its own makes
+// another when that ends.
+func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
+	for {
+		var ran atomic.Bool
+		data, err := a.shared().Do(ctx, kind(Get), key, func() ([]byte, error) {
+			ran.Store(true)
+			return a.Store.Get(ctx, key)
+		})
+		if err == nil || ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return data, err
+		}
+	}
+}
+
+// Write stores r under key, or deletes what is there if r is nil. The caller makes one
+// call for a key at a time.
+func (a *Access) Write(key string, r *Record) error {
+	ctx, cancel := context.WithTimeout(a.Writes, Patience)
+	defer cancel()
+	op, call := Delete, func() error { return a.Store.Delete(ctx, key) }
+	if r != nil {
+		data := r.Encode()
+		op, call = Put, func() error { return a.Store.Put(ctx, key, data) }
+	}
+	// An earlier write that did not return in its time may still be under way.
+	// Its success is not ours: it has older data, and ours goes after it.
+	var ran atomic.Bool
+	for {
+		_, err := a.shared().Do(ctx, kind(op), key, func() ([]byte, error) {
+			ran.Store(true)
+			return nil, call()
+		})
+		if err == nil && ctx.Err() != nil && !ran.Load() {
+			err = ctx.Err()
+		}
+		if err == nil && ran.Load() {
+			a.succeeded(op)
+		}
+		if ran.Load() || ctx.Err() != nil || a.Calls.Full(kind(op)) {
+			return err
+		}
+	}
+}
+
+// Lease reports whether this process has the lease on key, or may ask without: the
+// store has none, rests, or fails.
+func (a *Access) Lease(key string) (held, without bool) {
+	l, ok := a.Store.(Leaser)
+	if !ok || a.Resting() {
+		return false, true
+	}
+	ctx, cancel := context.WithTimeout(a.Reads, leaseWait)
+	defer cancel()
+	got, err := a.shared().Do(ctx, kind(Lease), key, func() ([]byte, error) {
+		held, err := l.Lease(ctx, key, LeaseTerm)
+		if held {
+			return []byte{1}, err
+		}
+		return nil, err
+	})
+	if err != nil {
+		a.judge(ctx, Lease, err)
+		return false, true
+	}
+	a.succeeded(Lease)
+	return got != nil, false
+}
+
+// Resting reports whether the store is left alone, as it was slow.
+func (a *Access) Resting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.restingLocked()
+}
+
+func (a *Access) restingLocked() bool {
+	now := a.Now().UnixNano()
+	return now < a.rests && a.rests <= now+int64(Rest) // else the clock was set back
+}
+
+// judge leaves a store alone for a while after it was too slow, or failed as code.
+// Other errors of Get are misses: nobody can name each store's own.
+func (a *Access) judge(ctx context.Context, op Op, err error) {
+	var panicked *foreign.PanicError
+	var hung *foreign.HungError
+	if a.Reads.Err() != nil {
+		return
+	}
+	if ctx.Err() == nil && !errors.As(err, &panicked) && !errors.As(err, &hung) {
+		a.succeeded(op)
+		return
+	}
+	a.mu.Lock()
+	was := a.restingLocked()
+	if !was {
+		a.rests = a.Now().UnixNano() + int64(Rest)
+	}
+	a.mu.Unlock()
+	if !was {
+		a.Slow(op, err)
+	}
+}
+
+func (a *Access) succeeded(op Op) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.failed, op)
+}
+
+// News reports whether a failure of op is to be told: once a day, and again when the
+// operation succeeded since.
+func (a *Access) News(op Op) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.Now()
+	if last, ok := a.failed[op]; ok && !last.After(now) && now.Sub(last) < newsAfter {
+		return false
+	}
+	if a.failed == nil {
+		a.failed = make(map[Op]time.Time)
+	}
+	a.failed[op] = now
+	return true
+}
+
+// kind is how foreign.Calls counts an operation.
+func kind(op Op) string { return "store " + string(op) }

@@ -1,0 +1,373 @@
+package staple
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
+	"github.com/ocspstaple/staple/internal/schedule"
+)
+
+// maxWriters is how many writes to the store are under way at once.
+const maxWriters = 16
+
+// load takes what the store holds for a certificate, and reports whether that
+// spares the request: another process, or an earlier one, made it. urls are those of
+// the responders.
+func (s *Stapler) load(a action, urls []string) (fresh bool) {
+	if s.opts.store == nil {
+		return false
+	}
+	e, past := a.Item, a.Urgency == schedule.Unconditional
+	s.mu.Lock()
+	needless := past && e.flags.loaded // what was never read may say that it is revoked
+	wait := s.patienceLocked(e)
+	s.mu.Unlock()
+	if needless {
+		return false
+	}
+	got, err := s.read(e, urls, wait)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || e.gone() {
+		return false
+	}
+	first := !e.flags.loaded
+	e.flags.loaded = true
+	now := s.nanos()
+	news := s.acceptLocked(e, got, err, now)
+	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.current(now) {
+		s.rereadLocked(e)
+	} else if news && s.fresh(h, now) && !past {
+		return true
+	}
+	if first {
+		// The handshake that waited for the store goes on. Later reads leave the
+		// gate alone: whoever waits there waits for a responder.
+		s.settleLocked(e)
+	}
+	return false
+}
+
+// acceptLocked takes what was read for e, and reports whether that is news. What
+// is not newer than what is held spares nothing: it is that which is due.
+func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
+	had := e.held.Load()
+	if a != nil && err == nil {
+		err = s.installLocked(e, a, now)
+	}
+	if err != nil {
+		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
+	}
+	h := e.held.Load()
+	if h != had {
+		s.doLocked(s.sched.Hold(e, h.scheduled(), now))
+	}
+	return h != had
+}
+
+// read returns the verified response that the store holds for e, if any.
+func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, error) {
+	s.mu.Lock()
+	sub := e.subject()
+	s.mu.Unlock()
+	rec, err := s.records.Read(records.Key(e.DER), wait)
+	if err != nil {
+		return nil, fault(err)
+	}
+	if sub.Issuer == nil {
+		if sub, err = s.adopt(e, rec); err != nil {
+			return nil, err
+		}
+	}
+	now := s.opts.now()
+	p, err := ocspresp.Prove(rec.Response, &sub, now)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{Proof: p, stored: true, maxAge: rec.MaxAge, received: rec.Received, checked: rec.Checked}
+	if !slices.Contains(urls, rec.Responder) {
+		return a, nil // not one of ours: a name that anybody may have written
+	}
+	a.responder = rec.Responder
+	if rec.ETag != "*" { // any response at all matches "*"
+		a.validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
+	}
+	return a, nil
+}
+
+// patienceLocked returns how long the attempt for e waits for the store: a handshake
+// may be waiting, or a caller, who can wait longer.
+func (s *Stapler) patienceLocked(e *entry) time.Duration {
+	return min(max(time.Duration(e.details().patience-s.nanos()), records.Soon), records.Patience)
+}
+
+// issuerFromStore looks for the issuer of e, which its chain lacks, in its record.
+func (s *Stapler) issuerFromStore(e *entry) {
+	s.mu.Lock()
+	wanted := e.issuer == nil && e.details().scanned && !e.flags.loaded && s.opts.store != nil
+	wait := s.patienceLocked(e)
+	s.mu.Unlock()
+	if !wanted {
+		return
+	}
+	if _, err := s.read(e, nil, wait); errors.Is(err, records.ErrUnread) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rereadLocked(e)
+	}
+}
+
+// adopt takes the issuer of e from its record, so that a restart does without the
+// responder and the issuer's URL. The record is not trusted: it counts only if the
+// leaf's signature verifies with it.
+func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error) {
+	leaf, is := e.leafOf(), s.issuers.Parse(rec.Issuer)
+	if leaf == nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
+		return ocspresp.Subject{}, ErrNoIssuer
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.foundLocked(is, false)
+	return e.subject(), nil
+}
+
+// rereadLocked has the record of e, which holds nothing, read again when the
+// store has rested: or one slow read would keep what is stored for all others
+// from being served, for as long as no responder answers.
+func (s *Stapler) rereadLocked(e *entry) {
+	m := e.edit()
+	if m.unread || s.closed {
+		return
+	}
+	m.unread = true
+	s.unread = append(s.unread, e)
+	if !s.rereading {
+		s.rereading = true
+		s.calls.Go(s.reread)
+	}
+}
+
+// reread reads the records that were not read in time. It has patience, as
+// nobody waits for it; the store rests again, longer each time, where none of
+// those that are read at once is answered.
+func (s *Stapler) reread() {
+	for pause := records.Rest; s.sleep(int64(pause+pause/4) - s.random(int64(pause)/4)); {
+		batch := s.unreadBatch()
+		if batch == nil {
+			return
+		}
+		var answered atomic.Bool
+		var readers sync.WaitGroup
+		for _, e := range batch {
+			readers.Go(func() {
+				if s.readAgain(e) {
+					answered.Store(true)
+				}
+			})
+		}
+		readers.Wait()
+		if answered.Load() {
+			pause = 0
+		} else {
+			pause = min(max(2*pause, records.Rest), time.Minute)
+		}
+	}
+}
+
+// sleep returns after d, or reports false when s is closed.
+func (s *Stapler) sleep(d int64) bool {
+	timer := time.NewTimer(time.Duration(d))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return s.ctx.Err() == nil
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// unreadBatch returns the entries to be read next; nil ends the reading.
+func (s *Stapler) unreadBatch() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(len(s.unread), maxWorkers)
+	if n == 0 {
+		s.unread, s.rereading = nil, false
+		return nil
+	}
+	batch := s.unread[:n:n]
+	s.unread = s.unread[n:]
+	return batch
+}
+
+// readAgain reads the record of e, and reports whether the store answered. An
+// attempt that is under way goes on, and ends by itself.
+func (s *Stapler) readAgain(e *entry) (answered bool) {
+	s.mu.Lock()
+	if e.more != nil {
+		e.more.unread = false
+	}
+	needless := e.doneReadingLocked(s.nanos())
+	s.mu.Unlock()
+	if needless {
+		return true
+	}
+	a, err := s.read(e, s.routeOf(e), records.Patience)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.nanos()
+	switch {
+	case s.closed || e.doneReadingLocked(now):
+	case errors.Is(err, records.ErrUnread):
+		s.rereadLocked(e)
+		return false
+	case !s.acceptLocked(e, a, err, now):
+	default:
+		h := e.held.Load()
+		e.edit().restored = s.fresh(h, now)
+		s.cache.sortLocked(e)
+		s.settleLocked(e)
+		if !e.Phase().UnderWay() {
+			s.doLocked(s.sched.Start(e, schedule.Routine, now)) // which ends at once where restored is set
+		}
+	}
+	return true
+}
+
+// doneReadingLocked reports whether there is no more use in what is stored for e: a
+// record may have the issuer that the chain lacks.
+func (e *entry) doneReadingLocked(now int64) bool {
+	hopeless := e.Need() == schedule.Hopeless && !errors.Is(e.details().err, ErrNoIssuer)
+	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().current(now)
+}
+
+// storeLocked has what e holds written to the store, off this goroutine.
+func (s *Stapler) storeLocked(e *entry) {
+	if s.opts.store == nil || e.flags.dirty {
+		return
+	}
+	e.flags.dirty = true
+	s.writes = append(s.writes, e)
+	if s.writers < maxWriters {
+		s.writers++
+		s.calls.Go(s.write)
+	}
+}
+
+// discardLocked has the record of an expired certificate deleted.
+func (s *Stapler) discardLocked(e *entry) {
+	e.flags.discard = true
+	s.storeLocked(e)
+}
+
+// write writes what is queued. Each entry is queued once at most, and what is
+// written is what it holds then, so that an older response never overtakes a
+// newer one.
+func (s *Stapler) write() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.writes) > 0 {
+		e := s.writes[0]
+		s.writes[0], s.writes = nil, s.writes[1:]
+		discard, h, is := e.flags.discard, e.held.Load(), e.issuer
+		s.mu.Unlock()
+		err := s.put(e, h, is, discard)
+		s.mu.Lock()
+		e.flags.dirty = false
+		n := e.held.Load()
+		if n.raw != nil && n.checked != h.checked || e.flags.discard && !discard {
+			s.storeLocked(e)
+		}
+		if discard || h.raw != nil {
+			s.storedLocked(e, err, discard)
+		}
+	}
+	s.writers--
+	s.writes = nil
+}
+
+func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
+	switch {
+	case s.closed && err != nil:
+	case err != nil:
+		s.notifyLocked(&notice{kind: EventStoreFailed, e: e, err: err})
+	case !discard:
+		s.notifyLocked(&notice{kind: EventStored, e: e})
+	}
+}
+
+func (s *Stapler) put(e *entry, h *held, is *ocspresp.Issuer, discard bool) error {
+	key := records.Key(e.DER)
+	if discard {
+		return fault(s.records.Write(key, nil))
+	}
+	if h.raw == nil {
+		return nil
+	}
+	v := h.validator()
+	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
+		Received: h.received(), Checked: h.checked, Until: h.until, Responder: h.from}
+	if is != nil {
+		rec.Issuer = is.Cert.Raw
+	}
+	return fault(s.records.Write(key, rec))
+}
+
+// leasedElsewhere reports whether another process has the lease on a certificate, and
+// asks about it.
+func (s *Stapler) leasedElsewhere(a action) bool {
+	if s.opts.store == nil || a.Urgency == schedule.Unconditional {
+		return false
+	}
+	e := a.Item
+	s.mu.Lock()
+	mine, pass := e.turnLocked(s.nanos())
+	s.mu.Unlock()
+	if mine {
+		return false
+	}
+	if _, leases := s.opts.store.(Leaser); pass && leases && !s.records.Resting() {
+		return true
+	}
+	got, without := s.records.Lease(records.Key(e.DER))
+	if got {
+		s.mu.Lock()
+		e.edit().leased = s.nanos()
+		s.mu.Unlock()
+	}
+	return !got && !without
+}
+
+// storeSlow tells that the store is left alone for a while.
+func (s *Stapler) storeSlow(op records.Op, err error) {
+	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
+}
+
+// turnLocked reports whether e has the lease still, and whether it is the turn
+// of others: who fails does not renew it, and leaves it alone for as long as it
+// lasted. It may be this process that is cut off.
+func (e *entry) turnLocked(now int64) (mine, pass bool) {
+	m := e.details()
+	since := now - m.leased
+	if e.Failures() == 0 || since < 0 {
+		return false, false
+	}
+	return since < int64(records.LeaseTerm), since >= int64(records.LeaseTerm) && since < 2*int64(records.LeaseTerm)
+}
+
+// routeOf returns the URLs that are asked about e.
+func (s *Stapler) routeOf(e *entry) (urls []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range e.Route() {
+		urls = append(urls, k.URL)
+	}
+	return urls
+}
