@@ -303,9 +303,8 @@ type held struct {
 	produced   int32  // s from thisUpdate to producedAt
 	age        uint32 // s from its receipt to checked
 	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
-	modified   uint32 // of the validator, as is etag
+	modified   uint32 // of the validator, as is etag: from the responder that confirmed it, Item.Best
 	etag       string
-	from       string                          // URL of the responder that gave the validator; empty: it is not known
 	raw        []byte                          // nil: none
 	until      int64                           // Unix ns: not served from then on
 	checked    int64                           // Unix ns: when a responder last confirmed it
@@ -348,7 +347,7 @@ func (h *held) stapleAt(now int64) []byte {
 // with returns a copy of h in another state.
 func (h *held) with(s State) *held {
 	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
-		modified: h.modified, etag: h.etag, from: h.from, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
+		modified: h.modified, etag: h.etag, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
 }
 
 // span returns the time in which h is proof, and its length.

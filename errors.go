@@ -83,6 +83,18 @@ func bare(err error) string {
 	return strings.Join(lines, "; ")
 }
 
+// maxDetail bounds what the text of a ResponseError adds to its Reason. With four
+// responders and a name the text stays below 4 KiB (REQ I5).
+const maxDetail = 500
+
+// cut shortens text in which others' may be, of any length.
+func cut(s string) string {
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "..."
+	}
+	return s
+}
+
 // An aboutError says which certificate an error is about.
 type aboutError struct {
 	der  []byte
@@ -144,18 +156,19 @@ func (e *lapsedError) Unwrap() []error {
 }
 
 // Error names the responder, the reason and the detail, in this order. Where the
-// detail is an error of ours, what it repeats is left out.
+// detail is an error of ours, what it repeats is left out. Long URLs and details
+// are cut; the fields have them whole.
 func (e *ResponseError) Error() string {
 	if e.Reason == ReasonIssuer && e.Err != nil {
-		return prefix + "issuer certificate at " + e.Responder + ": " + bare(e.Err)
+		return prefix + "issuer certificate at " + certinfo.Clip(e.Responder) + ": " + cut(bare(e.Err))
 	}
 	who := "OCSP response: "
 	if e.Responder != "" {
-		who = "OCSP responder " + e.Responder + ": "
+		who = "OCSP responder " + certinfo.Clip(e.Responder) + ": "
 	}
 	msg := prefix + who + e.Reason.String()
 	if e.Err != nil {
-		msg += ": " + strings.TrimPrefix(bare(e.Err), who)
+		msg += ": " + cut(strings.TrimPrefix(bare(e.Err), who))
 	}
 	return msg
 }

@@ -367,13 +367,16 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	e, r := a.Item, a.Responder
 	q, got := &ocsphttp.Question{URL: r.URL}, &answer{responder: r.URL}
+	if s.opts.fixedTTL {
+		q.MaxAge = s.opts.ttl
+	}
 	s.mu.Lock()
 	d := dataOf(r)
 	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
 	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
 	if a.Urgency == schedule.Unconditional {
 		q.First |= ocsphttp.PastCaches
-	} else if h.from == r.URL {
+	} else if r == e.Best() {
 		q.Held = h.condition(now)
 	}
 	s.mu.Unlock()

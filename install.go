@@ -277,7 +277,7 @@ func (h *held) confirm(a *answer, ttl time.Duration) {
 	h.age = inSeconds((a.checked - received) / int64(time.Second))
 	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
 	if a.Proof != nil && a.responder != "" {
-		h.modified, h.etag, h.from = a.validator.Modified, a.validator.ETag, a.responder
+		h.modified, h.etag = a.validator.Modified, a.validator.ETag
 	}
 	if h.open {
 		h.until = min(wall(h.end()), h.checked+int64(ttl))

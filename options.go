@@ -116,8 +116,8 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 //
 // The default, and nil, is a client of our own: it takes the proxy of the
 // environment, keeps up to 32 connections to a responder, and refuses to dial
-// link-local, multicast and unspecified addresses, since URLs come out of
-// certificates.
+// link-local, multicast and unspecified addresses and the metadata services of
+// clouds, since URLs come out of certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // WithLogger sets a logger: slog.Default(), say. Good news is logged at debug

@@ -14,6 +14,7 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -98,7 +99,13 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 		ends = true
 		err = fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339))
 	}
+	best := e.Best()
 	actions := s.sched.Prepared(e, f, now)
+	if h := e.held.Load(); best != nil && best != e.Best() && h.validator() != (ocsphttp.Validator{}) {
+		n := h.with(h.state) // the validator is another responder's
+		n.etag, n.modified = "", 0
+		e.held.Store(n)
+	}
 	switch need {
 	case schedule.Hopeless:
 		s.hopelessLocked(e, err)
@@ -303,7 +310,7 @@ func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 // unreadableLocked has a certificate that does not parse pass through.
 func (s *Stapler) unreadableLocked(e *entry) error {
 	_, err := x509.ParseCertificate(e.DER)
-	err = fmt.Errorf("staple: certificate does not parse: %w", err)
+	err = fmt.Errorf("staple: certificate does not parse: %s", cut(err.Error()))
 	if !e.flags.told {
 		e.flags.told = true
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
@@ -344,9 +351,9 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 	switch why := e.details().unissued.(type) {
 	case nil:
 	case *certinfo.UnsupportedError:
-		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %v", wanted, why), why}
+		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %s", wanted, cut(why.Error())), why}
 	default:
-		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %v", wanted, why), why}
+		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %s", wanted, cut(why.Error())), why}
 	}
 	if len(downloads) > 0 {
 		err = &causedError{err, errors.Join(downloads...)}

@@ -96,7 +96,7 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, er
 		return a, nil // not one of ours: a name that anybody may have written
 	}
 	a.responder = rec.Responder
-	if rec.ETag != "*" { // any response at all matches "*"
+	if rec.Responder == urls[0] && rec.ETag != "*" { // who is asked first, and any response at all matches "*"
 		a.validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a, nil
@@ -276,9 +276,9 @@ func (s *Stapler) write() {
 	for len(s.writes) > 0 {
 		e := s.writes[0]
 		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h, is := e.flags.discard, e.held.Load(), e.issuer
+		discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
 		s.mu.Unlock()
-		err := s.put(e, h, is, discard)
+		err := s.put(e, h, from, is, discard)
 		s.mu.Lock()
 		e.flags.dirty = false
 		n := e.held.Load()
@@ -303,7 +303,7 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, is *ocspresp.Issuer, discard bool) error {
+func (s *Stapler) put(e *entry, h *held, from string, is *ocspresp.Issuer, discard bool) error {
 	key := records.Key(e.DER)
 	if discard {
 		return fault(s.records.Write(key, nil))
@@ -313,7 +313,7 @@ func (s *Stapler) put(e *entry, h *held, is *ocspresp.Issuer, discard bool) erro
 	}
 	v := h.validator()
 	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
-		Received: h.received(), Checked: h.checked, Until: h.until, Responder: h.from}
+		Received: h.received(), Checked: h.checked, Until: h.until, Responder: from}
 	if is != nil {
 		rec.Issuer = is.Cert.Raw
 	}

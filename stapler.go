@@ -134,7 +134,7 @@ func New(opts ...Option) *Stapler {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.outbox = foreign.Queue{Calls: &s.calls, Max: maxNotices}
-	s.web = &ocsphttp.Client{HTTP: s.opts.client, Requests: &s.stats.requests, Now: func() time.Time { return s.opts.now() }}
+	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.stats.requests, Now: s.now}
 	if s.opts.store != nil {
 		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
 	}

@@ -60,6 +60,13 @@ type host struct {
 	outages  []outageSpan
 	perHour  map[int]int
 	probes   int // requests in outages
+
+	// Of the last outage: see watch.
+	ended    time.Time       // zero: all are back
+	lost     map[string]bool // serial numbers of those that are not back
+	returns  int             // outages after which all came back
+	slowest  time.Duration   // how long that took
+	restored int             // certificates that came back
 }
 
 type class struct {
@@ -187,7 +194,10 @@ func (h *host) answer(req *http.Request) (*http.Response, error) {
 	if o, on := h.out(now); on {
 		fault = o.fault
 		h.probes++
-	} else if c.requests++; !h.w.calm && h.faults.IntN(100) == 0 {
+		req = req.Clone(req.Context())
+		req.Header.Del("If-None-Match") // or the fake answers 304, and works for those who hold the newest
+		req.Header.Del("If-Modified-Since")
+	} else if c.requests++; !h.w.calm && h.ended.IsZero() && h.faults.IntN(100) == 0 {
 		fault = singleFaults[h.faults.IntN(len(singleFaults))]
 	}
 	c.responder.Script(fault)
@@ -335,6 +345,84 @@ func (w *world) shake(s *site) {
 			w.t.Fatalf("%s: %v", s.name, err)
 		}
 	}
+}
+
+// sleep lets d pass, and watches the outages that end meanwhile.
+func (w *world) sleep(d time.Duration) {
+	for end := time.Now().Add(d); ; {
+		next := end
+		for _, h := range w.hosts {
+			if o, _ := h.out(time.Now()); !o.to.IsZero() && o.to.Before(next) {
+				next = o.to
+			}
+			if at := time.Now().Add(watchEach); !h.ended.IsZero() && at.Before(next) {
+				next = at
+			}
+		}
+		before := time.Now()
+		time.Sleep(time.Until(next))
+		for _, h := range w.hosts {
+			h.watch(before)
+		}
+		if !time.Now().Before(end) {
+			return
+		}
+	}
+}
+
+// watchEach is how often it is looked who is back after an outage.
+const watchEach = 10 * time.Second
+
+// watch measures how long after an outage all certificates in use are back that failed in it.
+// before is when it last did so.
+func (h *host) watch(before time.Time) {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if last := h.last(now); last.After(before) {
+		h.ended, h.lost = last, h.failing(nil)
+		h.restored += len(h.lost)
+	}
+	if h.ended.IsZero() {
+		return
+	}
+	h.lost = h.failing(h.lost)
+	took := now.Sub(h.ended)
+	if len(h.lost) == 0 {
+		h.ended, h.returns, h.slowest = time.Time{}, h.returns+1, max(h.slowest, took)
+		return
+	}
+	// A step of the server's clock lengthens what it takes the outage for.
+	if o := h.outage(h.ended); took > most(o.to.Sub(o.from)+8*time.Minute, false)+watchEach {
+		h.w.t.Errorf("%s: %d certificates not back %v after an outage of %v (%v)", h.url, len(h.lost), took, o.to.Sub(o.from), o.fault)
+		h.ended = time.Time{}
+	}
+}
+
+// failing returns the serial numbers of the certificates in use at h, of those in among unless
+// that is nil, without a valid response or whose last attempt failed.
+func (h *host) failing(among map[string]bool) map[string]bool {
+	out := make(map[string]bool)
+	for _, st := range h.w.s.Status() {
+		serial := st.Leaf.SerialNumber.String()
+		if h.bySerial[serial] == nil || among != nil && !among[serial] || st.State == staple.StateGood && st.Failures == 0 {
+			continue
+		}
+		if used := h.w.clock.now().Add(-day); among != nil || st.LastHandshake.After(used) {
+			out[serial] = true
+		}
+	}
+	return out
+}
+
+// outage returns the one that ended at a time.
+func (h *host) outage(end time.Time) (o outageSpan) {
+	for _, o := range h.outages {
+		if o.to.Equal(end) {
+			return o
+		}
+	}
+	return o
 }
 
 // renewDue replaces the certificates of the source that are due, half of them before their

@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -77,17 +79,19 @@ type scrape struct {
 }
 
 // scrapes runs a server with the collector in virtual time and scrapes it each
-// minute for d. play arranges what goes wrong, and may return what a source
+// minute for length. play arranges what goes wrong, and may return what a source
 // serves later.
-func scrapes(t *testing.T, d time.Duration, play func(*drama), opts ...staple.Option) (all []scrape) {
+func scrapes(t *testing.T, length time.Duration, play func(*drama), opts ...staple.Option) (all []scrape) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := ocsptest.NewCA()
 		s, collector := promstaple.New(append([]staple.Option{staple.WithHTTPClient(ca.Responder.Client())}, opts...)...)
 		defer s.Close()
 		reg := prometheus.NewPedanticRegistry()
 		reg.MustRegister(collector)
-		play(&drama{t, ca, s})
-		for range int(d / time.Minute) {
+		d := &drama{t: t, ca: ca, s: s}
+		play(d)
+		defer runtime.KeepAlive(d)
+		for range int(length / time.Minute) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			families, err := reg.Gather()
@@ -104,6 +108,15 @@ type drama struct {
 	t  *testing.T
 	ca *ocsptest.CA
 	s  *staple.Stapler
+
+	lists []*tls.Config // which keep their certificates in use
+}
+
+// list has a certificate in use to the end.
+func (d *drama) list(l ocsptest.Leaf) {
+	cert := d.ca.Issue(l)
+	d.lists = append(d.lists, d.s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*cert}}))
+	_ = d.s.Prefetch(d.t.Context(), cert)
 }
 
 // serve has a certificate served and settled.
@@ -114,6 +127,21 @@ func (d *drama) serve(l ocsptest.Leaf) {
 // firing returns the names of the alerts that fire at the last scrape: whose
 // expression held at each scrape for as long as the rule wants.
 func firing(t *testing.T, rules []rulefmt.Rule, all []scrape) (names []string) {
+	t.Helper()
+	db, engine := prometheusOf(t, all)
+	for _, rule := range rules {
+		for i := len(all) - 1; i >= 0 && len(holds(t, engine, db, rule.Expr, all[i].at)) > 0; i-- {
+			if all[len(all)-1].at.Sub(all[i].at) >= time.Duration(rule.For) {
+				names = append(names, rule.Alert)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// prometheusOf returns a Prometheus that took all scrapes.
+func prometheusOf(t *testing.T, all []scrape) (*teststorage.TestStorage, *promql.Engine) {
 	t.Helper()
 	db := teststorage.New(t)
 	app := db.Appender(t.Context())
@@ -137,19 +165,12 @@ func firing(t *testing.T, rules []rulefmt.Rule, all []scrape) (names []string) {
 		t.Fatal(err)
 	}
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: patience, LookbackDelta: 5 * time.Minute, Parser: promQL})
-	defer engine.Close()
-	for _, rule := range rules {
-		for i := len(all) - 1; i >= 0 && holds(t, engine, db, rule.Expr, all[i].at); i-- {
-			if all[len(all)-1].at.Sub(all[i].at) >= time.Duration(rule.For) {
-				names = append(names, rule.Alert)
-				break
-			}
-		}
-	}
-	return names
+	t.Cleanup(func() { engine.Close() })
+	return db, engine
 }
 
-func holds(t *testing.T, engine *promql.Engine, db *teststorage.TestStorage, expr string, at time.Time) bool {
+// holds returns the series for which an expression holds, by their labels.
+func holds(t *testing.T, engine *promql.Engine, db *teststorage.TestStorage, expr string, at time.Time) (series []string) {
 	t.Helper()
 	q, err := engine.NewInstantQuery(context.Background(), db, nil, expr, at)
 	if err != nil {
@@ -160,7 +181,10 @@ func holds(t *testing.T, engine *promql.Engine, db *teststorage.TestStorage, exp
 	if err != nil {
 		t.Fatalf("%s: %v", expr, err)
 	}
-	return len(v) > 0
+	for _, sample := range v {
+		series = append(series, sample.Metric.String())
+	}
+	return series
 }
 
 // fullDisk is a store that keeps nothing.

@@ -19,8 +19,8 @@
 //   - staple_response_next_update_timestamp_seconds{responder}: the earliest
 //     nextUpdate of those in state good, in Unix time. A response without
 //     nextUpdate counts until when it is served.
-//   - staple_response_remaining_ratio{responder}: the least share of its
-//     validity that a response in state good has left, from 1 to 0. Refreshes
+//   - staple_response_remaining_ratio{responder,must_staple}: the least share of
+//     its validity that a response in state good has left, from 1 to 0. Refreshes
 //     are due at 0.4 or before. Less is a sign of trouble where certificates
 //     are failing too: some responders sign the next response late, or give a
 //     thisUpdate long past.
@@ -53,7 +53,9 @@
 // No label names a certificate; for one of them there is the statuspage
 // package. responder is the host of the URL, with its port if it has one, or
 // "none" or "invalid": some CAs put something else into the path for each
-// certificate. There are 6 states and some 50 reasons.
+// certificate. Of a host of more than 64 bytes it is the end. The counters of a
+// responder go a day or two after the last certificate that named it was dropped:
+// see [staple.Stapler.Forget]. There are 6 states and some 50 reasons.
 //
 // # Cost
 //

@@ -36,7 +36,11 @@ func readRules(t *testing.T) (rules []rule) {
 type dashboard struct {
 	SchemaVersion int
 	Templating    struct {
-		List []struct{ Name, Type, Query string }
+		List []struct {
+			Name, Type, Query, AllValue string
+			IncludeAll, Multi           bool
+			Datasource                  struct{ Type, UID string }
+		}
 	}
 	Panels []struct {
 		ID                 int
@@ -147,10 +151,15 @@ func TestFilesNameWhatExists(t *testing.T) {
 		checkExpr(t, r.name, r.expr, r.text, labels, values)
 	}
 	shown := ""
+	const chosen = `job=~"$job", instance=~"$instance"` // labels that Prometheus sets
 	for _, p := range readDashboard(t).Panels {
 		for _, target := range p.Targets {
-			checkExpr(t, p.Title, target.Expr, target.LegendFormat, labels, values)
-			shown += target.Expr
+			if got, want := strings.Count(target.Expr, chosen), len(metricName.FindAllString(target.Expr, -1)); got != want {
+				t.Errorf("%s: %d of %d metrics are of the instance that was chosen: %s", p.Title, got, want, target.Expr)
+			}
+			expr := strings.NewReplacer(chosen+", ", "", "{"+chosen+"}", "").Replace(target.Expr)
+			checkExpr(t, p.Title, expr, target.LegendFormat, labels, values)
+			shown += expr
 		}
 	}
 	for name := range labels { // and nothing is measured for nobody
@@ -175,7 +184,7 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"StapleMustStapleWithoutStaple", "StapleExpiring", "StapleExpired", "StapleFailing", "StapleRevoked", "StapleStoreFailing",
+	for _, want := range []string{"StapleMustStapleWithoutStaple", "StapleMustStapleExpiring", "StapleExpiring", "StapleExpired", "StapleFailing", "StapleRevoked", "StapleStoreFailing",
 		"StapleEventsDropped"} {
 		if !seen[want] {
 			t.Errorf("no alert %s", want)
@@ -187,8 +196,15 @@ func TestAlerts(t *testing.T) {
 // panels don't lie on each other.
 func TestDashboard(t *testing.T) {
 	d := readDashboard(t)
-	if l := d.Templating.List; len(l) != 1 || l[0].Name != "datasource" || l[0].Type != "datasource" || l[0].Query != "prometheus" {
-		t.Errorf("variables %+v", l)
+	l := d.Templating.List
+	if len(l) != 3 || l[0].Name != "datasource" || l[0].Type != "datasource" || l[0].Query != "prometheus" {
+		t.Fatalf("variables %+v", l)
+	}
+	for i, want := range []struct{ name, query string }{{"job", "label_values(staple_certificates, job)"},
+		{"instance", `label_values(staple_certificates{job=~"$job"}, instance)`}} {
+		if v := l[i+1]; v.Name != want.name || v.Query != want.query || v.Type != "query" || v.AllValue != ".*" || !v.IncludeAll || !v.Multi || v.Datasource.UID != "${datasource}" {
+			t.Errorf("variable %+v, want %v", v, want)
+		}
 	}
 	if d.SchemaVersion < 39 || len(d.Panels) < 7 {
 		t.Errorf("schema %d, %d panels", d.SchemaVersion, len(d.Panels))
@@ -225,8 +241,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// What the alert of expiring responses rests on: while refreshes fail, both of
-// its metrics have the same labels, but for the reason.
+// What the alerts of expiring responses rest on: while refreshes fail, both of
+// their metrics have the same labels, but for the reason and must_staple.
 func TestExpiringMatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, other := ocsptest.NewCA(), ocsptest.NewCA()
@@ -238,7 +254,7 @@ func TestExpiringMatches(t *testing.T) {
 		time.Sleep(80 * time.Hour)
 		got := w.scrape(t)
 		for _, c := range []*ocsptest.CA{ca, other} {
-			left := got["staple_response_remaining_ratio"]["responder="+host(c)]
+			left := got["staple_response_remaining_ratio"]["must_staple=false,responder="+host(c)]
 			failing := got["staple_certificates_failing"]["reason=OCSP error status tryLater,responder="+host(c)]
 			if fails := c == ca; left < 0.25 != fails || failing == 1 != fails {
 				t.Errorf("fails %v: got %v left, %v failing", fails, left, failing)

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -15,7 +17,7 @@ var (
 	certificates = desc("staple_certificates", "Known certificates by state.", "state", "must_staple")
 	failing      = desc("staple_certificates_failing", "Known certificates whose last attempt failed.", "responder", "reason")
 	nextUpdate   = desc("staple_response_next_update_timestamp_seconds", "Earliest nextUpdate of the valid responses.", "responder")
-	remaining    = desc("staple_response_remaining_ratio", "Least share of its validity that a valid response has left.", "responder")
+	remaining    = desc("staple_response_remaining_ratio", "Least share of its validity that a valid response has left.", "responder", "must_staple")
 	success      = desc("staple_oldest_success_timestamp_seconds", "Last success for the certificate for which that is longest ago.", "responder")
 	handshakes   = desc("staple_handshakes_total", "Handshakes by the state of what was served.", "state")
 	requests     = desc("staple_requests_total", "HTTP requests sent, redirects and issuers included.")
@@ -29,6 +31,14 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
+const (
+	// maxLabel is how long the label of a responder may be, in bytes.
+	maxLabel = 64
+	// keepCounters is how long the counters of a responder stay that no certificate
+	// in use names and nobody asks.
+	keepCounters = 24 * time.Hour
+)
+
 // collector takes what lasts from the Stapler at each scrape, and what passes
 // from its events.
 type collector struct {
@@ -37,12 +47,17 @@ type collector struct {
 	duration    *prometheus.HistogramVec
 	writes      *prometheus.CounterVec
 	expirations prometheus.Counter
+
+	mu    sync.Mutex           // guards the rest
+	named map[string]time.Time // when the responder of each label was last named, or asked
+	swept time.Time            // when named was last looked through
 }
 
 // New returns a Stapler, made with opts, and the collector of its metrics. The
 // Stapler is the caller's to close.
 func New(opts ...staple.Option) (*staple.Stapler, prometheus.Collector) {
 	c := &collector{
+		named: make(map[string]time.Time),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "staple_attempts_total",
 			Help: "Attempts at a responder by how they ended."}, []string{"responder", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "staple_fetch_duration_seconds",
@@ -86,9 +101,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 func (c *collector) collectStatus(ch chan<- prometheus.Metric) {
 	var counts [staple.StateNone + 1]struct{ must, others int }
 	failed := make(map[[2]string]int)
-	next, left, last := make(map[string]float64), make(map[string]float64), make(map[string]float64)
+	next, left, last := make(map[string]float64), make(map[[2]string]float64), make(map[string]float64)
 	now := time.Now()
-	for _, st := range c.s.Status() {
+	all := c.s.Status()
+	c.keep(all, now)
+	for _, st := range all {
 		if st.MustStaple {
 			counts[st.State].must++
 		} else {
@@ -97,7 +114,7 @@ func (c *collector) collectStatus(ch chan<- prometheus.Metric) {
 		responder := host(st.Responder)
 		if st.State == staple.StateGood {
 			keepLeast(next, responder, unix(st.NextUpdate))
-			keepLeast(left, responder, share(st, now))
+			keepLeast(left, [2]string{responder, strconv.FormatBool(st.MustStaple)}, share(st, now))
 		}
 		if !st.LastSuccess.IsZero() {
 			keepLeast(last, responder, unix(st.LastSuccess))
@@ -116,7 +133,10 @@ func (c *collector) collectStatus(ch chan<- prometheus.Metric) {
 	for key, n := range failed {
 		gauge(failing, float64(n), key[:]...)
 	}
-	for d, byResponder := range map[*prometheus.Desc]map[string]float64{nextUpdate: next, remaining: left, success: last} {
+	for key, v := range left {
+		gauge(remaining, v, key[:]...)
+	}
+	for d, byResponder := range map[*prometheus.Desc]map[string]float64{nextUpdate: next, success: last} {
 		for responder, v := range byResponder {
 			gauge(d, v, responder)
 		}
@@ -138,7 +158,7 @@ func (c *collector) collectStats(ch chan<- prometheus.Metric) {
 
 // event counts what happened.
 func (c *collector) event(e staple.Event) {
-	attempt := func(outcome string) { c.attempts.WithLabelValues(host(e.Responder), outcome).Inc() }
+	attempt := func(outcome string) { c.attempts.WithLabelValues(c.ask(e.Responder), outcome).Inc() }
 	switch e.Kind {
 	case staple.EventFetched:
 		if e.Duration == 0 {
@@ -161,7 +181,7 @@ func (c *collector) event(e staple.Event) {
 		c.failed(e.Responder, e.Err)
 	}
 	if e.Duration > 0 {
-		c.duration.WithLabelValues(host(e.Responder)).Observe(e.Duration.Seconds())
+		c.duration.WithLabelValues(c.ask(e.Responder)).Observe(e.Duration.Seconds())
 	}
 }
 
@@ -178,7 +198,49 @@ func (c *collector) failed(responder string, err error) {
 		responder = re.Responder
 	}
 	if err != nil {
-		c.attempts.WithLabelValues(host(responder), reason(err)).Inc()
+		c.attempts.WithLabelValues(c.ask(responder), reason(err)).Inc()
+	}
+}
+
+// ask returns the label for a responder that was asked, whose counters stay.
+func (c *collector) ask(responder string) string {
+	label, now := host(responder), time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.named[label] = now
+	c.sweepLocked(now)
+	return label
+}
+
+// keep has the counters stay of all responders that certificates in use name.
+func (c *collector) keep(all []staple.Status, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, st := range all {
+		c.named[host(st.Responder)] = now
+		if st.Leaf == nil {
+			continue
+		}
+		for _, url := range st.Leaf.OCSPServer {
+			c.named[host(url)] = now
+		}
+	}
+	c.sweepLocked(now)
+}
+
+// sweepLocked drops the counters of responders that are gone. It does so once in
+// an hour: certificates of strangers may name thousands.
+func (c *collector) sweepLocked(now time.Time) {
+	if now.Sub(c.swept) < time.Hour {
+		return
+	}
+	c.swept = now
+	for label, at := range c.named {
+		if now.Sub(at) > keepCounters {
+			delete(c.named, label)
+			c.attempts.DeletePartialMatch(prometheus.Labels{"responder": label})
+			c.duration.DeleteLabelValues(label)
+		}
 	}
 }
 
@@ -197,7 +259,8 @@ func reason(err error) string {
 }
 
 // host returns the label for a responder, without what may be secret, differ
-// for each certificate, or not be UTF-8, which client_golang panics at.
+// for each certificate, or not be UTF-8, which client_golang panics at. Of a long
+// name it is the end, which tells whose it is.
 func host(responder string) string {
 	u, err := url.Parse(responder)
 	if err != nil {
@@ -206,7 +269,11 @@ func host(responder string) string {
 	if u.Host == "" {
 		return "none"
 	}
-	return strings.ToLower(strings.ToValidUTF8(u.Host, "?"))
+	label := strings.ToLower(strings.ToValidUTF8(u.Host, "?"))
+	if cut := "..."; len(label) > maxLabel {
+		label = cut + strings.ToValidUTF8(label[len(label)-maxLabel+len(cut):], "")
+	}
+	return label
 }
 
 // share returns how much of its validity the response has left, from 0 to 1.
@@ -220,7 +287,7 @@ func share(st staple.Status, now time.Time) float64 {
 
 func unix(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
 
-func keepLeast(m map[string]float64, key string, v float64) {
+func keepLeast[K comparable](m map[K]float64, key K, v float64) {
 	if old, ok := m[key]; !ok || v < old {
 		m[key] = v
 	}

@@ -243,18 +243,18 @@ func TestTimes(t *testing.T) {
 		}
 		ca.Responder.SetFault(ocsptest.FaultTryLater)
 		R, O := "responder="+host(ca), "responder="+host(other)
-		w.near(t, "staple_response_remaining_ratio", R, 1, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+R, 1, 0.001)
 		time.Sleep(72 * time.Hour)
-		w.near(t, "staple_response_remaining_ratio", R, 0.25, 0.001)
-		w.near(t, "staple_response_remaining_ratio", O, 1-3.0/40, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+R, 0.25, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+O, 1-3.0/40, 0.001)
 		w.near(t, "staple_response_next_update_timestamp_seconds", R, seconds(begun.Add(96*time.Hour)), 2)
 		w.near(t, "staple_response_next_update_timestamp_seconds", O, seconds(begun.Add(960*time.Hour)), 2)
 		w.near(t, "staple_oldest_success_timestamp_seconds", R, seconds(begun), 2)
 		time.Sleep(23*time.Hour + 59*time.Minute)
-		w.near(t, "staple_response_remaining_ratio", R, 0, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+R, 0, 0.001)
 		time.Sleep(2 * time.Minute) // b has expired, a is next
 		w.near(t, "staple_response_next_update_timestamp_seconds", R, seconds(begun.Add(120*time.Hour)), 2)
-		w.near(t, "staple_response_remaining_ratio", R, 0.2, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+R, 0.2, 0.001)
 		w.near(t, "staple_oldest_success_timestamp_seconds", R, seconds(begun), 2) // b is in need of one still
 		time.Sleep(60 * 24 * time.Hour)
 		if got := w.scrape(t)["staple_response_remaining_ratio"]; len(got) > 0 { // nor a number that is no share
@@ -282,7 +282,7 @@ func TestUnchanged(t *testing.T) {
 		if n := got["staple_attempts_total"]["outcome=unchanged,"+R]; n < 30 || n > 80 {
 			t.Errorf("%v attempts brought nothing new, want about 48", n)
 		}
-		w.near(t, "staple_response_remaining_ratio", R, 0.75, 0.001)
+		w.near(t, "staple_response_remaining_ratio", "must_staple=false,"+R, 0.75, 0.001)
 		if n := got["staple_oldest_success_timestamp_seconds"][R]; n < seconds(first.Add(22*time.Hour)) {
 			t.Errorf("oldest success %v after the start", n-seconds(first))
 		}

@@ -192,3 +192,26 @@ func TestTTLOfAgesWithoutNextUpdate(t *testing.T) {
 		}
 	})
 }
+
+// REQ A10: a TTL that the user set is what requests say to caches; the default is not.
+func TestTTLInRequests(t *testing.T) {
+	for ttl, want := range map[time.Duration]string{0: "", 10 * time.Minute: "max-age=600"} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var got []string
+			next := ca.Responder.Client().Transport
+			s := staple.New(staple.WithTTL(ttl), staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+				got = append(got, r.Header.Get("Cache-Control"))
+				return next.RoundTrip(r)
+			})}))
+			defer s.Close()
+			cert := testkit.LeafFor(ca, "a.example.com")
+			testkit.MustFetch(t, s, cert)
+			if err := s.Refresh(background, cert); err != nil {
+				t.Error(err)
+			}
+			if !slices.Equal(got, []string{want, "no-cache"}) {
+				t.Errorf("TTL %v: %q, want %q and that Refresh goes past caches", ttl, got, want)
+			}
+		})
+	}
+}

@@ -17,7 +17,7 @@ func Name(raw []byte, leaf *x509.Certificate) string {
 		sum := sha256.Sum256(raw)
 		return fmt.Sprintf("unparsable certificate (SHA-256 %x)", sum[:8])
 	}
-	return fmt.Sprintf("%q (serial %x)", Names(leaf), leaf.SerialNumber)
+	return fmt.Sprintf("%q (serial %s)", Clip(Names(leaf)), Clip(leaf.SerialNumber.Text(16)))
 }
 
 // Names returns the names of leaf, three at most: its DNS names and addresses,

@@ -28,7 +28,7 @@ type UnsupportedError struct {
 	What string // whose key or signature, and its algorithm
 }
 
-func (e *UnsupportedError) Error() string { return e.What + " is not supported by crypto/x509" }
+func (e *UnsupportedError) Error() string { return Clip(e.What) + " is not supported by crypto/x509" }
 
 // maxRSA is the largest key that crypto/tls takes, in bits. Larger ones, which
 // anybody may put into a chain or a response, take seconds.

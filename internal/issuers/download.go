@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -24,7 +23,7 @@ type DownloadError struct {
 	Err error
 }
 
-func (e *DownloadError) Error() string { return e.URL + ": " + e.Err.Error() }
+func (e *DownloadError) Error() string { return certinfo.Clip(e.URL) + ": " + e.Err.Error() }
 func (e *DownloadError) Unwrap() error { return e.Err }
 
 // download is what came of asking a URL last.
@@ -131,7 +130,7 @@ func (f *Finder) fetch(u string) (*ocspresp.Issuer, error) {
 func parse(body []byte) (*x509.Certificate, error) {
 	if block, _ := pem.Decode(body); block != nil {
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("PEM block %q: unsupported, want CERTIFICATE", block.Type)
+			return nil, errors.New("PEM block of another type: unsupported, want CERTIFICATE")
 		}
 		body = block.Bytes
 	}

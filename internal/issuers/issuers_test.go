@@ -132,7 +132,7 @@ func TestFormats(t *testing.T) {
 	}{
 		"DER":     {ca.Cert.Raw, ""},
 		"PEM":     {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}), ""},
-		"a key":   {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: ca.Cert.Raw}), `PEM block "PRIVATE KEY": unsupported`},
+		"a key":   {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: ca.Cert.Raw}), "PEM block of another type: unsupported"},
 		"PKCS#7":  {pkcs7, "PKCS#7 (application/pkcs7-mime): unsupported"},
 		"HTML":    {[]byte("<html>"), "x509: malformed certificate"},
 		"another": {other.Cert.Raw, "has another name"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ const (
 	Post       Way = 1 << iota // by POST
 	PastCaches                 // caches are told not to answer
 	OtherHash                  // with the other CertID hash
+	OwnConn                    // on a connection that no other request has; follows a failure, and is no change to try
 )
 
 // A Question is put to one responder: in one way, and where that gets no answer
@@ -30,6 +32,7 @@ type Question struct {
 	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest
 	Judge   func(body []byte) (try Way, err error) // what an answer is refused for, and the changes of the way that may do better
 	Held    Validator                              // of the answer that is held, which a GET asks to be out of date
+	MaxAge  time.Duration                          // of what caches may answer with (RFC 9111 §5.2.1.1); 0: whatever they hold
 	First   Way
 	May     Way // the changes that may be tried, each once
 }
@@ -46,6 +49,7 @@ type Learned struct {
 	Reply  Reply // to the way that did best
 	Helped Way   // the changes that led to that way
 	Failed Way   // the changes that did no better
+	Lost   bool  // HTTP brought no answer, for the last request
 }
 
 // A Reply is what came of a question, as far as it tells GET from POST.
@@ -70,6 +74,7 @@ type try struct {
 	reply  Reply
 	change Way  // the changes of way that may do better
 	fits   bool // a GET, and so a choice of the method
+	lost   bool // HTTP brought no answer
 }
 
 // Ask puts q, and once more for each change that may do better and that q allows.
@@ -77,6 +82,7 @@ type try struct {
 func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error) {
 	var l Learned
 	best := c.put(ctx, q, q.First)
+	l.Lost = best.lost
 	may := q.May &^ (q.First & PastCaches)
 	for ctx.Err() == nil {
 		change := best.change & may
@@ -84,7 +90,12 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 			break
 		}
 		may &^= change
-		next := c.put(ctx, q, best.way^change)
+		way := best.way ^ change
+		if l.Lost {
+			way |= OwnConn
+		}
+		next := c.put(ctx, q, way)
+		l.Lost = next.lost
 		if next.reply == Taken && (best.reply != Taken || next.err == nil) {
 			best = next
 			l.Helped |= change
@@ -106,7 +117,7 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 		t.err = err
 		return t
 	}
-	r := request{method: http.MethodPost, url: q.URL, header: http.Header{"Accept": {mediaType}}, body: der, ocsp: true}
+	r := request{method: http.MethodPost, url: q.URL, header: http.Header{"Accept": {mediaType}}, body: der, ocsp: true, own: way&OwnConn != 0}
 	u, conditional := "", false
 	if u, t.fits = getURL(q.URL, der); t.fits && way&Post == 0 {
 		r.method, r.url, r.body = http.MethodGet, u, nil
@@ -114,8 +125,11 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	} else {
 		r.header.Set("Content-Type", "application/ocsp-request")
 	}
-	if way&PastCaches != 0 {
+	switch {
+	case way&PastCaches != 0:
 		r.header.Set("Cache-Control", "no-cache")
+	case q.MaxAge > 0:
+		r.header.Set("Cache-Control", "max-age="+strconv.FormatInt(int64(q.MaxAge/time.Second), 10))
 	}
 	res, err := c.fetch(ctx, r)
 	if err == nil && !(conditional && res.status == http.StatusNotModified) {
@@ -159,12 +173,14 @@ func (t *try) fail(ctx context.Context, err error) {
 	switch {
 	case !errors.As(err, &e) || ctx.Err() == context.Canceled:
 	case e.answered:
-		t.reply = Useless
+		t.reply, t.lost = Useless, true
 		if e.RetryAfter == 0 { // else the responder asks for patience, not for another question
 			t.change = Post
 		}
 	case e.connected:
-		t.reply = Silent
+		t.reply, t.lost = Silent, true
+	default:
+		t.lost = true
 	}
 }
 

@@ -6,14 +6,10 @@ package ocsphttp
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/netip"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -21,7 +17,17 @@ const (
 	// MaxBody is the longest answer that is read.
 	MaxBody = 128 << 10
 
-	dialTimeout  = 10 * time.Second
+	dialTimeout      = 4 * time.Second // package net divides it: 2 s for each of two addresses
+	handshakeTimeout = 10 * time.Second
+	// An HTTP/2 connection on which nothing came for pingAfter gets a ping, and is
+	// closed if no answer comes within pingTimeout: that is half of an attempt.
+	pingAfter   = 3 * time.Second
+	pingTimeout = 2 * time.Second
+	// dialGrace is how long a request that is given up while its connection is made
+	// may take to go out. "openssl ocsp" waits for ever on a connection without a
+	// byte (openssl#31129).
+	dialGrace = time.Second
+
 	maxIdle      = 32 // connections kept to a responder, which gets no more requests at once
 	maxRedirects = 3
 )
@@ -29,38 +35,26 @@ const (
 // A Client asks responders. It may be used concurrently.
 type Client struct {
 	HTTP     *http.Client     // as OwnRules returns it
+	Default  bool             // HTTP is of DefaultClient
 	Requests *atomic.Uint64   // counts each request, also those that a redirect leads to
 	Now      func() time.Time // the clock for dates in headers
 }
 
-// DefaultClient returns a client for URLs that come out of certificates. It
-// refuses to dial what is never a responder on any network.
+// DefaultClient returns a client that dials no address that is never a responder's.
 func DefaultClient() *http.Client {
 	d := &net.Dialer{Timeout: dialTimeout, Control: refuseDial}
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            d.DialContext,
-		TLSHandshakeTimeout:    dialTimeout,
+		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		MaxIdleConnsPerHost:    maxIdle, // no MaxConnsPerHost: all that is behind a proxy counts as one host
 		MaxIdleConns:           8 * maxIdle,
 		MaxResponseHeaderBytes: 64 << 10,
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true,
 	}}
-}
-
-// refuseDial refuses link-local addresses (where clouds keep credentials),
-// multicast and unspecified ones. Private ones are where private CAs live.
-func refuseDial(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if ip := ap.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
-		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip)
-	}
-	return nil
 }
 
 // OwnRules returns a shallow copy of c that leaves redirects to this package:
@@ -89,16 +83,18 @@ type request struct {
 	header      http.Header
 	body        []byte
 	ocsp        bool // an OCSP response is wanted
+	own         bool // on a connection that no other request has
 }
 
 // fetch makes a request and follows redirects, to http and https alone, with the
 // method and body that it had. It reads what comes in the end. The error is of
 // the network alone: a response may be one that says no.
 func (c *Client) fetch(ctx context.Context, r request) (*response, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	var link contact
+	ctx, cancel := link.follow(ctx)
 	defer cancel()
 	for redirects := 0; ; redirects++ {
-		res, err := c.send(ctx, r)
+		res, err := c.send(ctx, r, &link)
 		if err != nil {
 			return nil, err
 		}
@@ -115,15 +111,28 @@ func (c *Client) fetch(ctx context.Context, r request) (*response, error) {
 }
 
 // send sends a request to its URL.
-func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
-	var link contact
+func (c *Client) send(ctx context.Context, r request, link *contact) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(link.trace(ctx), r.method, r.url, bytes.NewReader(r.body))
 	if err != nil {
-		return nil, &Error{Kind: Network, Err: err}
+		return nil, transportError(err)
 	}
+	if c.Default {
+		if err := refuseHost(req.URL); err != nil {
+			return nil, &Error{Kind: Network, Err: err}
+		}
+	}
+	req.URL.User = nil // net/http would make a password of it
 	req.Header = r.header.Clone()
+	client := c.HTTP
+	if r.own {
+		req.Close = true
+		req.Header.Set("Connection", "close") // for a RoundTripper that does not look at Close
+		if c.Default {
+			client = unpooled(client)
+		}
+	}
 	c.Requests.Add(1)
-	res, err := c.HTTP.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		e := transportError(err)
 		e.connected = link.made(err)
@@ -132,23 +141,16 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	return res, nil
 }
 
-// A contact is whether a request got a connection. Only a Transport of net/http
-// tells; another RoundTripper's errors have to do.
-type contact struct{ sought, got atomic.Bool }
-
-func (c *contact) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { c.sought.Store(true); c.got.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { c.got.Store(true) },
-	})
-}
-
-// made reports whether there was a connection before err.
-func (c *contact) made(err error) bool {
-	if c.sought.Load() {
-		return c.got.Load()
+// unpooled returns a client that uses no connection twice, and has c close those that
+// are idle. HTTP/2 keeps a connection on which a request failed, and net/http sends
+// one with "Connection: close" on it, too.
+func unpooled(c *http.Client) *http.Client {
+	c.CloseIdleConnections()
+	own := *c
+	if t, ok := c.Transport.(*http.Transport); ok {
+		t = t.Clone()
+		t.DisableKeepAlives = true
+		own.Transport = t
 	}
-	var op *net.OpError
-	var dns *net.DNSError
-	return !errors.As(err, &dns) && !(errors.As(err, &op) && op.Op == "dial")
+	return &own
 }

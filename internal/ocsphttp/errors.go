@@ -66,6 +66,9 @@ func (e *Error) Error() string {
 // Unwrap returns the detail.
 func (e *Error) Unwrap() error { return e.Err }
 
+// maxDetail is the longest text of a client that is kept as it is.
+const maxDetail = 500
+
 // transportError types what a client says, without the URL that it repeats.
 func transportError(err error) *Error {
 	var ue *url.Error
@@ -80,8 +83,12 @@ func transportError(err error) *Error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		e.Kind = Truncated
 	}
-	if what := err.Error(); len(what) > 1024 { // it quotes what came, and is kept
-		e.Err = errors.New(cut(what))
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "malformed"), strings.Contains(text, "bad Content-Length"): // and quotes it
+		e.Err = errors.New("malformed HTTP response")
+	case len(text) > maxDetail:
+		e.Err = errors.New(cut(text))
 	}
 	return e
 }

@@ -24,6 +24,7 @@ type Memory struct {
 	swap   bool  // the next attempt begins with the other method
 	failed int64 // when the other method did no better
 	hash   int64 // since when the other hash is the usual one
+	lost   bool  // the last request failed: what comes next has a connection of its own
 }
 
 // Tries is when changes for the sake of one certificate did no better, in Unix ns.
@@ -43,6 +44,9 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	}
 	if recent(m.hash, now, recall) {
 		first |= OtherHash
+	}
+	if m.lost {
+		first |= OwnConn
 	}
 	pause := pauseWithout
 	if valid {
@@ -70,6 +74,7 @@ func (m *Memory) usual(now int64) Way {
 
 // Learn notes what came of an attempt that began in the way first.
 func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
+	m.lost = l.Lost
 	m.learnMethod((first^l.Helped)&Post, l, now)
 	if l.Helped&OtherHash != 0 {
 		m.hash = 0

@@ -55,8 +55,8 @@ func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, e
 	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
 	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))
 	for len(body) <= MaxBody {
-		if err := ctx.Err(); err != nil {
-			return body, err
+		if ctx.Err() != nil {
+			return body, context.Cause(ctx)
 		}
 		if len(body) == cap(body) {
 			body = append(body, 0)[:len(body)]
@@ -151,7 +151,10 @@ func (r *response) what() string {
 		what += fmt.Sprintf(", %q", t)
 	}
 	if len(r.body) > 0 {
-		what += fmt.Sprintf(", %d bytes that begin %+q", len(r.body), r.body[:min(len(r.body), 64)])
+		what += fmt.Sprintf(", %d bytes", len(r.body))
+	}
+	if len(r.body) > 0 && r.typed() { // anything else may be a page that is not for the reader of an error
+		what += fmt.Sprintf(" that begin %+q", r.body[:min(len(r.body), 64)])
 	}
 	return what
 }

@@ -68,7 +68,7 @@ func serve(t *testing.T, answer func(conn net.Conn, req *http.Request)) *rawServ
 func overNet(t *testing.T) *ocsphttp.Client {
 	c := ocsphttp.DefaultClient()
 	t.Cleanup(c.CloseIdleConnections)
-	return &ocsphttp.Client{HTTP: ocsphttp.OwnRules(c), Requests: new(atomic.Uint64), Now: time.Now}
+	return &ocsphttp.Client{HTTP: ocsphttp.OwnRules(c), Default: true, Requests: new(atomic.Uint64), Now: time.Now}
 }
 
 // answerWith says a body with its length.
@@ -203,7 +203,7 @@ func TestNoConnection(t *testing.T) {
 		q := question(0)
 		q.URL, q.May = u, anyChange
 		c := overNet(t)
-		if _, l, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || l != (ocsphttp.Learned{}) || c.Requests.Load() != 1 {
+		if _, l, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || l != (ocsphttp.Learned{Lost: true}) || c.Requests.Load() != 1 {
 			t.Errorf("%s: %+v, %v, %d requests", name, l, err, c.Requests.Load())
 		}
 	}
@@ -216,7 +216,7 @@ func TestNoConnection(t *testing.T) {
 			DialContext: func(context.Context, string, string) (net.Conn, error) { <-over; return nil, io.EOF }}}}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		if _, l, err := c.Ask(ctx, q); kind(err) != ocsphttp.Timeout || l != (ocsphttp.Learned{}) {
+		if _, l, err := c.Ask(ctx, q); kind(err) != ocsphttp.Timeout || l != (ocsphttp.Learned{Lost: true}) {
 			t.Errorf("%+v, %v", l, err)
 		}
 	})

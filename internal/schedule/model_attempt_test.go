@@ -196,7 +196,7 @@ func (m *model) over(it *mItem, to Phase, due int64) {
 	if to == StandingBy {
 		m.newAttempt(it)
 		it.turn = turn
-		if untried {
+		if untried && it.until <= m.now { // one that holds a response can wait
 			for _, r := range it.route {
 				r.probeAt = min(r.probeAt, max(m.now, r.last+minute))
 			}

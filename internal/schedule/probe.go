@@ -183,8 +183,10 @@ func (s *Schedule[T]) planProbe(r *Responder[T]) {
 }
 
 // standBy has t wait for one of its responders to recover. It may become the probe
-// of any of them, soon if nobody was asked about it yet: those that stand by may all be
-// ones that nobody gets a response for.
+// of any of them, soon if nobody was asked about it yet and it holds no response:
+// those that stand by may all be ones that nobody gets a response for. Not for the
+// sake of one that holds a response: a thousand that come due in an outage would cost
+// a probe a minute.
 func (s *Schedule[T]) standBy(t T, turn int64, untried bool) {
 	for _, r := range t.item().responders() {
 		r.standing.set(t, turn)

@@ -369,7 +369,7 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 	}
 	turn, untried := int64(0), false
 	if to == StandingBy {
-		turn, untried = it.turn(s.now), it.untried()
+		turn, untried = it.turn(s.now), it.untried() && !it.current(s.now)
 	}
 	s.leave(t, to)
 	it.phase = to

@@ -1,0 +1,201 @@
+package ocsphttp_test
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+)
+
+// REQ E15: after a failure requests ask for a connection of their own, with any
+// client, until one succeeds; the POST that follows a GET does so, too.
+func TestOwnConnectionAfterFailure(t *testing.T) {
+	for name, fails := range map[string]conduct{"500": useless, "closed": silent, "refused": away} {
+		s := newStory()
+		var closes []bool
+		ask := func(get conduct) {
+			f := &fake{answer: func(_ int, r *http.Request) (*http.Response, error) {
+				closes = append(closes, r.Close && r.Header.Get("Connection") == "close")
+				return get.answer()
+			}}
+			q := question(0)
+			q.First, q.May = s.m.Plan(&s.tries, true, s.now.UnixNano())
+			_, l, _ := f.client().Ask(t.Context(), q)
+			s.m.Learn(&s.tries, q.First, l, s.now.UnixNano())
+			s.now = s.now.Add(time.Minute)
+		}
+		ask(answers)
+		ask(fails)
+		n := len(closes) // a POST may have followed
+		ask(fails)
+		m := len(closes)
+		ask(answers)
+		ask(answers)
+		for i, got := range closes {
+			if want := i > 1 && i <= m; got != want {
+				t.Errorf("%s, request %d of %d, %d of the first two attempts: close %v, want %v", name, i+1, len(closes), n, got, want)
+			}
+		}
+	}
+}
+
+// REQ E15: a connection that failed gets no other request, of HTTP/1 or HTTP/2.
+func TestFailedConnectionIsNotUsedAgain(t *testing.T) {
+	for name, h2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			conns := make(map[string]int) // requests by connection
+			var first string
+			var hang, closed atomic.Bool
+			var over func()
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				conns[r.RemoteAddr]++
+				if first == "" {
+					first = r.RemoteAddr
+				}
+				mu.Unlock()
+				if hang.Load() {
+					over()
+					<-r.Context().Done()
+					return
+				}
+				w.Header().Set("Content-Type", ocspType)
+				w.Write(body)
+			}))
+			srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+			srv.EnableHTTP2 = h2
+			srv.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+				mu.Lock()
+				defer mu.Unlock()
+				if state == http.StateClosed && conn.RemoteAddr().String() == first {
+					closed.Store(true)
+				}
+			}
+			srv.StartTLS()
+			defer srv.Close()
+			c := overNet(t)
+			trusting := c.HTTP.Transport.(*http.Transport)
+			trusting.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+			s := newStory()
+			ask := func() error {
+				p := patience{t.Context(), make(chan struct{})}
+				over = func() { close(p.over) }
+				q := question(0)
+				q.URL = srv.URL
+				q.First, _ = s.m.Plan(&s.tries, true, s.now.UnixNano())
+				q.First &^= ocsphttp.Post
+				_, l, err := c.Ask(p, q)
+				s.m.Learn(&s.tries, q.First, l, s.now.UnixNano())
+				return err
+			}
+			// The first three share one. A request after a failure has one of its own, and
+			// has the first closed, once net/http is done with what failed there.
+			for _, hangs := range []bool{false, false, true, true} {
+				hang.Store(hangs)
+				if err := ask(); (err != nil) != hangs {
+					t.Fatalf("hangs %v: %v", hangs, err)
+				}
+			}
+			hang.Store(false)
+			failed := *s
+			for n := 0; !closed.Load() && n < 1000; n++ {
+				*s = failed
+				if err := ask(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := ask(); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for addr, n := range conns {
+				if addr == first && n != 3 || addr != first && n != 1 {
+					t.Errorf("%d requests on a connection: %v", n, conns)
+				}
+			}
+		})
+	}
+}
+
+// A request that is given up while its connection is made goes out: openssl#31129.
+func TestNoConnectionWithoutAByte(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
+	dial := tr.DialContext
+	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		cancel() // Close comes while the connection is made
+		conn, err := dial(ctx, network, addr)
+		return conn, err
+	}
+	c := &ocsphttp.Client{HTTP: &http.Client{Transport: tr}, Requests: new(atomic.Uint64), Now: time.Now}
+	defer c.HTTP.CloseIdleConnections()
+	got := make(chan int, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			got <- -1
+			return
+		}
+		defer conn.Close()
+		b := make([]byte, 1<<10)
+		n, _ := conn.Read(b)
+		got <- n
+		answerWith(conn, body)
+	}()
+	q := question(0)
+	q.URL = "http://" + l.Addr().String()
+	if _, _, err := c.Ask(ctx, q); err != nil {
+		t.Errorf("%v, want the answer that came", err)
+	}
+	tr.CloseIdleConnections()
+	if n := <-got; n <= 0 {
+		t.Errorf("the responder got %d bytes before the connection was closed", n)
+	}
+}
+
+// What is given up does not wait for a connection for longer than a second, and for
+// an answer not at all.
+func TestGivenUp(t *testing.T) {
+	for name, want := range map[string]time.Duration{"dial": time.Second, "answer": 0, "no Transport of net/http": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			over := make(chan struct{})
+			var rt http.RoundTripper = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				if name == "dial" {
+					<-over
+					return nil, io.EOF
+				}
+				near, far := net.Pipe()
+				go io.Copy(io.Discard, far)
+				return near, nil
+			}}
+			if name == "no Transport of net/http" {
+				rt = roundTripper(func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() })
+			}
+			time.AfterFunc(time.Minute, cancel)
+			c := &ocsphttp.Client{HTTP: &http.Client{Transport: rt}, Requests: new(atomic.Uint64), Now: time.Now}
+			begun := time.Now()
+			_, _, err := c.Ask(ctx, question(0))
+			if got := time.Since(begun) - time.Minute; got != want || kind(err) != ocsphttp.Network {
+				t.Errorf("%s: %v after %v, want %v", name, err, got, want)
+			}
+			close(over)
+		})
+	}
+}

@@ -1,0 +1,183 @@
+package staple_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
+)
+
+// An outageCase is an outage of one responder, and the certificates that meet it.
+type outageCase struct {
+	length time.Duration
+	n      int
+	must   bool
+	held   holding
+	fault  ocsptest.Fault
+}
+
+// held says what the certificates hold when the outage begins.
+type holding string
+
+const (
+	nothing holding = "nothing"
+	expires holding = "a response that expires in it"
+	lasts   holding = "a response that lasts"
+)
+
+func (c outageCase) String() string {
+	return fmt.Sprintf("%v %v must %v holds %s n %d", c.length, c.fault, c.must, c.held, c.n)
+}
+
+// most is how long after the outage's end, by decision 4, the last certificate has its
+// staple: a sixteenth of its length, within the bounds of its class, and an
+// attempt.
+func most(length time.Duration, must bool) time.Duration {
+	longest := 15 * time.Minute
+	if must {
+		longest = 5 * time.Minute
+	}
+	return max(time.Minute, min(length/16, longest)) + 10*time.Second
+}
+
+// run lets the outage pass. It returns what that cost in requests, how many
+// certificates failed, and how long after its end the last of them was back.
+func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration) {
+	t.Helper()
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		validity := 20 * testkit.Day
+		if c.held == expires {
+			validity = c.length / 2
+		}
+		ca.Responder.SetValidity(validity)
+		ca.Responder.SetDelay(20 * time.Millisecond)
+		certs := make([]*tls.Certificate, c.n)
+		for i := range certs {
+			certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), MustStaple: c.must, NotAfter: time.Now().Add(90 * testkit.Day)})
+		}
+		s := testkit.Stapler(t, ca, staple.WithTTL(c.length/4)) // so that all are due in the outage
+		if c.held != nothing {
+			testkit.MustFetch(t, s, certs...)
+			time.Sleep(c.length / 8)
+		}
+		ca.Responder.SetFault(c.fault)
+		ca.Responder.ResetCounts()
+		cfg := testkit.List(t, s, certs...)
+		time.Sleep(c.length * 7 / 8)
+		c.shake(t, cfg, certs[c.n/2])
+		time.Sleep(c.length / 8)
+		if got := testkit.Carrying(s, certs); c.held == lasts && got < c.n {
+			t.Errorf("%d of %d keep what is valid", got, c.n)
+		}
+		if out := pending(s, nil); len(out) < c.n {
+			t.Errorf("%d of %d certificates failed: too few to prove anything", len(out), c.n)
+		}
+		requests = ca.Responder.Requests()
+		ca.Responder.ClearFaults()
+
+		begun := time.Now()
+		lost := pending(s, nil)
+		failed = len(lost)
+		for len(lost) > 0 && time.Since(begun) <= 2*most(c.length, c.must) {
+			time.Sleep(500 * time.Millisecond)
+			lost = pending(s, lost)
+		}
+		back = time.Since(begun)
+		if got := testkit.Carrying(s, certs); got < c.n {
+			t.Errorf("%d of %d stapled", got, c.n)
+		}
+	})
+	return requests, failed, back
+}
+
+// shake fails the test if a handshake waits for a responder that is known to fail.
+//
+// A fetch that is the first since the response expired is one to wait for, 5 s at most.
+func (c outageCase) shake(t *testing.T, cfg *tls.Config, cert *tls.Certificate) {
+	t.Helper()
+	begun := time.Now()
+	if got, err := cfg.GetCertificate(testkit.Asking(cert.Leaf.DNSNames[0])); err != nil || !slices.Equal(got.Certificate[0], cert.Certificate[0]) {
+		t.Errorf("a handshake in the outage: %v", err)
+	}
+	if waited, most := time.Since(begun), 5*time.Second; waited > most || waited > 0 && (c.held != expires || !c.must) {
+		t.Errorf("a handshake in the outage waits %v", waited)
+	}
+}
+
+// pending returns the leafs, of those in among unless that is nil, that have no valid
+// response or whose last attempt failed.
+func pending(s *staple.Stapler, among map[string]bool) map[string]bool {
+	out := make(map[string]bool)
+	for _, st := range s.Status() {
+		serial := st.Leaf.SerialNumber.String()
+		if (st.State != staple.StateGood || st.Failures > 0) && (among == nil || among[serial]) {
+			out[serial] = true
+		}
+	}
+	return out
+}
+
+// REQ E12, REQ E7, REQ C5: after an outage each certificate in use is back within a
+// sixteenth of its length and an attempt. The responder gets what one certificate
+// costs, the attempts about the first five, and what was in flight with these.
+func TestOutageEnds(t *testing.T) {
+	t.Parallel()
+	all := []ocsptest.Fault{ocsptest.FaultRefused, ocsptest.FaultHang, ocsptest.FaultHTTP500}
+	turn := 0
+	for _, length := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 4 * time.Hour, 3 * testkit.Day} {
+		for _, must := range []bool{true, false} {
+			for _, held := range []holding{nothing, expires, lasts} {
+				turn++
+				faults := all
+				if !long() {
+					faults = all[turn%3:][:1]
+				}
+				for _, fault := range faults {
+					c := outageCase{length: length, must: must, held: held, fault: fault}
+					t.Run(fmt.Sprint(c), func(t *testing.T) { t.Parallel(); c.compare(t) })
+				}
+			}
+		}
+	}
+}
+
+// compare has many certificates and one meet the same outage.
+func (c outageCase) compare(t *testing.T) {
+	check := func() int {
+		requests, failed, back := c.run(t)
+		t.Logf("n %d: %d requests in the outage, %d failed, the last is back after %v", c.n, requests, failed, back)
+		if most := most(c.length, c.must); back > most {
+			t.Errorf("n %d: the last is back after %v, want %v", c.n, back, most)
+		}
+		return requests
+	}
+	one := 0
+	c.n = 1
+	for range 3 {
+		one = max(one, check())
+	}
+	first := 5 + 4 + 3 + 2 + 1 + 5 // the first are asked about again until the fifth fails; some by POST, too
+	if c.fault == ocsptest.FaultHang && c.held != nothing {
+		first += 32 // what is in flight when the first time out
+	}
+	for _, c.n = range []int{100, 1000} {
+		if c.n > 100 && (!long() || testkit.RaceEnabled) {
+			return
+		}
+		if got, want := check(), one+one/10+first; got > want {
+			t.Errorf("n %d: %d requests in the outage, want %d at most: one certificate costs %d", c.n, got, want, one)
+		}
+	}
+}
+
+var _ = context.Background
+var _ = http.StatusOK
+var _ = synctest.Wait
