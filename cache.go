@@ -155,13 +155,14 @@ func (e *entry) subject() ocspresp.Subject {
 }
 
 type flags struct {
-	read    bool // readLeaf read the certificate
-	tried   bool // an attempt came to an end since a valid response was lost or never had
-	alone   bool // the chain lacks the issuer, which WithIssuers gave
-	loaded  bool // the store was read
-	dirty   bool // queued to be written to the store
-	discard bool // its record is to be deleted
-	told    bool // why it is not asked about
+	read    bool  // readLeaf read the certificate
+	tried   bool  // an attempt came to an end since a valid response was lost or never had
+	alone   bool  // the chain lacks the issuer, which WithIssuers gave
+	loaded  bool  // the store was read
+	dirty   bool  // queued to be written to the store
+	discard bool  // its record is to be deleted
+	told    bool  // why it is not asked about
+	spared  uint8 // requests in a row that records with nothing newer took the place of
 }
 
 // leafOf returns the certificate of e, parsed if the source did not set it.

@@ -364,10 +364,11 @@ func verdict(err error) schedule.Verdict {
 }
 
 // betterWays returns the other ways of asking that may get a better answer than
-// one refused by err.
-func betterWays(err error) ocsphttp.Way {
+// one refused by err. again says that the last attempt was answered "unauthorized" and
+// nothing valid is held: a cache may keep that from before the CA knew the certificate.
+func betterWays(err error, again bool) ocsphttp.Way {
 	ways := refusals[reasonOf(err)].ways
-	if errors.Is(err, ErrExpired) {
+	if errors.Is(err, ErrExpired) || again && reasonOf(err) == ReasonUnauthorized {
 		ways |= ocsphttp.PastCaches
 	}
 	return ways

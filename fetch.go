@@ -173,6 +173,7 @@ func (s *Stapler) ask(a action) {
 	switch {
 	case err == nil:
 		outcome.Held = e.held.Load().scheduled()
+		e.flags.spared = 0
 	case now < wall(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
 	}
@@ -374,6 +375,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	d := dataOf(r)
 	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
 	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
+	again := !h.current(now) && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
 		q.First |= ocsphttp.PastCaches
 	} else if r == e.Best() {
@@ -390,7 +392,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 			err = replay(&answer{Proof: p, responder: r.URL}, h)
 		}
 		got.Proof = p
-		return betterWays(err), err
+		return betterWays(err, again), err
 	}
 
 	res, learned, err := s.web.Ask(ctx, q)

@@ -14,8 +14,13 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-// maxWriters is how many writes to the store are under way at once.
-const maxWriters = 16
+const (
+	// maxWriters is how many writes to the store are under way at once.
+	maxWriters = 16
+	// maxSpared is how many requests in a row are spared by records that have nothing
+	// newer.
+	maxSpared = 8
+)
 
 // load takes what the store holds for a certificate, and reports whether that
 // spares the request: another process, or an earlier one, made it. urls are those of
@@ -41,10 +46,11 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	first := !e.flags.loaded
 	e.flags.loaded = true
 	now := s.nanos()
+	had := e.held.Load()
 	news := s.acceptLocked(e, got, err, now)
 	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.current(now) {
 		s.rereadLocked(e)
-	} else if news && s.fresh(h, now) && !past {
+	} else if news && s.fresh(h, now) && !past && e.sparesLocked(h, had, now) {
 		return true
 	}
 	if first {
@@ -53,6 +59,21 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 		s.settleLocked(e)
 	}
 	return false
+}
+
+// sparesLocked reports whether a record spares the request, where had was held before
+// it. One with newer signed times does. One that only says that it was checked may
+// hide a revocation: it does so eight times in a row, and not past half of the validity.
+func (e *entry) sparesLocked(h, had *held, now int64) bool {
+	if had.raw == nil || h.thisUpdate != had.thisUpdate || h.produced != had.produced {
+		return true
+	}
+	start, length := h.span()
+	if e.flags.spared >= maxSpared || now >= start+length/2 {
+		return false
+	}
+	e.flags.spared++
+	return true
 }
 
 // acceptLocked takes what was read for e, and reports whether that is news. What

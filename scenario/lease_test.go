@@ -110,8 +110,12 @@ func TestFleetAsksOnce(t *testing.T) {
 				}
 			}
 			t.Logf("%s: 50 Staplers, 20 refreshes each, %d exchanges in %v", name, ca.Responder.Requests(), time.Since(ca.Responder.Log()[0].Time))
-			if got := ca.Responder.Requests(); got > 21 {
-				t.Errorf("%s: %d exchanges for 50 Staplers and 20 refreshes each, want at most 21", name, got)
+			most := 21
+			if name == "304" || name == "the same bytes" { // each has a look by itself after eight records that say so: REQ I4
+				most += 50 * 20 / 9
+			}
+			if got := ca.Responder.Requests(); got > most {
+				t.Errorf("%s: %d exchanges for 50 Staplers and 20 refreshes each, want at most %d", name, got, most)
 			}
 		})
 	}
