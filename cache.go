@@ -95,6 +95,7 @@ type entry struct {
 type details struct {
 	err       error          // of the last attempt; cleared by a success
 	errs      []error        // of the responders asked in the attempt under way
+	failing   int64          // Unix ns: when attempts began to fail
 	first     string         // URL of the first responder, before there is a route
 	learned   int64          // Unix ns
 	begun     int64          // Unix ns: the attempt under way

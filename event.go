@@ -88,6 +88,7 @@ func (s *Stapler) wordLocked(n *notice) {
 		n.msg = "OCSP response fetched"
 		if e.details().warned != 0 { // they were told of what is over now
 			n.level, e.more.warned = slogInfo, 0
+			n.args = []any{"failed_for", time.Duration(now - e.more.failing).Round(time.Second)}
 		}
 	case EventUnchanged:
 		n.msg = "OCSP response confirmed, nothing new"

@@ -230,7 +230,9 @@ func (s *Stapler) failedLocked(a action) {
 	default:
 		err = &ResponseError{Responder: e.url(), Reason: ReasonTimeout}
 	}
-	m.err = err
+	if m.err = err; m.failing == 0 {
+		m.failing = now
+	}
 	s.stats.failures.Add(1)
 	if r := e.Best(); r != nil && r.Failing() {
 		s.tellLocked(r)
@@ -259,7 +261,9 @@ func (s *Stapler) endLocked(e *entry, err error) {
 	}
 	e.cold.Store(false)
 	if m := e.more; m != nil { // it is there while an attempt is under way
-		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
+		if m.err, m.errs, m.restored, m.patience = err, nil, false, 0; err == nil {
+			m.failing = 0
+		}
 		for _, t := range m.turns {
 			t.endedLocked(err)
 		}

@@ -409,3 +409,33 @@ func TestStatsByState(t *testing.T) {
 		}
 	})
 }
+
+// REQ G5: the end of an outage is one info line, which says how long it was: for a
+// certificate that somebody was told of, and for a responder that failed for several.
+func TestRecoveryIsTold(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var log logbook
+			s := stapler(t, ca, staple.WithLogger(log.logger()))
+			certs := leaves(ca, n)
+			ca.Responder.SetFault(ocsptest.FaultHTTP500)
+			cfg := list(t, s, certs...)
+			time.Sleep(2 * time.Hour)
+			ca.Responder.ClearFaults()
+			time.Sleep(time.Hour)
+			var told []slog.Record
+			for _, r := range log.all() {
+				if r.Level == slog.LevelInfo {
+					told = append(told, r)
+				}
+			}
+			if len(told) == 0 || len(told) > min(n, 2) { // the first certificate may fail before others are known
+				t.Fatalf("%d certificates: %d lines at info: %v", n, len(told), told)
+			}
+			if d, ok := attrs(told[0])["failed_for"].Any().(time.Duration); !ok || d < 2*time.Hour-time.Minute || d > 2*time.Hour+15*time.Minute {
+				t.Errorf("%d certificates: failed_for=%v in %q", n, d, told[0].Message)
+			}
+			runtime.KeepAlive(cfg)
+		})
+	}
+}

@@ -203,9 +203,9 @@ func (p *Proof) check(sub *Subject, now time.Time, grace time.Duration) error {
 	case p.basic.critical:
 		return refuse(CriticalExtension, "in the ResponseData", nil)
 	case p.ThisUpdate.After(soon):
-		return refuse(ThisUpdate, stamp(p.ThisUpdate), nil)
+		return refuse(ThisUpdate, ahead(p.ThisUpdate, now), nil)
 	case p.ProducedAt.After(soon):
-		return refuse(ProducedAt, stamp(p.ProducedAt), nil)
+		return refuse(ProducedAt, ahead(p.ProducedAt, now), nil)
 	case p.ProducedAt.Before(from) || p.ProducedAt.After(to):
 		return refuse(ProducedAtLeaf, stamp(p.ProducedAt), nil)
 	case p.single.backwards():
@@ -243,5 +243,9 @@ func (p *Proof) expiredDetail() string {
 	}
 	return "nextUpdate " + stamp(p.ends.nextUpdate)
 }
+
+// ahead says that t is in the future, where one of two clocks is wrong: the
+// responder's, or this host's.
+func ahead(t, now time.Time) string { return stamp(t) + ", while this host's clock says " + stamp(now) }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
