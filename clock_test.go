@@ -2,6 +2,7 @@ package staple_test
 
 import (
 	"crypto/tls"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -17,7 +19,8 @@ import (
 // a real one, and suspend too.
 type clock struct{ offset atomic.Int64 }
 
-func (c *clock) now() time.Time       { return time.Now().Round(0).Add(time.Duration(c.offset.Load())) }
+func (c *clock) now() time.Time { return time.Now().Round(0).Add(time.Duration(c.offset.Load())) }
+
 func (c *clock) step(d time.Duration) { c.offset.Add(int64(d)) }
 
 // follow has a responder keep the same time.
@@ -52,16 +55,16 @@ func (c *clock) carry(t *testing.T, s *staple.Stapler, ca *ocsptest.CA, certs []
 // stepped is 300 certificates that live with a clock for 6 hours, and then with
 // its step. It returns the requests in each minute after that.
 func stepped(t *testing.T, validity, before, step time.Duration, follow bool, check func(minute, carrying, of int)) (perMinute []int) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
 		c.step(before)
 		ca.Responder.SetValidity(validity)
 		if follow {
 			c.follow(ca.Responder)
 		}
-		certs := leaves(ca, 300)
-		s := stapler(t, ca, staple.WithNow(c.now))
-		mustFetch(t, s, certs...)
+		certs := testkit.Leaves(ca, 300)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.MustFetch(t, s, certs...)
 		time.Sleep(6 * time.Hour)
 		c.step(step)
 		for minute := range 180 {
@@ -99,11 +102,11 @@ func TestClockSteps(t *testing.T) {
 		check                  func(minute, carrying, of int)
 		burst                  int // requests in one minute, at most
 	}{
-		{"a day forward, valid", 4 * day, 0, day, true, all, 60},
-		{"a day forward, the responder does not follow", 4 * day, 0, day, false, all, 60},
-		{"a day back", 4 * day, day, -day, false, all, 30},
-		{"a minute back", 4 * day, 0, -time.Minute, false, all, 30},
-		{"suspended beyond the validity", 8 * time.Hour, 0, 8 * day, true, func(minute, carrying, of int) {
+		{"a day forward, valid", 4 * testkit.Day, 0, testkit.Day, true, all, 60},
+		{"a day forward, the responder does not follow", 4 * testkit.Day, 0, testkit.Day, false, all, 60},
+		{"a day back", 4 * testkit.Day, testkit.Day, -testkit.Day, false, all, 30},
+		{"a minute back", 4 * testkit.Day, 0, -time.Minute, false, all, 30},
+		{"suspended beyond the validity", 8 * time.Hour, 0, 8 * testkit.Day, true, func(minute, carrying, of int) {
 			if minute == 0 && carrying > 0 || minute > 1 && carrying != of {
 				t.Errorf("minute %d: %d of %d carry a staple", minute, carrying, of)
 			}
@@ -130,15 +133,15 @@ func TestClockSteps(t *testing.T) {
 
 // REQ E9: after a suspend a handshake need not wait for the timer to notice.
 func TestHandshakeAfterSuspend(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
 		ca.Responder.SetValidity(8 * time.Hour)
 		c.follow(ca.Responder)
-		cert := leafFor(ca, "a.example.com")
-		s := stapler(t, ca, staple.WithNow(c.now))
-		mustFetch(t, s, cert)
+		cert := testkit.LeafFor(ca, "a.example.com")
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.MustFetch(t, s, cert)
 		time.Sleep(time.Second)
-		c.step(day)
+		c.step(testkit.Day)
 		if s.Staple(cert).OCSPStaple != nil {
 			t.Error("an expired staple after a suspend")
 		}
@@ -152,18 +155,18 @@ func TestHandshakeAfterSuspend(t *testing.T) {
 
 // REQ E9: with no handshake, the timer notices within a minute.
 func TestTimerAfterSuspend(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
-		var led ledger
+		var led testkit.Ledger
 		ca.Responder.SetValidity(8 * time.Hour)
 		c.follow(ca.Responder)
-		cert := leafFor(ca, "a.example.com")
-		s := stapler(t, ca, staple.WithNow(c.now), staple.WithEventFunc(func(ev staple.Event) { led.add(ev.Kind) }))
-		mustFetch(t, s, cert)
-		c.step(day)
+		cert := testkit.LeafFor(ca, "a.example.com")
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now), staple.WithEventFunc(func(ev staple.Event) { led.Add(ev.Kind) }))
+		testkit.MustFetch(t, s, cert)
+		c.step(testkit.Day)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := strings.Join(led.all(), " "); got != "fetched expired fetched" {
+		if got := strings.Join(led.All(), " "); got != "fetched expired fetched" {
 			t.Errorf("events %q", got)
 		}
 	})
@@ -172,15 +175,15 @@ func TestTimerAfterSuspend(t *testing.T) {
 // REQ E9: a breaker that was open when the clock was set back does not stay
 // open for the length of the step.
 func TestBreakerAfterStepBack(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
-		c.step(day)
-		certs := leaves(ca, 50)
-		s := stapler(t, ca, staple.WithNow(c.now))
-		mustFetch(t, s, certs...)
+		c.step(testkit.Day)
+		certs := testkit.Leaves(ca, 50)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.MustFetch(t, s, certs...)
 		ca.Responder.SetFault(ocsptest.FaultRefused)
 		time.Sleep(4 * time.Hour)
-		c.step(-day)
+		c.step(-testkit.Day)
 		time.Sleep(time.Minute)
 		ca.Responder.ClearFaults()
 		time.Sleep(15*time.Minute + 10*time.Second)
@@ -195,20 +198,20 @@ func TestBreakerAfterStepBack(t *testing.T) {
 // REQ E9: a clock that is a week ahead for two minutes does not cost a
 // certificate that no config lists what it holds, with the responder down.
 func TestClockAhead(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
-		cert := leafFor(ca, "a.example.com")
-		s := stapler(t, ca, staple.WithNow(c.now))
+		cert := testkit.LeafFor(ca, "a.example.com")
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
 		if err := s.Prefetch(t.Context(), cert); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
 		ca.Responder.SetFault(ocsptest.FaultRefused)
-		c.step(8 * day)
+		c.step(8 * testkit.Day)
 		time.Sleep(2 * time.Minute)
-		c.step(-8 * day)
+		c.step(-8 * testkit.Day)
 		for hour := range 95 {
-			if !stapled(t, s, ca, cert) {
+			if !testkit.Stapled(t, s, ca, cert) {
 				t.Fatalf("no staple %d hours after it", hour)
 			}
 			time.Sleep(time.Hour)
@@ -220,17 +223,17 @@ func TestClockAhead(t *testing.T) {
 // handshake after it comes before the timer or after it.
 func TestSuspendOfAWeek(t *testing.T) {
 	for _, wait := range []time.Duration{0, 61 * time.Second} {
-		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			c := new(clock)
-			ca.Responder.SetValidity(10 * day)
-			certs := leaves(ca, 1)
-			s := stapler(t, ca, staple.WithNow(c.now))
+			ca.Responder.SetValidity(10 * testkit.Day)
+			certs := testkit.Leaves(ca, 1)
+			s := testkit.Stapler(t, ca, staple.WithNow(c.now))
 			if err := s.Prefetch(t.Context(), certs...); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)
 			ca.Responder.SetFault(ocsptest.FaultRefused)
-			c.step(8 * day)
+			c.step(8 * testkit.Day)
 			time.Sleep(wait)
 			for hour := range 47 {
 				if c.carry(t, s, ca, certs) == 0 {
@@ -240,4 +243,55 @@ func TestSuspendOfAWeek(t *testing.T) {
 			}
 		})
 	}
+}
+
+// REQ E9: a clock that was past the certificates' end for a while switches
+// nothing off: in a running process, and in one that began so.
+func TestClockPastNotAfter(t *testing.T) {
+	for _, begins := range []bool{false, true} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			c := new(clock)
+			if begins {
+				c.step(100 * testkit.Day)
+			}
+			s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+			cert := ca.Issue(ocsptest.Leaf{MustStaple: true}) // for 90 days
+			cfg := testkit.List(t, s, cert)
+			time.Sleep(time.Minute)
+			if !begins {
+				c.step(100 * testkit.Day)
+				time.Sleep(2 * time.Minute)
+				s.Staple(cert) // a handshake meanwhile
+				time.Sleep(time.Minute)
+			}
+			c.step(-100 * testkit.Day)
+			s.Staple(cert)
+			time.Sleep(90 * time.Second)
+			if err := s.Ready(); !testkit.Stapled(t, s, ca, cert) || err != nil {
+				t.Errorf("begins ahead %v: not stapled when the clock was right again: %v, %+v", begins, err, s.Status())
+			}
+			runtime.KeepAlive(cfg)
+		})
+	}
+}
+
+// REQ E9: what was tried by a clock that was ahead is tried again.
+func TestOtherHashAfterClockStep(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		c.step(60 * testkit.Day)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		cert := ca.Issue(ocsptest.Leaf{})
+		ca.Responder.SetUnauthorized(cert)
+		cfg := testkit.List(t, s, cert)
+		time.Sleep(10 * time.Second)
+		c.step(-60 * testkit.Day)
+		ca.Responder.SetGood(cert)
+		ca.Responder.SetCertIDs(ocsptest.SHA256Only)
+		time.Sleep(3 * time.Hour)
+		if !testkit.Stapled(t, s, ca, cert) {
+			t.Errorf("not stapled three hours after the clock was right again: %v", s.Ready())
+		}
+		runtime.KeepAlive(cfg)
+	})
 }

@@ -14,10 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ocsp"
-
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"golang.org/x/crypto/ocsp"
 )
 
 // BenchmarkIdle has the share of one core that a Stapler takes in which nothing

@@ -2,12 +2,14 @@ package staple
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"net/url"
 	"time"
 	"unsafe"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
@@ -79,3 +81,14 @@ func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 		<-g.open
 	}
 }
+
+// What the tests of verification see of it.
+
+const (
+	MaxResponse = ocspresp.MaxResponse
+	MaxIssuers  = maxIssuers
+	MaxStaple   = maxStaple
+	MaxReason   = Reason(ocspresp.Last)
+)
+
+func IssuersOf(cs *tls.ConnectionState) []*x509.Certificate { return issuersOf(cs) }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 const faultsFile = "docs/faults.md"
@@ -56,8 +57,8 @@ func TestFaultTable(t *testing.T) {
 	for _, f := range faults {
 		fmt.Fprintf(&out, "| %v | %s |", f, constants[f])
 		for _, column := range []func(*testing.T, *faulty){cold, coldMust, atRefresh, afterRestart} {
-			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-				x := &faulty{ca: ca, fault: f, store: new(shelf)}
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				x := &faulty{ca: ca, fault: f, store: new(testkit.Shelf)}
 				ca.Responder.SetDelay(50 * time.Millisecond)
 				column(t, x)
 				fmt.Fprintf(&out, " %s, %s, %s |", x.carried, waited(x.took), plural(x.requests, "request"))
@@ -130,7 +131,7 @@ func plural(n int, noun string) string {
 type faulty struct {
 	ca    *ocsptest.CA
 	fault ocsptest.Fault
-	store *shelf
+	store *testkit.Shelf
 	s     *staple.Stapler
 	cert  *tls.Certificate
 	held  []byte
@@ -142,7 +143,7 @@ type faulty struct {
 
 // start makes a Stapler and a certificate, if there is none yet.
 func (x *faulty) start(t *testing.T, must bool, opts ...staple.Option) {
-	x.s = stapler(t, x.ca, opts...)
+	x.s = testkit.Stapler(t, x.ca, opts...)
 	if x.cert == nil {
 		x.cert = x.ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}, MustStaple: must})
 	}
@@ -152,7 +153,7 @@ func (x *faulty) start(t *testing.T, must bool, opts ...staple.Option) {
 // x/crypto/ocsp, not by us.
 func (x *faulty) shake(t *testing.T) {
 	cfg := &tls.Config{GetCertificate: x.s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return x.cert, nil })}
-	cs, took := timedTalk(t, cfg, clientFor(x.ca, "a.example"))
+	cs, took := testkit.TimedTalk(t, cfg, testkit.ClientFor(x.ca, "a.example"))
 	x.took = took
 	switch {
 	case len(cs.OCSPResponse) == 0:
@@ -163,7 +164,7 @@ func (x *faulty) shake(t *testing.T) {
 	default:
 		x.carried = "a new one"
 	}
-	if err := judge(cs, x.ca); err != nil {
+	if err := testkit.Judge(cs, x.ca); err != nil {
 		t.Errorf("%v: a bad staple: %v", x.fault, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -43,10 +44,10 @@ func copyOf(cert *tls.Certificate) *tls.Certificate {
 // REQ G5: what is forgotten is not asked about, nor told of, not even if an exchange is
 // under way; what is served again is learned again.
 func TestForget(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		var led ledger
-		s := stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) { led.add(ev.Kind) }))
-		good, failing, asked, kept := leafFor(ca, "good.test"), leafFor(ca, "failing.test"), leafFor(ca, "asked.test"), leafFor(ca, "kept.test")
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led testkit.Ledger
+		s := testkit.Stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) { led.Add(ev.Kind) }))
+		good, failing, asked, kept := testkit.LeafFor(ca, "good.test"), testkit.LeafFor(ca, "failing.test"), testkit.LeafFor(ca, "asked.test"), testkit.LeafFor(ca, "kept.test")
 		ca.Responder.SetFaultFor(failing, ocsptest.FaultHTTP500)
 		for _, cert := range []*tls.Certificate{good, failing, kept} {
 			s.Staple(cert)
@@ -55,8 +56,8 @@ func TestForget(t *testing.T) {
 		ca.Responder.SetDelay(4 * time.Second)
 		s.Staple(asked)
 		time.Sleep(time.Second)
-		s.Forget(copyOf(good), failing, asked, nil, new(tls.Certificate), leafFor(ca, "unknown.test"))
-		told := len(led.all())
+		s.Forget(copyOf(good), failing, asked, nil, new(tls.Certificate), testkit.LeafFor(ca, "unknown.test"))
+		told := len(led.All())
 		ca.Responder.ResetCounts()
 		if got := s.Status(); len(got) != 1 || statusOf(s, kept) == nil || s.Sizes().Entries != 1 {
 			t.Errorf("status of %d, sizes %+v; want one", len(got), s.Sizes())
@@ -65,14 +66,14 @@ func TestForget(t *testing.T) {
 			t.Errorf("Ready: %v", err)
 		}
 		time.Sleep(30 * time.Minute)
-		if n := ca.Responder.Requests(); n > 0 || len(led.all()) > told {
-			t.Errorf("%d requests, events %q", n, led.all()[told:])
+		if n := ca.Responder.Requests(); n > 0 || len(led.All()) > told {
+			t.Errorf("%d requests, events %q", n, led.All()[told:])
 		}
-		if stapled(t, s, ca, good) {
+		if testkit.Stapled(t, s, ca, good) {
 			t.Error("a staple that was forgotten")
 		}
 		time.Sleep(time.Minute)
-		if !stapled(t, s, ca, good) || statusOf(s, good) == nil {
+		if !testkit.Stapled(t, s, ca, good) || statusOf(s, good) == nil {
 			t.Error("not learned when it was served again")
 		}
 	})
@@ -81,28 +82,28 @@ func TestForget(t *testing.T) {
 // REQ G5: what a config lists is silent until its next handshake, and listed then as it
 // was: it outlives a week without one.
 func TestForgetListed(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
 		ca.Responder.SetDelay(time.Millisecond)
-		cert, other := leafFor(ca, "a.test"), leafFor(ca, "b.test")
-		cfg := list(t, s, cert, other)
-		twice := list(t, s, cert)
+		cert, other := testkit.LeafFor(ca, "a.test"), testkit.LeafFor(ca, "b.test")
+		cfg := testkit.List(t, s, cert, other)
+		twice := testkit.List(t, s, cert)
 		for range 3 {
 			time.Sleep(time.Second)
-			if statusOf(s, cert) == nil || !stapled(t, s, ca, cert) {
+			if statusOf(s, cert) == nil || !testkit.Stapled(t, s, ca, cert) {
 				t.Fatal("not known")
 			}
 			s.Forget(cert)
 			s.Forget(cert)
 			ca.Responder.ResetCounts()
-			time.Sleep(20 * day)
+			time.Sleep(20 * testkit.Day)
 			if n := ca.Responder.Count("", cert); n > 0 || statusOf(s, cert) != nil || statusOf(s, other) == nil {
 				t.Errorf("%d requests in silence, status %+v", n, statusOf(s, cert))
 			}
-			unstapled(t, mustTalk(t, cfg, clientFor(ca, "a.test"))) // the first one tells of it
+			testkit.Unstapled(t, testkit.MustTalk(t, cfg, testkit.ClientFor(ca, "a.test"))) // the first one tells of it
 			time.Sleep(time.Second)
-			proven(t, mustTalk(t, cfg, clientFor(ca, "a.test")), ca)
-			time.Sleep(20 * day)
+			testkit.Proven(t, testkit.MustTalk(t, cfg, testkit.ClientFor(ca, "a.test")), ca)
+			time.Sleep(20 * testkit.Day)
 			if statusOf(s, cert) == nil || s.Sizes().Entries != 2 {
 				t.Error("not listed any more")
 			}
@@ -119,8 +120,8 @@ func TestForgetOutlivesItsConfig(t *testing.T) {
 	}
 	ca := ocsptest.NewCA()
 	ca.Responder.SetFault(ocsptest.FaultRefused)
-	s := stapler(t, ca)
-	cert := leafFor(ca, "a.test")
+	s := testkit.Stapler(t, ca)
+	cert := testkit.LeafFor(ca, "a.test")
 	unlisted := func() bool {
 		s.Forget(cert)
 		s.Staple(cert)
@@ -146,19 +147,19 @@ func TestForgetOutlivesItsConfig(t *testing.T) {
 // REQ G5: who waits for what is forgotten is told so.
 func TestForgetEndsCalls(t *testing.T) {
 	for _, listed := range []bool{false, true} {
-		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			s := stapler(t, ca)
-			cert := leafFor(ca, "a.test")
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			s := testkit.Stapler(t, ca)
+			cert := testkit.LeafFor(ca, "a.test")
 			ca.Responder.SetFault(ocsptest.FaultHang) // before anything is asked in the background
 			if listed {
-				list(t, s, cert)
+				testkit.List(t, s, cert)
 			}
 			calls := map[string]func(context.Context, ...*tls.Certificate) error{"Prefetch": s.Prefetch, "Refresh": s.Refresh}
 			var wg sync.WaitGroup
 			for name, call := range calls {
 				wg.Go(func() {
 					begun := time.Now()
-					err := call(within(t, time.Minute), cert)
+					err := call(testkit.Within(t, time.Minute), cert)
 					if took := time.Since(begun); !errors.Is(err, staple.ErrNoStaple) || took != time.Second {
 						t.Errorf("listed %v: %s: %v after %v, want %v at once", listed, name, err, took, staple.ErrNoStaple)
 					}
@@ -174,14 +175,14 @@ func TestForgetEndsCalls(t *testing.T) {
 // REQ G5: what waits for its turn at a responder, past its breaker, is not asked about
 // once it is forgotten.
 func TestForgetQueued(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		certs := leaves(ca, 200)
-		failFor(t, s, ca, time.Hour, certs...)
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		certs := testkit.Leaves(ca, 200)
+		testkit.FailFor(t, s, ca, time.Hour, certs...)
 		ca.Responder.SetFault(ocsptest.FaultRefused)
 		ca.Responder.SetDelay(time.Second)
 		done := make(chan []error)
-		go func() { done <- joined(s.Refresh(t.Context(), certs...)) }()
+		go func() { done <- testkit.Joined(s.Refresh(t.Context(), certs...)) }()
 		time.Sleep(500 * time.Millisecond)
 		s.Forget(certs...)
 		if errs := <-done; len(errs) != len(certs) || !errors.Is(errs[0], staple.ErrNoStaple) {
@@ -200,10 +201,10 @@ func TestForgetQueued(t *testing.T) {
 // REQ G5, REQ B15: the record stays in the store, so that a known revocation is found
 // again, though the responder replays what it said before.
 func TestForgetKeepsTheRecord(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		st := new(shelf)
-		s := stapler(t, ca, staple.WithStore(st))
-		cert := leafFor(ca, "a.test")
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		st := new(testkit.Shelf)
+		s := testkit.Stapler(t, ca, staple.WithStore(st))
+		cert := testkit.LeafFor(ca, "a.test")
 		before := ca.Responder.Response(cert)
 		time.Sleep(time.Hour)
 		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Time{})
@@ -211,9 +212,12 @@ func TestForgetKeepsTheRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool { answerWith(w, before); return true })
+		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
+			testkit.AnswerWith(w, before)
+			return true
+		})
 		s.Forget(cert)
-		st.only(t)
+		st.Only(t)
 		s.Staple(cert)
 		time.Sleep(time.Minute)
 		if st := statusOf(s, cert); st == nil || st.State != staple.StateRevoked {
@@ -231,10 +235,10 @@ func TestForgetKeepsTheRecord(t *testing.T) {
 
 // Forget may be called from an event function, as it waits for nothing.
 func TestForgetInEvent(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		var s *staple.Stapler
-		cert := leafFor(ca, "a.test")
-		s = stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) {
+		cert := testkit.LeafFor(ca, "a.test")
+		s = testkit.Stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) {
 			if ev.Kind == staple.EventRevoked {
 				s.Forget(cert)
 			}
@@ -251,10 +255,10 @@ func TestForgetInEvent(t *testing.T) {
 // Everything at once, for the race detector: nothing is lost, nothing hangs, and what
 // is served in the end is stapled.
 func TestForgetAndOthers(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca, staple.WithStore(new(shelf)))
-		certs := leaves(ca, 8)
-		cfg := list(t, s, certs[:4]...)
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca, staple.WithStore(new(testkit.Shelf)))
+		certs := testkit.Leaves(ca, 8)
+		cfg := testkit.List(t, s, certs[:4]...)
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
@@ -269,7 +273,7 @@ func TestForgetAndOthers(t *testing.T) {
 						_ = s.Prefetch(t.Context(), cert, copyOf(cert))
 					case 3:
 						_ = s.Ready()
-						_, _ = cfg.GetCertificate(asking("host1.example.com"))
+						_, _ = cfg.GetCertificate(testkit.Asking("host1.example.com"))
 					default:
 						s.Staple(cert)
 						time.Sleep(time.Millisecond)
@@ -278,8 +282,8 @@ func TestForgetAndOthers(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := s.Prefetch(t.Context(), certs...); err != nil || count(t, s, ca, certs) != len(certs) {
-			t.Errorf("%d of %d stapled: %v", count(t, s, ca, certs), len(certs), err)
+		if err := s.Prefetch(t.Context(), certs...); err != nil || testkit.Count(t, s, ca, certs) != len(certs) {
+			t.Errorf("%d of %d stapled: %v", testkit.Count(t, s, ca, certs), len(certs), err)
 		}
 		if got := s.Sizes(); got.Entries != len(certs) || got.UnderWay+got.StandBy != 0 {
 			t.Errorf("sizes %+v", got)
@@ -291,12 +295,12 @@ func TestForgetAndOthers(t *testing.T) {
 // or was learned or prefetched, within a day. What was replaced is not, whatever is
 // wrong with it.
 func TestInUse(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		must := ocsptest.Leaf{MustStaple: true, NotAfter: time.Now().Add(90 * day)}
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		must := ocsptest.Leaf{MustStaple: true, NotAfter: time.Now().Add(90 * testkit.Day)}
 		issue := func(name string) *tls.Certificate { must.Names = []string{name}; return ca.Issue(must) }
 		replaced, served, listed, standby := issue("replaced.test"), issue("served.test"), issue("listed.test"), issue("standby.test")
-		list(t, s, listed)
+		testkit.List(t, s, listed)
 		s.Staple(replaced)
 		synctest.Wait()
 		ca.Responder.SetFault(ocsptest.FaultUnauthorized)
@@ -304,7 +308,7 @@ func TestInUse(t *testing.T) {
 		until := make(map[*tls.Certificate]time.Duration) // in Status
 		for range 6 * 24 * 2 {
 			s.Staple(served)
-			if d := time.Since(begun); d%day == 0 {
+			if d := time.Since(begun); d%testkit.Day == 0 {
 				_ = s.Prefetch(t.Context(), standby)
 			}
 			time.Sleep(30 * time.Minute)
@@ -314,15 +318,15 @@ func TestInUse(t *testing.T) {
 				}
 			}
 		}
-		if got := until[replaced]; got != day {
+		if got := until[replaced]; got != testkit.Day {
 			t.Errorf("what was replaced is told of for %v, want a day", got)
 		}
 		for _, cert := range []*tls.Certificate{served, listed, standby} {
-			if got := until[cert]; got != 6*day {
+			if got := until[cert]; got != 6*testkit.Day {
 				t.Errorf("%v is told of for %v", cert.Leaf.DNSNames, got)
 			}
 		}
-		if n := len(joined(s.Ready())); n != 3 {
+		if n := len(testkit.Joined(s.Ready())); n != 3 {
 			t.Errorf("%d are not ready, want 3: %v", n, s.Ready())
 		}
 		s.Staple(replaced) // which is rolled back
@@ -334,9 +338,9 @@ func TestInUse(t *testing.T) {
 
 // A standby that prefetches once a day keeps what it knows, though nobody asks for it.
 func TestStandby(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		daily, once := leafFor(ca, "daily.test"), leafFor(ca, "once.test")
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		daily, once := testkit.LeafFor(ca, "daily.test"), testkit.LeafFor(ca, "once.test")
 		if err := s.Prefetch(t.Context(), once); err != nil {
 			t.Fatal(err)
 		}
@@ -344,9 +348,9 @@ func TestStandby(t *testing.T) {
 			if err := s.Prefetch(t.Context(), daily); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(day)
+			time.Sleep(testkit.Day)
 		}
-		if got := s.Sizes().Entries; got != 1 || !stapled(t, s, ca, daily) {
+		if got := s.Sizes().Entries; got != 1 || !testkit.Stapled(t, s, ca, daily) {
 			t.Errorf("%d entries, want the one", got)
 		}
 	})
@@ -354,10 +358,10 @@ func TestStandby(t *testing.T) {
 
 // REQ G7: the last handshake is known to the minute, and none is not some.
 func TestLastHandshake(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		cert := leafFor(ca, "a.test")
-		cfg := list(t, s, cert)
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		cert := testkit.LeafFor(ca, "a.test")
+		cfg := testkit.List(t, s, cert)
 		if err := errors.Join(s.Prefetch(t.Context(), cert), s.Refresh(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -365,9 +369,9 @@ func TestLastHandshake(t *testing.T) {
 		if got := statusOf(s, cert).LastHandshake; !got.IsZero() {
 			t.Errorf("%v before any handshake", got)
 		}
-		mustTalk(t, cfg, clientFor(ca, "a.test"))
+		testkit.MustTalk(t, cfg, testkit.ClientFor(ca, "a.test"))
 		want := time.Now().Truncate(time.Minute)
-		time.Sleep(100 * day)
+		time.Sleep(100 * testkit.Day)
 		_ = s.Prefetch(t.Context(), cert)
 		if got := statusOf(s, cert).LastHandshake; !got.Equal(want) {
 			t.Errorf("%v, want %v", got, want)
@@ -382,19 +386,19 @@ func TestLastHandshake(t *testing.T) {
 // REQ G5: a revocation is told of once, and not at each refresh; one that comes after
 // another was lifted is another.
 func TestRevokedOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		var led ledger
-		var log logbook
-		s := stapler(t, ca, staple.WithLogger(log.logger()), staple.WithEventFunc(func(ev staple.Event) {
-			if led.add(ev.Kind); ev.Kind == staple.EventUnchanged && ev.Err != nil {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led testkit.Ledger
+		var log testkit.Logbook
+		s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()), staple.WithEventFunc(func(ev staple.Event) {
+			if led.Add(ev.Kind); ev.Kind == staple.EventUnchanged && ev.Err != nil {
 				t.Errorf("%v: %v", ev.Kind, ev.Err)
 			}
 		}))
-		cert := leafFor(ca, "a.test")
-		list(t, s, cert)
+		cert := testkit.LeafFor(ca, "a.test")
+		testkit.List(t, s, cert)
 		week := func(revoked bool) {
 			t.Helper()
-			before := len(led.all())
+			before := len(led.All())
 			if ca.Responder.SetGood(cert); revoked {
 				ca.Responder.Revoke(cert, ocsp.CertificateHold, time.Now())
 			}
@@ -405,19 +409,19 @@ func TestRevokedOnce(t *testing.T) {
 				}
 			}
 			n := 0
-			for _, kind := range led.all()[before:] {
+			for _, kind := range led.All()[before:] {
 				if kind == staple.EventRevoked.String() {
 					n++
 				}
 			}
 			if want := map[bool]int{true: 1}[revoked]; n != want {
-				t.Errorf("told %d times in a week, want %d: %q", n, want, led.all()[before:])
+				t.Errorf("told %d times in a week, want %d: %q", n, want, led.All()[before:])
 			}
 		}
 		week(true)
 		week(false)
 		week(true)
-		if got := log.loud(); !slices.Equal(got, []string{"certificate is revoked; replace it", "certificate is revoked; replace it"}) {
+		if got := log.Loud(); !slices.Equal(got, []string{"certificate is revoked; replace it", "certificate is revoked; replace it"}) {
 			t.Errorf("logged %q", got)
 		}
 	})

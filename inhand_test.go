@@ -13,19 +13,20 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // REQ C4: a staple that the source set, of the length of ours, is not sent until
 // it is judged.
 func TestOwnStapleOfSameLength(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
-		s := stapler(t, ca)
-		mustFetch(t, s, cert)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
 		c := *cert
 		c.OCSPStaple = slices.Clone(s.Staple(cert).OCSPStaple)
 		c.OCSPStaple[len(c.OCSPStaple)-1] ^= 1
-		if got := s.Staple(&c); got == &c || !stapled(t, s, ca, &c) {
+		if got := s.Staple(&c); got == &c || !testkit.Stapled(t, s, ca, &c) {
 			t.Error("the source's broken staple is sent")
 		}
 	})
@@ -33,17 +34,17 @@ func TestOwnStapleOfSameLength(t *testing.T) {
 
 // REQ C3: once ours has expired the copy that carried it is not served.
 func TestExpiredCopy(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
 		c := *cert
 		c.OCSPStaple = []byte("junk")
-		s := stapler(t, ca)
-		mustFetch(t, s, cert)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
 		if s.Staple(&c).OCSPStaple == nil {
 			t.Fatal("not stapled")
 		}
 		ca.Responder.SetFault(ocsptest.FaultHTTP500)
-		time.Sleep(5 * day)
+		time.Sleep(5 * testkit.Day)
 		if got := s.Staple(&c); got.OCSPStaple != nil {
 			t.Errorf("%d bytes stapled, state %v", len(got.OCSPStaple), s.Status()[0].State)
 		}
@@ -52,11 +53,11 @@ func TestExpiredCopy(t *testing.T) {
 
 // The same key, another chain: the one in hand is served.
 func TestChainInHand(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
 		cross := ca.CrossSign(ocsptest.NewCA())
-		s := stapler(t, ca)
-		mustFetch(t, s, cert)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
 		c := *cert
 		c.Certificate = [][]byte{cert.Certificate[0], cross.Raw}
 		s.Staple(cert)
@@ -68,14 +69,14 @@ func TestChainInHand(t *testing.T) {
 
 // A longer slice at the address of a leaf is another certificate.
 func TestLongerSlice(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
 		buf := append(slices.Clone(cert.Certificate[0]), 0)
 		short, long := *cert, *cert
 		short.Certificate = [][]byte{buf[:len(buf)-1], cert.Certificate[1]}
 		long.Certificate = [][]byte{buf, cert.Certificate[1]}
-		s := stapler(t, ca)
-		mustFetch(t, s, &short)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, &short)
 		if s.Staple(&short).OCSPStaple == nil || s.Staple(&long).OCSPStaple != nil {
 			t.Error("taken for each other")
 		}
@@ -87,18 +88,18 @@ func TestLongerSlice(t *testing.T) {
 //
 // REQ C6
 func TestCopiesAreKnown(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
-		s := stapler(t, ca)
+		s := testkit.Stapler(t, ca)
 		var certs []*tls.Certificate
 		var servers []*tls.Config
 		for range 4 {
-			certs = append(certs, anew(t, cert))
-			servers = append(servers, list(t, s, certs[len(certs)-1]))
+			certs = append(certs, testkit.Anew(t, cert))
+			servers = append(servers, testkit.List(t, s, certs[len(certs)-1]))
 		}
 		synctest.Wait()
 		for i, server := range servers {
-			if got, err := server.GetCertificate(asking("example.com")); err != nil || got.OCSPStaple == nil {
+			if got, err := server.GetCertificate(testkit.Asking("example.com")); err != nil || got.OCSPStaple == nil {
 				t.Errorf("server %d: not stapled: %v", i, err)
 			}
 		}
@@ -113,11 +114,11 @@ func TestCopiesAreKnown(t *testing.T) {
 // What is prefetched again takes no more memory than before: not 200 bytes more
 // for each of a million.
 func TestPrefetchAgain(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		certs := leaves(ca, 10)
-		s := stapler(t, ca)
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		certs := testkit.Leaves(ca, 10)
+		s := testkit.Stapler(t, ca)
 		for range 2 {
-			mustFetch(t, s, certs...)
+			testkit.MustFetch(t, s, certs...)
 			if n := s.Sizes().Extended; n != 0 {
 				t.Errorf("%d of %d take more than they need", n, len(certs))
 			}
@@ -129,8 +130,8 @@ func TestPrefetchAgain(t *testing.T) {
 func TestFreshBytesEachTime(t *testing.T) {
 	ca := ocsptest.NewCA()
 	cert := ca.Issue(ocsptest.Leaf{})
-	s := stapler(t, ca)
-	mustFetch(t, s, cert)
+	s := testkit.Stapler(t, ca)
+	testkit.MustFetch(t, s, cert)
 	before := heapBytes()
 	for range 20_000 {
 		c := *cert
@@ -146,17 +147,17 @@ func TestFreshBytesEachTime(t *testing.T) {
 // REQ C2: an entry that died is not found by any of its addresses: a certificate
 // that comes back is stapled.
 func TestAliasesDie(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{})
 		other := *cert
 		other.Certificate = [][]byte{slices.Clone(cert.Certificate[0]), cert.Certificate[1]}
-		s := stapler(t, ca)
-		mustFetch(t, s, cert)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
 		s.Staple(&other)
-		time.Sleep(9 * day)
+		time.Sleep(9 * testkit.Day)
 		s.Staple(&other)
 		for range 6 {
-			time.Sleep(day)
+			time.Sleep(testkit.Day)
 			if s.Staple(&other).OCSPStaple == nil {
 				t.Error("not stapled after it came back")
 			}
@@ -166,10 +167,10 @@ func TestAliasesDie(t *testing.T) {
 
 // What is served is what the source returned, but for the staple.
 func TestFieldsInHand(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := ca.Issue(ocsptest.Leaf{KeyType: ocsptest.Ed25519})
-		s := stapler(t, ca)
-		mustFetch(t, s, cert)
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
 		for name, change := range map[string]func(*tls.Certificate){
 			"Leaf":       func(c *tls.Certificate) { c.Leaf = nil },
 			"SCTs":       func(c *tls.Certificate) { c.SignedCertificateTimestamps = [][]byte{{1}} },
@@ -189,16 +190,16 @@ func TestFieldsInHand(t *testing.T) {
 // REQ C4: what is stapled are the bytes that were judged, whatever the source
 // does with its buffer afterwards.
 func TestStapleBufferReused(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert := *ca.Issue(ocsptest.Leaf{NoURL: true})
 		cert.OCSPStaple = ca.Responder.Response(&cert)
-		s := stapler(t, ca)
+		s := testkit.Stapler(t, ca)
 		s.Staple(&cert)
 		time.Sleep(time.Second)
 		clear(cert.OCSPStaple)
 		bare := cert
 		bare.OCSPStaple = nil
-		if !stapled(t, s, ca, &bare) {
+		if !testkit.Stapled(t, s, ca, &bare) {
 			t.Error("the source's staple is not used")
 		}
 	})
@@ -210,9 +211,9 @@ func TestStapleBufferReused(t *testing.T) {
 func TestStapleJudgedOnce(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				asked := 0
-				s := stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { asked++; return nil, true }))
+				s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { asked++; return nil, true }))
 				cert := *ca.Issue(ocsptest.Leaf{})
 				staples := make([][]byte, n)
 				for i := range staples {
@@ -220,7 +221,7 @@ func TestStapleJudgedOnce(t *testing.T) {
 					time.Sleep(time.Second) // the next is another
 				}
 				cert.OCSPStaple = staples[0]
-				mustFetch(t, s, &cert)
+				testkit.MustFetch(t, s, &cert)
 				before := asked
 				for i := range 100 * n {
 					again := cert

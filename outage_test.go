@@ -9,6 +9,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // An outageCase is an outage of one responder, and the certificates that meet it.
@@ -48,8 +49,8 @@ func most(length time.Duration, must bool) time.Duration {
 // certificates failed, and how long after its end the last of them was back.
 func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration) {
 	t.Helper()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		validity := 20 * day
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		validity := 20 * testkit.Day
 		if c.held == expires {
 			validity = c.length / 2
 		}
@@ -57,20 +58,20 @@ func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration)
 		ca.Responder.SetDelay(20 * time.Millisecond)
 		certs := make([]*tls.Certificate, c.n)
 		for i := range certs {
-			certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), MustStaple: c.must, NotAfter: time.Now().Add(90 * day)})
+			certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), MustStaple: c.must, NotAfter: time.Now().Add(90 * testkit.Day)})
 		}
-		s := stapler(t, ca, staple.WithTTL(c.length/4)) // so that all are due in the outage
+		s := testkit.Stapler(t, ca, staple.WithTTL(c.length/4)) // so that all are due in the outage
 		if c.held != nothing {
-			mustFetch(t, s, certs...)
+			testkit.MustFetch(t, s, certs...)
 			time.Sleep(c.length / 8)
 		}
 		ca.Responder.SetFault(c.fault)
 		ca.Responder.ResetCounts()
-		cfg := list(t, s, certs...)
+		cfg := testkit.List(t, s, certs...)
 		time.Sleep(c.length * 7 / 8)
 		c.shake(t, cfg, certs[c.n/2])
 		time.Sleep(c.length / 8)
-		if got := carrying(s, certs); c.held == lasts && got < c.n {
+		if got := testkit.Carrying(s, certs); c.held == lasts && got < c.n {
 			t.Errorf("%d of %d keep what is valid", got, c.n)
 		}
 		if out := pending(s, nil); len(out) < c.n {
@@ -87,7 +88,7 @@ func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration)
 			lost = pending(s, lost)
 		}
 		back = time.Since(begun)
-		if got := carrying(s, certs); got < c.n {
+		if got := testkit.Carrying(s, certs); got < c.n {
 			t.Errorf("%d of %d stapled", got, c.n)
 		}
 	})
@@ -100,7 +101,7 @@ func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration)
 func (c outageCase) shake(t *testing.T, cfg *tls.Config, cert *tls.Certificate) {
 	t.Helper()
 	begun := time.Now()
-	if got, err := cfg.GetCertificate(asking(cert.Leaf.DNSNames[0])); err != nil || !slices.Equal(got.Certificate[0], cert.Certificate[0]) {
+	if got, err := cfg.GetCertificate(testkit.Asking(cert.Leaf.DNSNames[0])); err != nil || !slices.Equal(got.Certificate[0], cert.Certificate[0]) {
 		t.Errorf("a handshake in the outage: %v", err)
 	}
 	if waited, most := time.Since(begun), 5*time.Second; waited > most || waited > 0 && (c.held != expires || !c.must) {
@@ -128,7 +129,7 @@ func TestOutageEnds(t *testing.T) {
 	t.Parallel()
 	all := []ocsptest.Fault{ocsptest.FaultRefused, ocsptest.FaultHang, ocsptest.FaultHTTP500}
 	turn := 0
-	for _, length := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 4 * time.Hour, 3 * day} {
+	for _, length := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 4 * time.Hour, 3 * testkit.Day} {
 		for _, must := range []bool{true, false} {
 			for _, held := range []holding{nothing, expires, lasts} {
 				turn++
@@ -165,7 +166,7 @@ func (c outageCase) compare(t *testing.T) {
 		first += 32 // what is in flight when the first time out
 	}
 	for _, c.n = range []int{100, 1000} {
-		if c.n > 100 && (!long() || raceEnabled) {
+		if c.n > 100 && (!long() || testkit.RaceEnabled) {
 			return
 		}
 		if got, want := check(), one+one/5+first; got > want {

@@ -1,40 +1,25 @@
 package staple_test
 
 import (
-	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
-	"math/big"
-	"net/http"
-	"strings"
-	"sync/atomic"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
-	"golang.org/x/crypto/ocsp"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
-
-// joined takes apart what Prefetch and Refresh return.
-func joined(err error) []error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		return many.Unwrap()
-	}
-	return nil
-}
 
 // REQ G5, REQ A9: Refresh asks now, unconditionally and past caches, though nothing is
 // due; the schedule asks conditionally, and leaves caches alone.
 func TestRefreshIsUnconditional(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		ca.Responder.SetPresign(true) // one ETag for long
-		s := stapler(t, ca)
+		s := testkit.Stapler(t, ca)
 		cert := ca.Issue(ocsptest.Leaf{})
-		mustFetch(t, s, cert)
+		testkit.MustFetch(t, s, cert)
 		s.RefreshDue(cert)
 		time.Sleep(time.Minute)
 		if err := s.Refresh(t.Context()); err != nil {
@@ -56,294 +41,63 @@ func TestRefreshIsUnconditional(t *testing.T) {
 	})
 }
 
-// failFor has a responder fail for certs for d, so that its breaker is open and
-// retries are rare.
-func failFor(t *testing.T, s *staple.Stapler, ca *ocsptest.CA, d time.Duration, certs ...*tls.Certificate) {
-	t.Helper()
-	ca.Responder.SetFault(ocsptest.FaultRefused)
-	list(t, s, certs...)
-	time.Sleep(d)
+// relearn has the entry of cert, of which s learned just now, die a week later in
+// the middle of an exchange, and cert learned anew a second after that: an exchange
+// takes 4 s. before is called when it is about to begin.
+func relearn(s *staple.Stapler, ca *ocsptest.CA, cert *tls.Certificate, before func()) {
+	dies := time.Now().Truncate(time.Minute).Add(time.Minute + 7*testkit.Day)
+	time.Sleep(time.Until(dies) - 2*time.Second)
+	before()
 	ca.Responder.ResetCounts()
-	ca.Responder.ClearFaults()
+	go s.RefreshDue(cert)
+	time.Sleep(3 * time.Second)
+	s.Staple(cert)
+	time.Sleep(10 * time.Second)
+	synctest.Wait() // for events
 }
 
-// REQ G5: once the network is mended one call has everything stapled, whatever
-// failed before.
-func TestRefreshAfterOutage(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		certs := leaves(ca, 100)
-		failFor(t, s, ca, 12*time.Hour, certs...)
-		begun := time.Now()
-		if err := s.Refresh(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if took := time.Since(begun); took > 0 || count(t, s, ca, certs) != len(certs) {
-			t.Errorf("%d of %d stapled after %v, want all at once", count(t, s, ca, certs), len(certs), took)
-		}
-		for _, cert := range certs {
-			if n := ca.Responder.Count("", cert); n == 0 || n > 2 { // the first success has the breaker close: some are asked about by the schedule, too
-				t.Fatalf("%d requests for one certificate, want one, or two", n)
+// REQ E4: a certificate that is learned anew shares the exchange that is in flight
+// for it. How long that took is written once (for -race), and is what both are told.
+func TestSharedExchange(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var took []time.Duration
+		s := testkit.Stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) {
+			if ev.Kind == staple.EventFetched {
+				took = append(took, ev.Duration)
 			}
-		}
-	})
-}
-
-// REQ G5, REQ E4: while the breaker is open the requests of a call are as parallel as
-// others, and no more.
-func TestRefreshIsLimited(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		certs := leaves(ca, 200)
-		failFor(t, s, ca, time.Hour, certs...)
-		ca.Responder.SetDelay(time.Second)
-		if err := s.Refresh(t.Context(), certs...); err != nil {
-			t.Error(err)
-		}
-		if got := ca.Responder.Peak(); got > 32 {
-			t.Errorf("%d requests at once", got)
-		}
-	})
-}
-
-// REQ G5: the error names each certificate whose attempt failed, though it holds a
-// response; a responder that fails for 5 is not asked about the rest, and what was
-// planned stays planned.
-func TestRefreshFails(t *testing.T) {
-	for name, tc := range map[string]struct {
-		fault  ocsptest.Fault
-		reason staple.Reason
-	}{"refused": {ocsptest.FaultRefused, staple.ReasonNetwork}, "hangs": {ocsptest.FaultHang, staple.ReasonTimeout}} {
-		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			s := stapler(t, ca)
-			certs := leaves(ca, 300)
-			mustFetch(t, s, certs...)
-			ca.Responder.ResetCounts()
-			ca.Responder.SetFault(tc.fault)
-			for range 3 {
-				begun := time.Now()
-				errs := joined(s.Refresh(t.Context(), certs...))
-				if took := time.Since(begun); took > 20*time.Second {
-					t.Errorf("%s: took %v", name, took)
-				}
-				if len(errs) != len(certs) {
-					t.Fatalf("%s: %d errors for %d certificates", name, len(errs), len(certs))
-				}
-				spared := 0
-				for i, err := range errs {
-					if text := err.Error(); !strings.Contains(text, fmt.Sprintf("%x)", certs[i].Leaf.SerialNumber)) || !strings.Contains(text, ca.Responder.URL()) {
-						t.Fatalf("%s: %v: does not name certificate %d and its responder", name, err, i)
-					}
-					if reason(err) == staple.ReasonUnavailable {
-						spared++
-					} else if reason(err) != tc.reason {
-						t.Fatalf("%s: %v", name, err)
-					}
-				}
-				if got := ca.Responder.Requests(); got < 5 || got > 5+32 || spared != len(certs)-got {
-					t.Errorf("%s: %d requests, %d spared", name, got, spared)
-				}
-				ca.Responder.ResetCounts()
-			}
-			if got := count(t, s, ca, certs); got != len(certs) {
-				t.Errorf("%s: %d of %d stapled", name, got, len(certs))
-			}
-			ca.Responder.ClearFaults()
-			if err := s.Refresh(t.Context(), certs...); err != nil {
-				t.Errorf("%s: when it is mended: %v", name, err)
-			}
-		})
-	}
-}
-
-// REQ G5: calls that fail put no retry off, however many there are.
-func TestRefreshPutsNothingOff(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
+		}))
 		cert := ca.Issue(ocsptest.Leaf{})
-		failFor(t, s, ca, 10*time.Minute, cert)
-		ca.Responder.SetFault(ocsptest.FaultRefused)
-		due := s.Status()[0].NextRefresh
-		for range 20 {
-			if err := errors.Join(s.Refresh(t.Context(), cert), s.Prefetch(t.Context(), cert)); err == nil {
-				t.Fatal("the responder fails, and nothing is said")
-			}
-		}
-		if got := ca.Responder.Requests(); got != 40 {
-			t.Errorf("%d requests, want 40", got)
-		}
-		if got := s.Status()[0].NextRefresh; got.After(due) && time.Until(got) > time.Second {
-			t.Errorf("the next retry is due at %v, was at %v", got, due)
-		}
-		time.Sleep(time.Until(due) + time.Second)
-		if pause := time.Until(s.Status()[0].NextRefresh); pause > 40*time.Minute {
-			t.Errorf("a pause of %v after 20 minutes of failures", pause)
-		}
-	})
-}
-
-// REQ G5, REQ E4: an attempt that is under way is waited for, and then another made:
-// what it brings may be older than what the caller knows of.
-func TestRefreshWaitsItsTurn(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		cert := ca.Issue(ocsptest.Leaf{})
-		ca.Responder.SetDelay(4 * time.Second)
+		ca.Responder.SetFault(ocsptest.FaultHTTP500) // who holds nothing shares
 		s.Staple(cert)
-		time.Sleep(time.Second)
-		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Time{}) // after the first answer was made
-		if err := s.Refresh(t.Context(), cert, cert); err != nil {
-			t.Errorf("finding that a certificate is revoked is no failure: %v", err)
+		relearn(s, ca, cert, func() { ca.Responder.ClearFaults(); ca.Responder.SetDelay(4 * time.Second) })
+		if !testkit.Stapled(t, s, ca, cert) || ca.Responder.Requests() != 1 {
+			t.Errorf("%d requests, want one that is shared: %v", ca.Responder.Requests(), s.Ready())
+		}
+		if want := []time.Duration{4 * time.Second}; !slices.Equal(took, want) {
+			t.Errorf("fetched in %v, want %v", took, want)
+		}
+	})
+}
+
+// REQ A10: a 304 is for who holds the response that it confirms: what was learned
+// anew meanwhile makes an exchange of its own.
+func TestNotModifiedIsNotShared(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var led testkit.Ledger
+		ca.Responder.SetValidity(30 * testkit.Day)
+		ca.Responder.SetPresign(true)
+		ca.Responder.SetDelay(4 * time.Second) // before it is signed, which a setting undoes
+		s := testkit.Stapler(t, ca, staple.WithEventFunc(func(ev staple.Event) { led.Add(ev.Kind) }))
+		cert := ca.Issue(ocsptest.Leaf{})
+		s.Staple(cert)
+		n := 0
+		relearn(s, ca, cert, func() { n = len(led.All()) })
+		if got, want := led.All()[n:], []string{"fetched"}; !slices.Equal(got, want) || !testkit.Stapled(t, s, ca, cert) {
+			t.Errorf("events %v, want %v: %v", got, want, s.Ready())
 		}
 		log := ca.Responder.Log()
-		if len(log) != 2 || log[1].Time.Sub(log[0].Time) < 4*time.Second {
-			t.Errorf("%d requests, want 2, one after the other", len(log))
-		}
-		if st := s.Status()[0]; st.State != staple.StateRevoked {
-			t.Errorf("state %v, want revoked", st.State)
-		}
-	})
-}
-
-// REQ G5, REQ E5: neither what another process stored nor its lease spares the
-// request.
-func TestRefreshPastStoreAndLease(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(ocsptest.Leaf{})
-		st, ls := new(shelf), new(leases)
-		one := stapler(t, ca, staple.WithStore(&member{shelf: st, leases: ls}))
-		other := stapler(t, ca, staple.WithStore(&member{shelf: st, leases: ls}))
-		mustFetch(t, one, cert)
-		synctest.Wait() // for the record
-		if err := other.Prefetch(t.Context(), cert); err != nil || ca.Responder.Requests() != 1 {
-			t.Fatalf("%d requests, want 1: %v", ca.Responder.Requests(), err)
-		}
-		begun := time.Now()
-		if err := other.Refresh(t.Context(), cert); err != nil {
-			t.Error(err)
-		}
-		if n, took := ca.Responder.Requests(), time.Since(begun); n != 2 || took > 0 {
-			t.Errorf("%d requests after %v, want 2 at once", n, took)
-		}
-		late := ca.Issue(ocsptest.Leaf{})
-		ca.Responder.SetFaultFor(late, ocsptest.FaultHang)
-		one.Staple(late) // and has the lease
-		synctest.Wait()
-		other.Staple(late) // and waits for it
-		time.Sleep(time.Second)
-		ca.Responder.ClearFaults()
-		if err := other.Refresh(t.Context(), late); err != nil || !stapled(t, other, ca, late) {
-			t.Errorf("not stapled: %v", err)
-		}
-		if took := time.Since(begun); took > time.Second {
-			t.Errorf("waited %v for the lease of another", took-time.Second)
-		}
-	})
-}
-
-// REQ G5: the switch of WithResponders is asked at once, and turns.
-func TestRefreshTurnsTheSwitch(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		var on atomic.Bool
-		s := stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return nil, on.Load() }))
-		cert := ca.Issue(ocsptest.Leaf{})
-		list(t, s, cert)
-		time.Sleep(time.Minute)
-		for _, turned := range []bool{true, false, true} {
-			on.Store(turned)
-			if err := s.Refresh(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if got := stapled(t, s, ca, cert); got != turned {
-				t.Errorf("stapled %v, want %v: %+v", got, turned, s.Status()[0])
-			}
-		}
-	})
-}
-
-// REQ G5: an issuer that could not be downloaded a moment ago is asked for again.
-func TestRefreshDownloadsTheIssuer(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
-		var down atomic.Bool
-		s := stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			if down.Load() {
-				return nil, errors.New("no network")
-			}
-			return ca.Responder.RoundTrip(r)
-		})}))
-		down.Store(true)
-		list(t, s, cert)
-		time.Sleep(time.Hour)
-		if err := s.Refresh(t.Context()); !errors.Is(err, staple.ErrNoIssuer) {
-			t.Errorf("%v, want %v", err, staple.ErrNoIssuer)
-		}
-		down.Store(false)
-		time.Sleep(time.Millisecond)
-		if err := s.Refresh(t.Context()); err != nil || !stapled(t, s, ca, cert) {
-			t.Errorf("not stapled: %v", err)
-		}
-	})
-}
-
-// REQ G5: Refresh makes certificates known; what is nothing is an error, what needs
-// no staple is none; it ends with its context, and with the Stapler.
-func TestRefreshEnds(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		var noContext context.Context
-		if err := s.Refresh(noContext); err != nil {
-			t.Errorf("of nothing: %v", err)
-		}
-		cert, none := ca.Issue(ocsptest.Leaf{Names: []string{"one.test"}}), ca.Issue(ocsptest.Leaf{NoURL: true})
-		must := ca.Issue(ocsptest.Leaf{NoURL: true, MustStaple: true, Names: []string{"must.test"}})
-		errs := joined(s.Refresh(noContext, cert, nil, new(tls.Certificate), none, must))
-		if len(errs) != 3 || !strings.Contains(errs[0].Error(), "certificate 1 is nil or empty") || !errors.Is(errs[2], staple.ErrNoResponder) || !stapled(t, s, ca, cert) {
-			t.Errorf("%q", errs)
-		}
-		ca.Responder.SetDelay(4 * time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := s.Refresh(ctx, cert); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "one.test") {
-			t.Errorf("%v, want %v", err, context.DeadlineExceeded)
-		}
-		time.Sleep(time.Minute)
-		done := make(chan error, 1)
-		go func() { done <- s.Refresh(t.Context(), cert) }()
-		time.Sleep(time.Second)
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		empty := staple.New()
-		empty.Close()
-		for _, err := range []error{<-done, s.Refresh(t.Context()), empty.Refresh(t.Context()), s.Refresh(t.Context(), cert), s.Refresh(t.Context(), ca.Issue(ocsptest.Leaf{}))} {
-			if !errors.Is(err, staple.ErrClosed) {
-				t.Errorf("%v, want %v", err, staple.ErrClosed)
-			}
-		}
-	})
-}
-
-// REQ G5: one certificate's trouble is told of in spite of others' success, and 5 in a
-// row are not 5 among many.
-func TestRefreshOfSomeThatFail(t *testing.T) {
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := stapler(t, ca)
-		certs := leaves(ca, 200)
-		bad := make(map[string]bool)
-		for i := 0; i < len(certs); i += 20 {
-			bad[certs[i].Leaf.SerialNumber.String()] = true
-		}
-		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, serial *big.Int) bool {
-			if bad[serial.String()] {
-				http.Error(w, "no", http.StatusInternalServerError)
-			}
-			return bad[serial.String()]
-		})
-		ca.Responder.SetDelay(time.Millisecond)
-		errs := joined(s.Refresh(t.Context(), certs...))
-		if got := count(t, s, ca, certs); len(errs) != len(bad) || got != len(certs)-len(bad) {
-			t.Errorf("%d errors, %d stapled; want %d, %d", len(errs), got, len(bad), len(certs)-len(bad))
+		if len(log) != 2 || log[0].Header.Get("If-None-Match") == "" || log[1].Header.Get("If-None-Match") != "" {
+			t.Errorf("%d requests, want one that is conditional and one that is not", len(log))
 		}
 	})
 }

@@ -3,8 +3,7 @@ package staple_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,9 +17,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/crypto/ocsp"
-
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
+	"golang.org/x/crypto/ocsp"
 )
 
 // A peer is a server with its CA, made in the test because it needs its key.
@@ -33,25 +33,16 @@ type peer struct {
 
 func newPeer(t *testing.T, extra ...pkix.Extension) *peer {
 	t.Helper()
-	p := &peer{t: t, caKey: newKey(t)}
+	p := &peer{t: t, caKey: testkit.NewKey(t)}
 	p.ca = p.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true,
 	}, p.caKey.Public())
-	key := newKey(t)
+	key := testkit.NewKey(t)
 	p.leaf = p.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "peer"}, DNSNames: []string{"peer.test"}, ExtraExtensions: extra,
 	}, key.Public())
 	p.tls = tls.Certificate{Certificate: [][]byte{p.leaf.Raw}, PrivateKey: key}
 	return p
-}
-
-func newKey(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 // sign issues a certificate of 90 days; the first is the CA's own.
@@ -82,7 +73,7 @@ func (p *peer) staple(status int, life time.Duration) []byte {
 	}
 	var raw []byte
 	var err error
-	withoutFIPS(func() { // it names the CA by SHA-1
+	fips140.WithoutEnforcement(func() { // it names the CA by SHA-1
 		raw, err = ocsp.CreateResponse(p.ca, p.ca, template, p.caKey)
 	})
 	if err != nil {
@@ -166,7 +157,7 @@ func TestVerifyStapleReason(t *testing.T) {
 			"tryLater":     {ocsp.TryLaterErrorResponse, staple.ReasonTryLater},
 		} {
 			err := staple.VerifyStaple(p.state(c.staple))
-			if got := staple.ReasonOf(err); got != c.want {
+			if got := testkit.Reason(err); got != c.want {
 				t.Errorf("%s: got %v, want %v", name, err, c.want)
 			}
 		}
@@ -359,6 +350,63 @@ func TestIssuersBounded(t *testing.T) {
 	} {
 		if got := staple.IssuersOf(c.state); len(got) != c.want {
 			t.Errorf("%s: got %d issuers, want %d", name, len(got), c.want)
+		}
+	}
+}
+
+// REQ C7: whoever verifies a peer's staple learns from the error whose it was.
+func TestVerifyStapleNamesThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, tlsFeature())
+		stranger := newPeer(t)
+		unverified := p.state(p.staple(ocsp.Good, week))
+		unverified.PeerCertificates, unverified.VerifiedChains = unverified.PeerCertificates[:1], nil
+		for what, cs := range map[string]tls.ConnectionState{
+			"no OCSP staple":               p.state(nil),
+			"issuer certificate not found": unverified,
+			"OCSP response: status revoked: unspecified since 2000-01-01T00:00:00Z": p.state(p.staple(ocsp.Revoked, week)),
+			"OCSP response: issuerKeyHash of another issuer: serial 02":             p.state(stranger.staple(ocsp.Good, week)),
+		} {
+			for _, check := range []func(tls.ConnectionState) error{staple.VerifyStaple, staple.RequireStaple} {
+				if want, err := `staple: "peer.test" (serial 2): `+what, check(cs); err == nil || err.Error() != want {
+					t.Errorf("%v, want %s", err, want)
+				}
+			}
+		}
+	})
+}
+
+// REQ B12
+func TestVerify(t *testing.T) {
+	ca, other := ocsptest.NewCA(), ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{})
+	raw := ca.Responder.Response(cert)
+	if r, err := staple.Verify(raw, cert.Leaf, ca.Cert); err != nil || r == nil || r.Status != ocsp.Good || r.SerialNumber.Cmp(cert.Leaf.SerialNumber) != 0 {
+		t.Errorf("good: %+v, %v", r, err)
+	}
+	ca.Responder.Revoke(cert, ocsp.KeyCompromise, cert.Leaf.NotBefore)
+	if r, err := staple.Verify(ca.Responder.Response(cert), cert.Leaf, ca.Cert); !errors.Is(err, staple.ErrRevoked) || r == nil || r.Status != ocsp.Revoked || r.RevocationReason != ocsp.KeyCompromise {
+		t.Errorf("revoked: %+v, %v", r, err)
+	}
+	r, err := staple.Verify(raw[:len(raw)-1], cert.Leaf, ca.Cert)
+	if r != nil || testkit.Reason(err) != staple.ReasonMalformed {
+		t.Errorf("cut: %+v, %v", r, err)
+	}
+	// The serial number is the same: only the issuer's signature tells them apart.
+	theirs := other.Issue(ocsptest.Leaf{Serial: cert.Leaf.SerialNumber})
+	if r, err := staple.Verify(other.Responder.Response(theirs), cert.Leaf, other.Cert); r != nil || !errors.Is(err, staple.ErrNoIssuer) {
+		t.Errorf("another issuer: %+v, %v", r, err)
+	}
+	for _, nils := range [][2]bool{{true, false}, {false, true}} {
+		leaf, issuer := cert.Leaf, ca.Cert
+		if nils[0] {
+			leaf = nil
+		}
+		if nils[1] {
+			issuer = nil
+		}
+		if r, err := staple.Verify(raw, leaf, issuer); r != nil || !errors.Is(err, staple.ErrNoIssuer) {
+			t.Errorf("nil: %+v, %v", r, err)
 		}
 	}
 }

@@ -1,6 +1,0 @@
-//go:build race
-
-package staple_test
-
-// raceEnabled: everything takes ten times as long.
-const raceEnabled = true
