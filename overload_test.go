@@ -3,6 +3,7 @@ package staple_test
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"math/rand/v2"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -418,8 +420,8 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 	for _, fault := range []ocsptest.Fault{ocsptest.FaultNone, ocsptest.FaultHTTP500, ocsptest.FaultUnauthorized} {
 		t.Run(fault.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-				var book logbook
-				s := stapler(t, ca, staple.WithLogger(book.logger()))
+				var book testkit.Logbook
+				s := stapler(t, ca, staple.WithLogger(book.Logger()))
 				from := time.Now().Add(3 * time.Hour)
 				certs := make([]*tls.Certificate, 8)
 				for i := range certs {
@@ -439,8 +441,8 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 				if got := ca.Responder.Requests(); got < 8 {
 					t.Errorf("%d requests, too few to prove anything", got)
 				}
-				if slices.ContainsFunc(book.messages(), func(m string) bool { return strings.Contains(m, "responder fails") }) {
-					t.Errorf("the responder is taken for broken: %q", book.messages())
+				if slices.ContainsFunc(book.All(), func(r slog.Record) bool { return strings.Contains(r.Message, "responder fails") }) {
+					t.Error("the responder is taken for broken")
 				}
 				other := leafFor(ca, "other.example.com")
 				if err := s.Prefetch(t.Context(), other); err != nil {
@@ -454,14 +456,4 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 			})
 		})
 	}
-}
-
-// messages returns all that was logged, in order.
-func (l *logbook) messages() (msgs []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range l.records {
-		msgs = append(msgs, r.Message)
-	}
-	return msgs
 }
