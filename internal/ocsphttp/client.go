@@ -6,6 +6,7 @@ package ocsphttp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -134,6 +135,9 @@ func (c *Client) send(ctx context.Context, r request, link *contact) (*http.Resp
 	c.Requests.Add(1)
 	res, err := client.Do(req)
 	if err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() == context.DeadlineExceeded {
+			err = ctx.Err() // a context derived from ctx says canceled
+		}
 		e := transportError(err)
 		e.connected = link.made(err)
 		return nil, e

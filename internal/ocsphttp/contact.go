@@ -20,31 +20,38 @@ type contact struct {
 // where ctx is canceled while a connection is made. net/http makes it all the same,
 // for others to use, and it would stay without a byte. cancel ends it at once.
 func (c *contact) follow(ctx context.Context) (_ context.Context, cancel func()) {
-	out, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	release := func() {}
-	deadline, timed := ctx.Deadline()
-	if timed {
-		out, release = context.WithDeadline(out, deadline)
-	}
+	own, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		if timed && ctx.Err() == context.DeadlineExceeded {
-			return // so does out
-		}
 		if context.Cause(ctx) == context.Canceled && c.unsent.Load() {
 			timer := time.NewTimer(dialGrace)
 			defer timer.Stop()
 			select {
 			case <-timer.C:
-			case <-out.Done():
+			case <-own.Done():
 			}
 		}
 		end(context.Cause(ctx))
 	})
-	return out, func() {
+	return following{own, ctx}, func() {
 		stop()
-		release()
 		end(nil)
 	}
+}
+
+// following is a context that ends after another and in the same way: a timer of its
+// own might end it before.
+type following struct {
+	context.Context
+	ctx context.Context
+}
+
+func (f following) Deadline() (time.Time, bool) { return f.ctx.Deadline() }
+
+func (f following) Err() error {
+	if f.Context.Err() == nil {
+		return nil
+	}
+	return context.Cause(f.Context)
 }
 
 func (c *contact) trace(ctx context.Context) context.Context {

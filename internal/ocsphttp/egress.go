@@ -84,7 +84,7 @@ func refuseHost(u *url.URL) error {
 	host := u.Hostname()
 	for _, c := range []byte(host) {
 		if c >= 0x80 {
-			return fmt.Errorf("refusing to ask %q: want a host name in ASCII", cut(host))
+			return fmt.Errorf("refusing to dial %q: want a host name in ASCII", cut(host))
 		}
 	}
 	ip, err := netip.ParseAddr(host)
@@ -92,7 +92,7 @@ func refuseHost(u *url.URL) error {
 		ip = looseAddr(strings.TrimRight(host, "."))
 	}
 	if ip.IsValid() && refused(ip) {
-		return fmt.Errorf("refusing to ask %v: not the address of a responder", ip.WithZone(""))
+		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip.WithZone(""))
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func TestRefusedAddresses(t *testing.T) {
 		for name, c := range map[string]*ocsphttp.Client{"direct": overNet(t), "by a proxy": proxied} {
 			q := question(0)
 			q.URL = "http://" + host + "/"
-			if _, _, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || !strings.Contains(err.Error(), "refusing to ask") || c.Requests.Load() != 0 {
+			if _, _, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || !strings.Contains(err.Error(), "refusing to dial") || c.Requests.Load() != 0 {
 				t.Errorf("%s, %s: %v, %d requests", host, name, err, c.Requests.Load())
 			}
 		}
@@ -130,7 +130,7 @@ func TestRefusedRedirects(t *testing.T) {
 		q := question(0)
 		q.URL = "http://" + s.addr
 		c := overNet(t)
-		if _, _, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || !strings.Contains(err.Error(), "refusing to ask") || c.Requests.Load() != 1 {
+		if _, _, err := c.Ask(t.Context(), q); kind(err) != ocsphttp.Network || !strings.Contains(err.Error(), "refusing to dial") || c.Requests.Load() != 1 {
 			t.Errorf("%s: %v, %d requests", to, err, c.Requests.Load())
 		}
 	}

@@ -55,8 +55,8 @@ func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, e
 	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
 	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))
 	for len(body) <= MaxBody {
-		if ctx.Err() != nil {
-			return body, context.Cause(ctx)
+		if err := ctx.Err(); err != nil {
+			return body, err
 		}
 		if len(body) == cap(body) {
 			body = append(body, 0)[:len(body)]
