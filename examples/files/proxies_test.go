@@ -164,7 +164,7 @@ func TestNginx(t *testing.T) {
 	}
 	client(t, ca, addr)
 
-	ca.Responder.SetValidity(4 * time.Second)
+	ca.Responder.SetValidity(8 * time.Second)
 	save(t, dir, ca.Issue(ocsptest.Leaf{}))
 	eventually(t, "the renewed certificate has its staple", serves(ca, addr, file))
 	ca.Responder.SetFault(ocsptest.FaultTryLater)
