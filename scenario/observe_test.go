@@ -414,17 +414,17 @@ func TestStatsByState(t *testing.T) {
 // certificate that somebody was told of, and for a responder that failed for several.
 func TestRecoveryIsTold(t *testing.T) {
 	for _, n := range []int{1, 3} {
-		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			var log logbook
-			s := stapler(t, ca, staple.WithLogger(log.logger()))
-			certs := leaves(ca, n)
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var log testkit.Logbook
+			s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()))
+			certs := testkit.Leaves(ca, n)
 			ca.Responder.SetFault(ocsptest.FaultHTTP500)
-			cfg := list(t, s, certs...)
+			cfg := testkit.List(t, s, certs...)
 			time.Sleep(2 * time.Hour)
 			ca.Responder.ClearFaults()
 			time.Sleep(time.Hour)
 			var told []slog.Record
-			for _, r := range log.all() {
+			for _, r := range log.All() {
 				if r.Level == slog.LevelInfo {
 					told = append(told, r)
 				}
