@@ -92,10 +92,14 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 // WithTTL sets how long a response is used before the responder is asked
 // again: 60 minutes by default and for d <= 0. It says when to refresh, not
 // when to stop serving: a response is served until its nextUpdate. The
-// responder's max-age may put a refresh off, and half of the response's
-// validity always wins over both (RFC 9919 §7). Where a responder says that it
+// responder's max-age may put a refresh off where the TTL is the default, and half
+// of the response's validity always wins over both (RFC 9919 §7). Where a responder says that it
 // has nothing new before that half, the request for its next response is spread
 // over the tenth of the validity that follows.
+//
+// A TTL that is set bounds how late a revocation is noticed: the responder's
+// max-age does not put its refresh off, and requests ask caches on the way for
+// nothing older (Cache-Control: max-age, RFC 9111 §5.2.1.1).
 //
 // A response without nextUpdate is served until d after it was received and
 // refreshed at half of that.

@@ -98,7 +98,7 @@ type Stapler struct {
 	endPut    context.CancelFunc
 	calls     foreign.Calls
 	exchanges foreign.Shared[*answer] // requests about a certificate
-	sharing   foreign.Shared[[]byte]  // calls of the store, downloads
+	downloads foreign.Shared[[]byte]  // of issuers
 	issuers   issuers.Finder
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
@@ -138,9 +138,9 @@ func New(opts ...Option) *Stapler {
 	if s.opts.store != nil {
 		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
 	}
-	s.sharing.Calls = &s.calls
 	s.exchanges.Calls, s.exchanges.Unbound = &s.calls, true // the schedule bounds them
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.sharing, Now: func() time.Time { return s.opts.now() }}
+	s.downloads.Calls, s.downloads.Unbound = &s.calls, true // the Finder does
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	s.stats.seed = maphash.MakeSeed()
@@ -397,6 +397,9 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	g := e.gateLocked()
 	if g.since.IsZero() {
 		g.since = begun
+		if e.Phase() != schedule.Deferred { // the attempt under way is urgent from now on
+			s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
+		}
 	}
 	return g, d - max(time.Since(g.since), time.Since(begun))
 }

@@ -12,6 +12,14 @@
 // A fleet that has a store for autocert already needs nothing from here: every
 // autocert.Cache is a staple.Store. It only lacks the lease, so that each server
 // that finds a response due asks.
+//
+// It sends GETRANGE, SET, DEL, EVALSHA and EVAL, and in a script GET and SET: a
+// user of Redis that is limited to some commands needs those.
+//
+// go-redis logs to stderr. This has it log to a logger of yours, in the whole
+// process:
+//
+//	redis.SetLogger(redisstore.Logger{Logger: slog.Default()})
 package redisstore
 
 import (
@@ -19,9 +27,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -35,6 +43,8 @@ const (
 	// response expires, and shortest the least of it.
 	defaultLife = 24 * time.Hour
 	shortest    = time.Second
+	// maxRecord is the longest record that staple reads, in bytes.
+	maxRecord = 256 << 10
 	// patience bounds a call to Redis where the caller's context doesn't.
 	patience = time.Second
 )
@@ -69,7 +79,10 @@ func New(client redis.UniversalClient, prefix string) *Store {
 // Client returns a client for a single node, for Sentinel or for a Cluster, by
 // opts, as redis.NewUniversalClient does. It honours the deadlines of contexts,
 // and where opts leaves them zero waits at most 1 s to dial, to read and to
-// write, and retries once. opts is not changed; nil is localhost:6379.
+// write, and sends a command that failed once more; in a Cluster it also follows
+// 3 redirections (MaxRedirects). go-redis dials up to 5 times for each of these, 100
+// ms apart: the deadline of the context bounds them together. opts is not changed;
+// nil is localhost:6379.
 func Client(opts *redis.UniversalOptions) redis.UniversalClient {
 	var own redis.UniversalOptions
 	if opts != nil {
@@ -87,14 +100,20 @@ func Client(opts *redis.UniversalOptions) redis.UniversalClient {
 	return redis.NewUniversalClient(&own)
 }
 
-// Get returns the record under key. If there is none the error is
-// [fs.ErrNotExist].
+// Get returns the record under key. If there is none, or an empty one, the error is
+// [fs.ErrNotExist]. Of a value of more than 256 KiB, which is no record of staple, no
+// more than that is read, and the error says so.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
-	data, err := s.client.Get(ctx, s.prefix+key).Bytes()
-	if errors.Is(err, redis.Nil) {
+	data, err := s.client.GetRange(ctx, s.prefix+key, 0, maxRecord).Bytes() // both ends included
+	switch {
+	case err != nil:
+		return nil, wrap(err)
+	case len(data) == 0: // what Redis says of a key that is not there
 		return nil, fmt.Errorf("redisstore: %s: %w", key, fs.ErrNotExist)
+	case len(data) > maxRecord:
+		return nil, fmt.Errorf("redisstore: %s: the value is longer than any record, %d KiB", key, maxRecord>>10)
 	}
-	return data, wrap(err)
+	return data, nil
 }
 
 // Put stores a record until its response expires, by the header Expires that
@@ -120,6 +139,18 @@ return 1`
 func (s *Store) Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error) {
 	got, err := s.take.Run(ctx, s.client, []string{s.prefix + "lease:" + key}, s.token, max(ttl, time.Millisecond).Milliseconds()).Int()
 	return got == 1, wrap(err)
+}
+
+// A Logger has go-redis log to a slog.Logger: see redis.SetLogger. Its lines have
+// the message "go-redis" and are at debug level, as a Stapler says once, at warn,
+// that its store fails.
+type Logger struct{ *slog.Logger }
+
+// Printf implements the interface that go-redis wants.
+func (l Logger) Printf(ctx context.Context, format string, args ...any) {
+	if l.Enabled(ctx, slog.LevelDebug) {
+		l.DebugContext(ctx, "go-redis", "text", fmt.Sprintf(format, args...))
+	}
 }
 
 func wrap(err error) error {

@@ -5,6 +5,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,4 +136,121 @@ func TestAway(t *testing.T) {
 	if opts := (*redis.UniversalOptions)(nil); redisstore.Client(opts) == nil {
 		t.Error("no client for nil options")
 	}
+}
+
+// counter counts the bytes that a connection reads.
+type counter struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c counter) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// REQ I4: a value of 256 MiB costs 256 KiB, and is no record. One of 256 KiB is.
+func TestLargeValue(t *testing.T) {
+	var read atomic.Int64
+	n := newNode(t)
+	setup := redis.NewClient(&redis.Options{Addr: n.addr, ReadTimeout: 45 * time.Second}) // Redis fills the value with zeros
+	defer setup.Close()
+	client := open(t, &redis.UniversalOptions{Addrs: []string{n.addr}, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return counter{conn, &read}, err
+	}})
+	s, ctx := redisstore.New(client, ""), t.Context()
+	for length, ok := range map[int64]bool{256 << 20: false, 256<<10 + 1: false, 256 << 10: true, 1: true} {
+		if err := setup.Del(ctx, "staple:k").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := setup.SetRange(ctx, "staple:k", length-1, "x").Err(); err != nil {
+			t.Fatal(err)
+		}
+		read.Store(0)
+		data, err := s.Get(ctx, "k")
+		if ok && (err != nil || int64(len(data)) != length) || !ok && (err == nil || errors.Is(err, fs.ErrNotExist) || data != nil) {
+			t.Errorf("%d bytes: got %d, %v", length, len(data), err)
+		}
+		if n := read.Load(); n > 257<<10 {
+			t.Errorf("%d bytes: %d were read", length, n)
+		}
+	}
+}
+
+// A command that fails is sent once more, and no more.
+func TestRetries(t *testing.T) {
+	client := newNode(t).client(t)
+	s, ctx := redisstore.New(client, ""), t.Context()
+	for _, args := range [][]any{{"CONFIG", "SET", "replica-serve-stale-data", "no"}, {"REPLICAOF", "127.0.0.1", "1"}} { // refuses all
+		if err := client.Do(ctx, args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Get(ctx, "k"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Get: %v", err)
+	}
+	if err := s.Put(ctx, "k", []byte("x")); err == nil {
+		t.Error("Put: no error")
+	}
+	stats, err := client.Info(ctx, "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"getrange", "set"} {
+		if !regexp.MustCompile(`cmdstat_` + command + `:calls=0,.*rejected_calls=2,`).MatchString(stats) {
+			t.Errorf("%s was not sent twice: %s", command, stats)
+		}
+	}
+}
+
+// What go-redis does to dial is what Client says: up to 10 times, and the deadline
+// of the context ends it.
+func TestDials(t *testing.T) {
+	var dials atomic.Int64
+	client := open(t, &redis.UniversalOptions{Addrs: []string{"127.0.0.1:1"}, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}})
+	s := redisstore.New(client, "")
+	if _, err := s.Get(t.Context(), "k"); err == nil || dials.Load() != 10 {
+		t.Errorf("%d dials, %v, want 10", dials.Load(), err)
+	}
+	dials.Store(0)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Get(ctx, "k"); err == nil || dials.Load() > 2 {
+		t.Errorf("%d dials within 50 ms, %v", dials.Load(), err)
+	}
+}
+
+// What go-redis logs reaches the operator's logger, at debug level.
+func TestLogger(t *testing.T) {
+	for level, want := range map[slog.Level]bool{slog.LevelDebug: true, slog.LevelInfo: false} {
+		var buf locked
+		redis.SetLogger(redisstore.Logger{Logger: slog.New(slog.NewTextHandler(&buf, &slog.HandlerOptions{Level: level}))})
+		_, _ = redisstore.New(open(t, &redis.UniversalOptions{Addrs: []string{"127.0.0.1:1"}}), "").Get(t.Context(), "k")
+		if got := buf.String(); (strings.Contains(got, `level=DEBUG msg=go-redis text="`) && strings.Contains(got, "failed to dial")) != want {
+			t.Errorf("at %v it logs %q", level, got)
+		}
+	}
+}
+
+// locked is a buffer that several may write.
+type locked struct {
+	mu sync.Mutex // guards the rest
+	b  strings.Builder
+}
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -66,21 +68,24 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since ti
 // at returns the certificate at u.
 func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
-	der, _, err := f.Sharing.Attempt(ctx, what, u, func() ([]byte, error) {
-		is, err := f.recall(u, since)
-		if is == nil && err == nil {
-			is, err = f.fetch(u)
-			f.remember(u, is, err)
-		}
-		if err != nil {
+	for {
+		der, _, err := f.Sharing.Attempt(ctx, what, u, func() ([]byte, error) {
+			is, err := f.recall(u, since)
+			if is == nil && err == nil {
+				is, err = f.fetch(ctx, u)
+			}
+			if err != nil {
+				return nil, err
+			}
+			return is.Cert.Raw, nil
+		})
+		switch {
+		case err == nil:
+			return f.Parse(der), nil
+		case ctx.Err() != nil || !errors.Is(err, errNoPlace):
 			return nil, err
-		}
-		return is.Cert.Raw, nil
-	})
-	if err != nil {
-		return nil, err
+		} // else who was to make the download for all ran out of time, waiting for a place
 	}
-	return f.Parse(der), nil
 }
 
 // recall returns what came of asking u lately, if it was asked: a failure only if
@@ -113,9 +118,31 @@ func (f *Finder) remember(u string, is *ocspresp.Issuer, err error) {
 	f.downloads[u] = download{is: is, err: err, at: now, gap: gap}
 }
 
-// fetch gets a certificate.
-func (f *Finder) fetch(u string) (*ocspresp.Issuer, error) {
-	body, err := f.Get(f.Context, u)
+// fetch gets the certificate at u, and notes what came of it. It waits for a place
+// until ctx ends; the download goes on without.
+func (f *Finder) fetch(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+	host := ""
+	if parsed, err := url.Parse(u); err == nil {
+		host = strings.ToLower(parsed.Hostname())
+	}
+	get, cancel := context.WithCancelCause(f.Context)
+	defer cancel(nil)
+	leave, err := f.places.take(ctx, host, cancel)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	is, err := f.get(get, u)
+	if err != nil && context.Cause(get) == errGaveWay {
+		err = errGaveWay
+	}
+	f.remember(u, is, err)
+	return is, err
+}
+
+// get gets the certificate at u.
+func (f *Finder) get(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+	body, err := f.Get(ctx, u)
 	if err != nil {
 		return nil, err
 	}

@@ -27,13 +27,14 @@ type Finder struct {
 	// download, which outlives each of them.
 	Get     func(ctx context.Context, url string) ([]byte, error)
 	Context context.Context
-	Sharing *foreign.Shared[[]byte]
+	Sharing *foreign.Shared[[]byte] // with Unbound set, as the Finder bounds the downloads
 	Now     func() time.Time
 
 	mu        sync.Mutex // guards the rest
 	all       Interned[ocspresp.Issuer]
 	bySubject Interned[ocspresp.Issuer] // with and without its key's id
 	downloads map[string]download       // by URL
+	places    places                    // has a lock of its own
 }
 
 // InChain finds the issuer of leaf in its chain, in whatever order, or among the
