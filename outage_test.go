@@ -179,7 +179,7 @@ func (c outageCase) compare(t *testing.T) {
 // tried at once after one succeeds.
 func TestFailingHost(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		const responders, each = 40, 6
 		ca.Responder.SetValidity(4 * time.Hour)
 		certs := make([]*tls.Certificate, responders*each)
@@ -187,12 +187,12 @@ func TestFailingHost(t *testing.T) {
 			certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), MustStaple: true, NotAfter: time.Now().Add(90 * day),
 				URLs: []string{fmt.Sprintf("http://ocsp.example/%d", i%responders)}})
 		}
-		s := stapler(t, ca)
-		mustFetch(t, s, certs[:len(certs)/2]...) // the others never had a response
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, certs[:len(certs)/2]...) // the others never had a response
 		ca.Responder.SetFault(ocsptest.FaultRefused)
-		list(t, s, certs...)
+		testkit.List(t, s, certs...)
 		time.Sleep(6 * time.Hour)
-		if got := carrying(s, certs); got > 0 {
+		if got := testkit.Carrying(s, certs); got > 0 {
 			t.Errorf("%d stapled 6 hours into the outage", got)
 		}
 		for minute := range 60 {
@@ -204,12 +204,12 @@ func TestFailingHost(t *testing.T) {
 		}
 		ca.Responder.ClearFaults()
 		begun := time.Now()
-		for carrying(s, certs) == 0 && time.Since(begun) < time.Hour {
+		for testkit.Carrying(s, certs) == 0 && time.Since(begun) < time.Hour {
 			time.Sleep(100 * time.Millisecond)
 		}
 		first := time.Since(begun)
 		time.Sleep(time.Second)
-		if got := carrying(s, certs); got < len(certs) || first > 31*time.Second {
+		if got := testkit.Carrying(s, certs); got < len(certs) || first > 31*time.Second {
 			t.Errorf("the first is back after %v, and %d of %d a second later; want 31 s, all", first, got, len(certs))
 		}
 	})

@@ -36,9 +36,9 @@ func over(t testing.TB, network http.RoundTripper, opts ...staple.Option) *stapl
 func untilCarrying(t testing.TB, s *staple.Stapler, certs []*tls.Certificate, most time.Duration) time.Duration {
 	t.Helper()
 	begun := time.Now()
-	for carrying(s, certs) < len(certs) {
+	for testkit.Carrying(s, certs) < len(certs) {
 		if time.Since(begun) > most+time.Minute {
-			t.Errorf("%d of %d stapled after %v: %v", carrying(s, certs), len(certs), time.Since(begun), s.Ready())
+			t.Errorf("%d of %d stapled after %v: %v", testkit.Carrying(s, certs), len(certs), time.Since(begun), s.Ready())
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -93,14 +93,14 @@ func (q *queue) counts() (requests, gone int) {
 // collapse, when it is met first and when it has had little to do.
 func TestOneCallerAtATime(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		const n, serves = 150, 700 * time.Millisecond
 		q := &queue{to: ca.Responder, serves: serves}
 		ca.Responder.SetValidity(4 * day)
 		s := over(t, q)
 		for round := range 2 {
-			certs := leaves(ca, n)
-			list(t, s, certs...)
+			certs := testkit.Leaves(ca, n)
+			testkit.List(t, s, certs...)
 			took := untilCarrying(t, s, certs, n*serves*13/10)
 			requests, gone := q.counts()
 			t.Logf("round %d: %d certificates after %v, %d of %d requests for nobody", round, n, took, gone, requests)
@@ -115,7 +115,7 @@ func TestOneCallerAtATime(t *testing.T) {
 				idle = 7 * day
 			}
 			time.Sleep(idle)
-			if got := carrying(s, certs); got < n {
+			if got := testkit.Carrying(s, certs); got < n {
 				t.Errorf("round %d: %d of %d stapled after %v", round, got, n, idle)
 			}
 			q.counts()
@@ -127,12 +127,12 @@ func TestOneCallerAtATime(t *testing.T) {
 // needed for 1,000, and a second is for finding out that it bears them.
 func TestThousandAtHealthy(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		const n, takes = 1000, 20 * time.Millisecond
 		ca.Responder.SetDelay(takes)
-		certs := leaves(ca, n)
-		s := stapler(t, ca)
-		list(t, s, certs...)
+		certs := testkit.Leaves(ca, n)
+		s := testkit.Stapler(t, ca)
+		testkit.List(t, s, certs...)
 		took := untilCarrying(t, s, certs, time.Minute)
 		t.Logf("%d certificates after %v, %d requests at once", n, took, ca.Responder.Peak())
 		if most := n/32*takes + time.Second; took > most || ca.Responder.Peak() > 32 || ca.Responder.Requests() > n {
@@ -160,7 +160,7 @@ func TestSeveralRespondersInTime(t *testing.T) {
 	} {
 		for _, shakes := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s handshake %v", tc.name, shakes), func(t *testing.T) {
-				bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 					var all []*ocsptest.Responder
 					var urls []string
 					for _, takes := range tc.takes {
@@ -172,9 +172,9 @@ func TestSeveralRespondersInTime(t *testing.T) {
 						all, urls = append(all, r), append(urls, r.URL())
 					}
 					cert := ca.Issue(ocsptest.Leaf{MustStaple: true, Key: ca.Key(), URLs: urls})
-					s := network(t, all)
+					s := testkit.Network(t, all)
 					begun, most := time.Now(), tc.most
-					cfg := list(t, s, cert)
+					cfg := testkit.List(t, s, cert)
 					if shakes {
 						most = tc.shaken
 						got, err := cfg.GetCertificate(asking("example.com"))
@@ -189,7 +189,7 @@ func TestSeveralRespondersInTime(t *testing.T) {
 					}
 					for range 24 * 4 {
 						time.Sleep(15 * time.Minute)
-						if st := s.Status()[0]; !stapled(t, s, ca, cert) || time.Since(st.LastSuccess) > 90*time.Minute {
+						if st := s.Status()[0]; !testkit.Stapled(t, s, ca, cert) || time.Since(st.LastSuccess) > 90*time.Minute {
 							t.Fatalf("not kept fresh: %+v", st)
 						}
 					}
@@ -208,7 +208,7 @@ func TestFirstDeadForMany(t *testing.T) {
 	}
 	for _, fault := range faults {
 		for _, must := range []bool{false, true} {
-			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				a, b := ca.NewResponder(""), ca.NewResponder("")
 				a.SetFault(fault)
 				b.SetDelay(20 * time.Millisecond)
@@ -216,8 +216,8 @@ func TestFirstDeadForMany(t *testing.T) {
 				for i := range certs {
 					certs[i] = ca.Issue(ocsptest.Leaf{Key: ca.Key(), MustStaple: must, URLs: []string{a.URL(), b.URL()}})
 				}
-				s := network(t, []*ocsptest.Responder{a, b})
-				list(t, s, certs...)
+				s := testkit.Network(t, []*ocsptest.Responder{a, b})
+				testkit.List(t, s, certs...)
 				took := untilCarrying(t, s, certs, time.Minute)
 				t.Logf("%v, Must-Staple %v: 500 certificates after %v", fault, must, took)
 				if took > 15*time.Second {
@@ -235,13 +235,13 @@ func TestPrivateCAAtHonestResponder(t *testing.T) {
 	answers := map[string]func(w http.ResponseWriter, req *http.Request, unknown []byte){
 		"404":     func(w http.ResponseWriter, _ *http.Request, _ []byte) { http.Error(w, "no", http.StatusNotFound) },
 		"400":     func(w http.ResponseWriter, _ *http.Request, _ []byte) { http.Error(w, "no", http.StatusBadRequest) },
-		"unknown": func(w http.ResponseWriter, _ *http.Request, unknown []byte) { answerWith(w, unknown) },
+		"unknown": func(w http.ResponseWriter, _ *http.Request, unknown []byte) { testkit.AnswerWith(w, unknown) },
 		"hangs":   func(_ http.ResponseWriter, req *http.Request, _ []byte) { <-req.Context().Done() },
 	}
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			bubble(t, func(t *testing.T, honest *ocsptest.CA) {
+			testkit.Bubble(t, func(t *testing.T, honest *ocsptest.CA) {
 				const takes = 50 * time.Millisecond
 				private := ocsptest.NewCA()
 				strangers := make([]*tls.Certificate, 1000)
@@ -261,21 +261,21 @@ func TestPrivateCAAtHonestResponder(t *testing.T) {
 					answer(w, req, unknown)
 					return true
 				})
-				s := stapler(t, honest)
-				list(t, s, strangers...)
+				s := testkit.Stapler(t, honest)
+				testkit.List(t, s, strangers...)
 				times := []time.Duration{0, time.Second, 10 * time.Second, 5 * time.Minute, day}
 				if !long() {
 					times = times[:4]
 				}
 				for _, after := range times {
 					time.Sleep(after)
-					cert := leafFor(honest, "honest.example.com")
-					list(t, s, cert)
+					cert := testkit.LeafFor(honest, "honest.example.com")
+					testkit.List(t, s, cert)
 					if took := untilCarrying(t, s, []*tls.Certificate{cert}, time.Minute); took > takes+time.Second {
 						t.Errorf("%v later an honest certificate is stapled after %v", after, took)
 					}
 				}
-				if got := carrying(s, strangers); got > 0 {
+				if got := testkit.Carrying(s, strangers); got > 0 {
 					t.Errorf("%d of the private CA's are stapled", got)
 				}
 			})
@@ -287,10 +287,10 @@ func TestPrivateCAAtHonestResponder(t *testing.T) {
 // from a responder that has proven something.
 func TestThousandsOfHostsHang(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		var mu sync.Mutex // guards inFlight, peak
 		var inFlight, peak int
-		s := over(t, roundTripper(func(req *http.Request) (*http.Response, error) {
+		s := over(t, testkit.RoundTripper(func(req *http.Request) (*http.Response, error) {
 			if !strings.HasPrefix(req.URL.Host, "hangs") {
 				return ca.Responder.RoundTrip(req)
 			}
@@ -304,7 +304,7 @@ func TestThousandsOfHostsHang(t *testing.T) {
 			mu.Unlock()
 			return nil, req.Context().Err()
 		}))
-		mustFetch(t, s, leafFor(ca, "first.example.com"))
+		testkit.MustFetch(t, s, testkit.LeafFor(ca, "first.example.com"))
 		hosts := 1000
 		if long() {
 			hosts = 5000
@@ -313,11 +313,11 @@ func TestThousandsOfHostsHang(t *testing.T) {
 		for i := range hanging {
 			hanging[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), MustStaple: true, URLs: []string{fmt.Sprintf("http://hangs%d.example", i)}})
 		}
-		list(t, s, hanging...)
+		testkit.List(t, s, hanging...)
 		for range 6 {
 			time.Sleep(7 * time.Second)
-			cert := leafFor(ca, "next.example.com")
-			list(t, s, cert)
+			cert := testkit.LeafFor(ca, "next.example.com")
+			testkit.List(t, s, cert)
 			if took := untilCarrying(t, s, []*tls.Certificate{cert}, time.Minute); took > time.Second {
 				t.Errorf("at a responder that works it took %v, want a second", took)
 			}
@@ -333,11 +333,11 @@ func TestThousandsOfHostsHang(t *testing.T) {
 // REQ I3: nor are more than 256 in flight where all have proven something before.
 func TestProvenHostsHang(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		var mu sync.Mutex // guards the rest
 		var hang bool
 		var inFlight, peak int
-		s := over(t, roundTripper(func(req *http.Request) (*http.Response, error) {
+		s := over(t, testkit.RoundTripper(func(req *http.Request) (*http.Response, error) {
 			mu.Lock()
 			stuck := hang
 			inFlight++
@@ -358,7 +358,7 @@ func TestProvenHostsHang(t *testing.T) {
 		for i := range certs {
 			certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), URLs: []string{fmt.Sprintf("http://ocsp%d.example", i)}})
 		}
-		mustFetch(t, s, certs...)
+		testkit.MustFetch(t, s, certs...)
 		mu.Lock()
 		hang = true
 		mu.Unlock()
@@ -377,12 +377,12 @@ func TestProvenHostsHang(t *testing.T) {
 func TestOneRequestInTenHangs(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 20} {
-		bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			var mu sync.Mutex // guards rng
 			rng := rand.New(rand.NewPCG(1, uint64(n)))
 			ca.Responder.SetValidity(4 * time.Second)
 			ca.Responder.SetDelay(30 * time.Millisecond)
-			s := over(t, roundTripper(func(req *http.Request) (*http.Response, error) {
+			s := over(t, testkit.RoundTripper(func(req *http.Request) (*http.Response, error) {
 				mu.Lock()
 				hangs := rng.IntN(10) == 0
 				mu.Unlock()
@@ -392,8 +392,8 @@ func TestOneRequestInTenHangs(t *testing.T) {
 				}
 				return ca.Responder.RoundTrip(req)
 			}))
-			certs := leaves(ca, n)
-			list(t, s, certs...)
+			certs := testkit.Leaves(ca, n)
+			testkit.List(t, s, certs...)
 			untilCarrying(t, s, certs, 20*time.Second)
 			samples := 20_000 / n
 			if !long() {
@@ -402,7 +402,7 @@ func TestOneRequestInTenHangs(t *testing.T) {
 			lost := 0
 			for range samples {
 				time.Sleep(97 * time.Millisecond)
-				lost += n - carrying(s, certs)
+				lost += n - testkit.Carrying(s, certs)
 			}
 			share := 100 * float64(lost) / float64(samples*n)
 			t.Logf("%d certificates: %.2f %% of the time without a staple", n, share)
@@ -419,22 +419,22 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []ocsptest.Fault{ocsptest.FaultNone, ocsptest.FaultHTTP500, ocsptest.FaultUnauthorized} {
 		t.Run(fault.String(), func(t *testing.T) {
-			bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				var book testkit.Logbook
-				s := stapler(t, ca, staple.WithLogger(book.Logger()))
+				s := testkit.Stapler(t, ca, staple.WithLogger(book.Logger()))
 				from := time.Now().Add(3 * time.Hour)
 				certs := make([]*tls.Certificate, 8)
 				for i := range certs {
 					certs[i] = ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), NotBefore: from})
 					ca.Responder.SetFaultFor(certs[i], fault)
 				}
-				list(t, s, certs...)
+				testkit.List(t, s, certs...)
 				time.Sleep(time.Until(from.Add(-5*time.Minute - time.Second)))
 				if got := ca.Responder.Requests(); got > 0 {
 					t.Errorf("%d requests before anyone may know of them", got)
 				}
 				time.Sleep(2 * time.Second)
-				if got, want := carrying(s, certs), 8; fault == ocsptest.FaultNone && got != want {
+				if got, want := testkit.Carrying(s, certs), 8; fault == ocsptest.FaultNone && got != want {
 					t.Errorf("%d stapled 5 minutes before they are valid, want %d", got, want)
 				}
 				time.Sleep(time.Until(from.Add(-time.Second)))
@@ -444,13 +444,13 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 				if slices.ContainsFunc(book.All(), func(r slog.Record) bool { return strings.Contains(r.Message, "responder fails") }) {
 					t.Error("the responder is taken for broken")
 				}
-				other := leafFor(ca, "other.example.com")
+				other := testkit.LeafFor(ca, "other.example.com")
 				if err := s.Prefetch(t.Context(), other); err != nil {
 					t.Error(err)
 				}
 				ca.Responder.ClearFaults()
 				time.Sleep(most(5*time.Minute, false))
-				if got := carrying(s, certs); got != 8 {
+				if got := testkit.Carrying(s, certs); got != 8 {
 					t.Errorf("%d stapled when they are valid: %v", got, s.Ready())
 				}
 			})
