@@ -2,6 +2,7 @@ package ocspresp
 
 import (
 	"errors"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 )
@@ -142,3 +143,5 @@ type detailError struct {
 
 func (e *detailError) Error() string { return e.text }
 func (e *detailError) Unwrap() error { return e.is }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

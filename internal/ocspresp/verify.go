@@ -247,5 +247,3 @@ func (p *Proof) expiredDetail() string {
 // ahead says that t is in the future, where one of two clocks is wrong: the
 // responder's, or this host's.
 func ahead(t, now time.Time) string { return stamp(t) + ", while this host's clock says " + stamp(now) }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
