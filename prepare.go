@@ -111,6 +111,8 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 		s.hopelessLocked(e, err)
 	case schedule.LeafExpired:
 		s.reviewLocked(e, false)
+	case schedule.None:
+		e.edit().chain = nil // most certificates are such: they cost an entry and no more
 	}
 	if ends {
 		s.endLocked(e, err)
