@@ -12,9 +12,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
+	"syscall"
+	"testing"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -301,4 +306,175 @@ func ExampleVerify() {
 		fmt.Println("no proof:", err)
 	}
 	// Output: revoked, reason 1
+}
+
+// A server with certificates of its customers: responders on a list are asked, and no
+// other. A certificate that names none of them is switched off. To return no URL with
+// on true would ask whatever the certificate names.
+func ExampleWithResponders_allowList() {
+	ca := ocsptest.NewCA()
+	other := ca.NewResponder("http://intranet.example")
+	allowed := map[string]bool{ca.Responder.URL(): true} // your list of URLs
+	s := staple.New(
+		staple.WithHTTPClient(ocsptest.Network(ca.Responder, other)),
+		staple.WithResponders(func(leaf *x509.Certificate) (urls []string, on bool) {
+			for _, u := range leaf.OCSPServer {
+				if allowed[u] {
+					urls = append(urls, u)
+				}
+			}
+			return urls, len(urls) > 0
+		}))
+	defer s.Close()
+
+	for _, urls := range [][]string{{ca.Responder.URL()}, {other.URL(), ca.Responder.URL()}, {other.URL()}} {
+		cert := ca.Issue(ocsptest.Leaf{URLs: urls})
+		if err := s.Prefetch(context.Background(), cert); err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println(len(s.Staple(cert).OCSPStaple) > 0)
+	}
+	fmt.Println(other.Requests(), "requests to the other")
+	// Output:
+	// true
+	// true
+	// false
+	// 0 requests to the other
+}
+
+// notPublic are networks whose addresses look global and are not, or hold an address
+// of IPv4 that a gateway may reach; and an address of Azure's that is public by form.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("168.63.129.16/32"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
+}
+
+// global6 is what of IPv6 is assigned to the public.
+var global6 = netip.MustParsePrefix("2000::/3")
+
+// publicOnly is a net.Dialer's Control. It sees each address that is dialled, whatever
+// its name said before.
+func publicOnly(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	ip := ap.Addr().WithZone("").Unmap()
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.Is6() && !global6.Contains(ip) ||
+		slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		return fmt.Errorf("%v is not a public address", ip)
+	}
+	return nil
+}
+
+// publicTransport asks public addresses alone. It has no proxy, which would be
+// dialled in their place.
+func publicTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 4 * time.Second, Control: publicOnly}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     90 * time.Second,
+		ForceAttemptHTTP2:   true,
+	}
+}
+
+// URLs come out of certificates. Where these are anybody's, nothing of the server's own
+// network is to be asked: here loopback is refused, also where a redirect leads there.
+func ExampleWithHTTPClient_publicAddresses() {
+	ca := ocsptest.NewCA()
+	ca.Responder.Start() // on loopback
+	defer ca.Responder.Close()
+	s := staple.New(staple.WithHTTPClient(&http.Client{Transport: publicTransport()}))
+	defer s.Close()
+
+	err := s.Prefetch(context.Background(), ca.Issue(ocsptest.Leaf{}))
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		fmt.Println(dial.Err)
+	}
+	fmt.Println(ca.Responder.Requests(), "requests")
+	// Output:
+	// 127.0.0.1 is not a public address
+	// 0 requests
+}
+
+// REQ I5: what publicOnly refuses.
+func TestPublicOnly(t *testing.T) {
+	for address, public := range map[string]bool{
+		"8.8.8.8:80": true, "[2606:4700::1111]:443": true, "[::ffff:8.8.8.8]:80": true, "172.32.0.1:80": true, "100.128.0.1:80": true,
+		"127.0.0.1:80": false, "10.1.2.3:80": false, "172.16.0.1:80": false, "192.168.0.1:80": false, "100.64.0.1:80": false, "100.100.100.200:80": false,
+		"169.254.169.254:80": false, "168.63.129.16:80": false, "192.0.0.192:80": false, "0.0.0.0:80": false, "0.1.2.3:80": false, "224.0.0.1:80": false,
+		"255.255.255.255:80": false, "198.19.0.1:80": false, "203.0.113.1:80": false,
+		"[::1]:80": false, "[::]:80": false, "[::ffff:10.0.0.1]:80": false, "[::10.0.0.1]:80": false, "[fd00:ec2::254]:80": false, "[fe80::1%eth0]:80": false,
+		"[ff02::1]:80": false, "[64:ff9b::a9fe:a9fe]:80": false, "[64:ff9b:1::1]:80": false, "[2002:a00:1::]:80": false, "[2001::1]:80": false, "[2001:db8::1]:80": false,
+		"name.example:80": false,
+	} {
+		if err := publicOnly("tcp", address, nil); (err == nil) != public {
+			t.Errorf("%s: %v, want public %v", address, err, public)
+		}
+	}
+}
+
+// ocspOnly lets questions to responders through, which alone say that they accept an
+// OCSP response. What is left are downloads of issuers.
+type ocspOnly struct{ http.RoundTripper }
+
+func (t ocspOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Accept") != "application/ocsp-response" {
+		return nil, errors.New("no issuer is downloaded here")
+	}
+	return t.RoundTripper.RoundTrip(req)
+}
+
+// An issuer is looked for in the chain, among those of WithIssuers, and then at the URL
+// that the certificate names. This server asks no such URL.
+func ExampleWithIssuers_noDownloads() {
+	ca, stranger := ocsptest.NewCA(), ocsptest.NewCA()
+	network := ocsptest.Network(ca.Responder, stranger.Responder).Transport // or publicTransport()
+	s := staple.New(
+		staple.WithHTTPClient(&http.Client{Transport: ocspOnly{network}}),
+		staple.WithIssuers(ca.Cert)) // for chains that lack it
+	defer s.Close()
+
+	for _, ca := range []*ocsptest.CA{ca, stranger} {
+		cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
+		err := s.Prefetch(context.Background(), cert)
+		fmt.Println(len(s.Staple(cert).OCSPStaple) > 0, errors.Is(err, staple.ErrNoIssuer))
+	}
+	// Output:
+	// true false
+	// false true
+}
+
+// All requests go by one proxy, which looks names up by itself and so has to refuse
+// addresses that are not to be asked.
+func ExampleWithHTTPClient_proxy() {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{URLs: []string{"http://ocsp.example.net/ca"}})
+	var asked atomic.Value
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // stands for yours
+		asked.Store(r.URL.Host)
+		ca.Responder.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	s := staple.New(staple.WithHTTPClient(&http.Client{Transport: &http.Transport{
+		Proxy:               http.ProxyURL(at),
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     90 * time.Second,
+	}}))
+	defer s.Close()
+	if err := s.Prefetch(context.Background(), cert); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("the proxy was asked for", asked.Load())
+	// Output: the proxy was asked for ocsp.example.net
 }

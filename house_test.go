@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,6 +191,38 @@ func TestInspect(t *testing.T) {
 		_, faults, err := inspect(dir)
 		if got := filepath.ToSlash(strings.Join(faults, "; ")); err != nil || len(faults) > 1 || (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+// Each test that docs/security.md names for a claim is there.
+func TestSecurityNamesTests(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("redisstore"); err != nil { // a module of its own
+		t.Skip("not a clone of the repository: modules are missing")
+	}
+	var code strings.Builder
+	err = filepath.WalkDir(".", func(path string, _ os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			src, err := os.ReadFile(path)
+			code.Write(src)
+			return err
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\b(?:Test|Fuzz|Example)[A-Z]\w+`).FindAllString(string(doc), -1)
+	if len(names) < 50 {
+		t.Errorf("docs/security.md names %d tests, want one for each claim", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(code.String(), "\nfunc "+name+"(") {
+			t.Errorf("docs/security.md names %s, which is not there", name)
 		}
 	}
 }
