@@ -69,8 +69,10 @@ func (c outageCase) run(t *testing.T) (requests, failed int, back time.Duration)
 		ca.Responder.ResetCounts()
 		cfg := testkit.List(t, s, certs...)
 		time.Sleep(c.length * 7 / 8)
-		c.shake(t, cfg, certs[c.n/2])
-		time.Sleep(c.length / 8)
+		for i := range 16 {
+			c.shake(t, cfg, certs[i*c.n/16])
+			time.Sleep(c.length / 8 / 16)
+		}
 		if got := testkit.Carrying(s, certs); c.held == lasts && got < c.n {
 			t.Errorf("%d of %d keep what is valid", got, c.n)
 		}
