@@ -295,6 +295,9 @@ func (s *Schedule[T]) fail(t T) {
 	if at.planned > s.now { // an attempt out of turn puts nothing off
 		due = min(due, at.planned)
 	}
+	if at.forced > 0 { // who waits for it is promised a second between two
+		due = max(due, s.now+min(second, it.bound(s.now, !at.fault && failing == 0)))
+	}
 	s.finish(t, Planned, due)
 }
 

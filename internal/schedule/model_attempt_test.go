@@ -337,7 +337,7 @@ func (m *model) ask(it *mItem, r *mResp) {
 	}
 	it.phase, it.queue, it.wasAsked = Asking, nil, true
 	it.todo = slices.DeleteFunc(slices.Clone(it.todo), func(o *mResp) bool { return o == r })
-	m.reqs = append(m.reqs, &mReq{item: it, resp: r, attempt: it.attempt, sent: m.now, place: true, open: true})
+	m.reqs = append(m.reqs, &mReq{item: it, resp: r, attempt: it.attempt, forced: it.forced, sent: m.now, place: true, open: true})
 	it.due = m.step(it)
 	budget := it.ends - m.now
 	if left := it.until - m.now; left > 0 {
@@ -408,6 +408,9 @@ func (m *model) fail(it *mItem) {
 	due := m.byExpiry(it, m.now+pause)
 	if it.planned > m.now {
 		due = min(due, it.planned)
+	}
+	if it.forced > 0 {
+		due = max(due, m.now+min(second, m.bound(it, !it.fault && failing == 0)))
 	}
 	m.over(it, Planned, due)
 }

@@ -34,16 +34,17 @@ func (m *model) answered(q *mReq, o Outcome, now int64) {
 	if o.Verdict == Proof {
 		q.place, q.open = o.Hangs, false
 		m.settle(it, r, mine, o)
-		m.judge(it, r, mine, o)
+		m.judge(q, mine, o)
 		return
 	}
 	q.place = o.Hangs
-	m.judge(it, r, mine, o)
+	m.judge(q, mine, o)
 	q.open = false
 	m.settle(it, r, mine, o)
 }
 
-func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
+func (m *model) judge(q *mReq, mine bool, o Outcome) {
+	it, r := q.item, q.resp
 	switch o.Verdict {
 	case Proof:
 		r.proven = true
@@ -69,6 +70,9 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 			if n := m.certs(r); !r.failing && n > 0 && len(r.failed) >= min(5, n) {
 				m.breaks(r)
 			}
+		}
+		if r.failing && q.forced > 0 {
+			r.probeAt = max(r.probeAt, m.now+min(second, r.bound))
 		}
 	case Nothing:
 		if mine && it.probe == r {

@@ -71,6 +71,7 @@ type mReq struct {
 	item    *mItem
 	resp    *mResp
 	attempt int
+	forced  int64
 	sent    int64
 	place   bool // holds a place
 	open    bool // not answered

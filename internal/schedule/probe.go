@@ -81,6 +81,10 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 			s.breaks(r)
 		}
 	}
+	if r.failing && a.attempt.forced > 0 { // who waits for it is promised a second between two
+		r.probeAt = max(r.probeAt, s.now+min(second, r.bound))
+		s.wake(r.host)
+	}
 }
 
 // breaks has r probed only.
