@@ -72,6 +72,7 @@ func TestYear(t *testing.T) {
 			if time.Now().After(step) {
 				step = step.Add(time.Duration(w.rng.Int64N(int64(14 * day))))
 				w.steps++
+				w.stepped = time.Now()
 				w.clock.offset.Store(w.rng.Int64N(int64(8*time.Minute)) - int64(4*time.Minute))
 				w.excuse(time.Now())
 			}
