@@ -407,7 +407,6 @@ func (h *host) watch(before time.Time) {
 	if o.fault == ocsptest.FaultHTTP503 {
 		bound = max(bound, 2*time.Minute+10*time.Second) // its Retry-After, and the attempt
 	}
-	bound += time.Minute // a clock that was set back is noticed within a minute, and what is planned is as late
 	// One answer in a hundred is bad in ordinary hours, too, and costs another pause.
 	// TestOutageEnds has the bound itself.
 	if took > 2*bound+watchEach {
