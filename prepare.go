@@ -33,6 +33,11 @@ func (s *Stapler) prepare(a action) {
 	leaf := s.readLeaf(e)
 	s.issuerFromStore(e)
 	d := s.directions(e, leaf)
+	s.mu.Lock()
+	if len(d.urls) > 0 && e.Best() == nil {
+		e.edit().first = d.urls[0]
+	}
+	s.mu.Unlock()
 	if !s.wantsIssuer(e, leaf, d) {
 		s.conclude(a, leaf, d, 0)
 		return
@@ -54,20 +59,13 @@ func (s *Stapler) review(a action) {
 // spent is how long the issuer was looked for.
 func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent time.Duration) {
 	e := a.Item
-	var fresh, leased bool
-	if len(d.urls) > 0 {
-		s.mu.Lock()
-		if e.Best() == nil {
-			e.edit().first = d.urls[0]
-		}
-		s.mu.Unlock()
-	}
+	f := schedule.Facts{Spent: int64(spent)}
 	if d.need != schedule.Off {
 		s.judge(e)
 	}
 	if d.need == schedule.Wanted && d.issuer == nil && d.err == nil && s.hasIssuer(e) {
-		fresh = s.load(a, d.urls)
-		leased = !fresh && s.leasedElsewhere(a)
+		f.Fresh = s.load(a, d.urls)
+		f.Leased = !f.Fresh && s.leasedElsewhere(a)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,34 +77,13 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 		s.doLocked(s.sched.Prepared(e, schedule.Facts{}, now))
 		return
 	}
-	need, err := s.needLocked(e, leaf, &d, now)
-	f := schedule.Facts{Need: need, MustStaple: e.must, InUse: e.inUseLocked(now), NotBefore: e.notBefore * int64(time.Second), Spent: int64(spent)}
-	f.Route = e.keysLocked(d.urls, need)
-	f.Leased = leased
-	if h := e.held.Load(); need == schedule.Wanted && (fresh || e.details().restored && s.fresh(h, now)) {
-		held := h.scheduled()
-		f.Held, f.Fresh = &held, true
-	}
-	if s.opts.responders != nil && need != schedule.LeafExpired {
-		f.Again = now + int64(s.opts.ttl) - s.random(int64(s.opts.ttl)/4) // the switch may be turned
-	}
-	if err != nil {
-		m := e.edit()
-		m.errs = append(m.errs, err)
-	}
-	ends := f.Fresh || need != schedule.Wanted && need != schedule.NoIssuer
-	if from := e.validFrom(); !ends && err == nil && now < from {
-		ends = true
-		err = fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339))
-	}
+	err := s.factsLocked(e, leaf, &d, &f, now)
 	best := e.Best()
 	actions := s.sched.Prepared(e, f, now)
-	if h := e.held.Load(); best != nil && best != e.Best() && h.validator() != (ocsphttp.Validator{}) {
-		n := h.with(h.state) // the validator is another responder's
-		n.etag, n.modified = "", 0
-		e.held.Store(n)
+	if best != nil && best != e.Best() {
+		e.forgetValidatorLocked()
 	}
-	switch need {
+	switch f.Need {
 	case schedule.Hopeless:
 		s.hopelessLocked(e, err)
 	case schedule.LeafExpired:
@@ -114,13 +91,48 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 	case schedule.None:
 		e.edit().chain = nil // most certificates are such: they cost an entry and no more
 	}
-	if ends {
+	switch from := e.validFrom(); {
+	case f.Fresh, f.Need != schedule.Wanted && f.Need != schedule.NoIssuer:
 		s.endLocked(e, err)
+	case err == nil && now < from:
+		s.endLocked(e, fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339)))
 	}
 	s.doLocked(actions)
 	if e.Phase() == schedule.Deferred && e.impatientLocked() {
 		s.doLocked(s.sched.Start(e, schedule.Unconditional, now))
 	}
+}
+
+// factsLocked completes what preparing found. err is why nobody can be asked.
+func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f *schedule.Facts, now int64) (err error) {
+	f.Need, err = s.needLocked(e, leaf, d, now)
+	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), wall(e.notBefore)
+	f.Route = e.keysLocked(d.urls, f.Need)
+	h := e.held.Load()
+	if f.Fresh = f.Need == schedule.Wanted && (f.Fresh || e.details().restored && s.fresh(h, now)); f.Fresh {
+		held := h.scheduled()
+		f.Held = &held
+	}
+	if s.opts.responders != nil && f.Need != schedule.LeafExpired {
+		f.Again = now + int64(s.opts.ttl) - s.random(int64(s.opts.ttl)/4) // the switch may be turned
+	}
+	if err != nil {
+		m := e.edit()
+		m.errs = append(m.errs, err)
+	}
+	return err
+}
+
+// forgetValidatorLocked has the next request be unconditional: the validator is
+// another responder's.
+func (e *entry) forgetValidatorLocked() {
+	h := e.held.Load()
+	if h.validator() == (ocsphttp.Validator{}) {
+		return
+	}
+	n := h.with(h.state)
+	n.etag, n.modified = "", 0
+	e.held.Store(n)
 }
 
 // hasIssuer reports whether the issuer of e is known.
@@ -286,7 +298,7 @@ func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now in
 	case d.need == schedule.None:
 		s.passesLocked(e, leaf)
 		return schedule.None, nil
-	case d.err != nil || e.issuer != nil:
+	case d.err != nil || e.issuer != nil || now < e.validFrom():
 		return schedule.Wanted, d.err
 	case d.issuer != nil:
 		return schedule.NoIssuer, d.issuer
