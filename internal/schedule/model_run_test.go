@@ -65,6 +65,8 @@ func (m *model) judge(it *mItem, r *mResp, mine bool, o Outcome) {
 			}
 			if n := m.certs(r); !r.failing && n > 0 && len(r.failed) >= min(5, n) {
 				m.breaks(r)
+			} else if r.failing && len(r.failed) == 5 { // no benefit of the doubt for those that wait
+				m.disperse(r)
 			}
 		}
 	case Nothing:
@@ -133,6 +135,10 @@ func (m *model) breaks(r *mResp) {
 		r.probeAt = min(r.probeAt, before)
 	}
 	m.act(Fails, nil, r)
+	m.disperse(r)
+}
+
+func (m *model) disperse(r *mResp) {
 	waiting := m.in(Queued, r)
 	slices.SortFunc(waiting, func(a, b *mItem) int { return cmp.Compare(a.deadline, b.deadline) })
 	for _, it := range waiting {

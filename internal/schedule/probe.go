@@ -74,14 +74,16 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 		if t.item().phase != Gone && !slices.Contains(r.failed, t) {
 			r.failed = append(r.failed, t)
 		}
-		if !r.failing && len(r.failed) >= min(failsAfter, r.certs) && r.certs > 0 {
+		switch {
+		case !r.failing && len(r.failed) >= min(failsAfter, r.certs) && r.certs > 0:
 			s.breaks(r)
+		case r.failing && len(r.failed) == failsAfter: // new ones had the benefit of the doubt: see mayAsk
+			s.disperse(r)
 		}
 	}
 }
 
-// breaks has r probed only. Who waits for it is asked about elsewhere, or stands
-// by.
+// breaks has r probed only.
 func (s *Schedule[T]) breaks(r *Responder[T]) {
 	r.failing, r.marked = true, s.calls
 	r.host.failing = append(r.host.failing, r)
@@ -92,6 +94,11 @@ func (s *Schedule[T]) breaks(r *Responder[T]) {
 		s.wake(r.host)
 	}
 	s.act(Action[T]{Kind: Fails, Responder: r})
+	s.disperse(r)
+}
+
+// disperse has those that wait for r, which fails, asked about elsewhere, or stand by.
+func (s *Schedule[T]) disperse(r *Responder[T]) {
 	waiting := slices.Clone(r.queue.nodes)
 	slices.SortFunc(waiting, func(a, b node[T]) int { return cmp.Compare(a.key, b.key) })
 	for _, n := range waiting {
