@@ -295,6 +295,7 @@ func (e *entry) impatientLocked() (is bool) {
 // responderData is what the driver keeps of a responder, guarded by Stapler.mu.
 type responderData struct {
 	memory ocsphttp.Memory // of how to ask it
+	tries  ocsphttp.Tries  // for the sake of its probes
 	err    error           // what came of the last request
 	failed int64           // Unix ns: when it began to fail
 	warned int64           // Unix ns
@@ -378,6 +379,10 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	s.mu.Lock()
 	d := dataOf(r)
 	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
+	probe := r.Failing()
+	if probe { // it stands for all certificates of r
+		tries = d.tries
+	}
 	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
 	again := !h.current(now) && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
@@ -404,7 +409,9 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	now = s.nanos()
 	s.mu.Lock()
 	d.memory.Learn(&tries, q.First, learned, now)
-	if tries != e.details().tries {
+	if probe {
+		d.tries = tries
+	} else if tries != e.details().tries {
 		e.edit().tries = tries
 	}
 	s.mu.Unlock()

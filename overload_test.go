@@ -457,3 +457,22 @@ func TestNotValidYetSaysNothing(t *testing.T) {
 		})
 	}
 }
+
+// REQ E12: a responder that fails for the one certificate that it has is asked about five of a thousand
+// that come later, and what is in flight with these.
+func TestThousandAtOneThatFails(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetDelay(20 * time.Millisecond)
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		s := testkit.Stapler(t, ca)
+		testkit.List(t, s, testkit.LeafFor(ca, "first.example.com"))
+		time.Sleep(10 * time.Minute)
+		ca.Responder.ResetCounts()
+		testkit.List(t, s, testkit.Leaves(ca, 1000)...)
+		time.Sleep(10 * time.Second)
+		if got := ca.Responder.Requests(); got < 4 || got > 10 {
+			t.Errorf("%d requests, want five and what was in flight with them", got)
+		}
+	})
+}
