@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -382,11 +383,14 @@ func TestUnauthorizedFromACache(t *testing.T) {
 	for name, known := range map[string]bool{"the CA knows it": true, "nobody knows it": false} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			cert := testkit.LeafFor(ca, "a.example.com")
+			var mu sync.Mutex // guards past
 			var past []time.Time
 			next := ca.Responder.Client().Transport
 			s := staple.New(staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 				if r.Header.Get("Cache-Control") == "no-cache" {
+					mu.Lock()
 					past = append(past, time.Now())
+					mu.Unlock()
 				}
 				if known && r.Header.Get("Cache-Control") == "no-cache" {
 					ca.Responder.SetGood(cert)
@@ -399,16 +403,19 @@ func TestUnauthorizedFromACache(t *testing.T) {
 			testkit.List(t, s, cert)
 			time.Sleep(500 * time.Millisecond)
 			synctest.Wait()
-			if len(past) > 0 || testkit.Stapled(t, s, ca, cert) {
+			seen := func() int { mu.Lock(); defer mu.Unlock(); return len(past) }
+			if seen() > 0 || testkit.Stapled(t, s, ca, cert) {
 				t.Errorf("%s: past caches after the first answer", name)
 			}
 			time.Sleep(30 * time.Second)
 			synctest.Wait()
-			if len(past) != 1 || testkit.Stapled(t, s, ca, cert) != known {
-				t.Fatalf("%s: %d requests past caches in 30 s, %v", name, len(past), s.Ready())
+			if seen() != 1 || testkit.Stapled(t, s, ca, cert) != known {
+				t.Fatalf("%s: %d requests past caches in 30 s, %v", name, seen(), s.Ready())
 			}
 			time.Sleep(6 * time.Hour)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			for i := range past[1:] {
 				if gap := past[i+1].Sub(past[i]); gap < 15*time.Minute {
 					t.Errorf("%s: past caches again after %v", name, gap)
