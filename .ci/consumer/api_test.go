@@ -38,13 +38,4 @@ func TestAPI(t *testing.T) {
 	if out, err := api(); err == nil || !strings.Contains(out, "NEWS.md does not name Gone") {
 		t.Errorf("Gone is gone: %v\n%s", err, out)
 	}
-	news := filepath.Join(scratch, "NEWS.md")
-	data, err := os.ReadFile(news)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, news, strings.Replace(string(data), "(unreleased)\n", "(unreleased)\n\n- `Gone` went.\n", 1))
-	if out, err := api(); err != nil {
-		t.Errorf("NEWS names it: %v\n%s", err, out)
-	}
 }
