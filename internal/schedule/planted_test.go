@@ -71,7 +71,7 @@ func TestPlantedFaults(t *testing.T) {
 			}
 			write(t, broken, strings.Replace(string(text), fault.old, fault.new, 1))
 			write(t, overlay, string(replace))
-			cmd := exec.Command("go", "test", "-count=1", "-short", "-timeout=2m", "-overlay="+overlay, "-run=^TestModel$", ".")
+			cmd := exec.Command("go", "test", "-count=1", "-timeout=3m", "-overlay="+overlay, "-run=^TestModel$", ".")
 			cmd.Env = append(os.Environ(), "STAPLE_LONG=") // a few seeds have to be enough
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: TestModel") && !strings.Contains(string(out), "panic: ") {
