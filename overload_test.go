@@ -395,10 +395,7 @@ func TestOneRequestInTenHangs(t *testing.T) {
 			certs := testkit.Leaves(ca, n)
 			testkit.List(t, s, certs...)
 			untilCarrying(t, s, certs, 20*time.Second)
-			samples := 20_000 / n
-			if !long() {
-				samples /= 4
-			}
+			const samples = 4_000
 			lost := 0
 			for range samples {
 				time.Sleep(97 * time.Millisecond)
