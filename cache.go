@@ -78,10 +78,10 @@ type entry struct {
 	seen   atomic.Int32         // Unix minute of the last handshake; 0: none yet
 	cold   atomic.Bool          // handshakes may have to wait: see wait
 	lone   atomic.Bool          // its issuer is not known, and not in the chain
-	told   atomic.Bool          // a word of it is in Stapler.words
+	said   atomic.Bool          // a word of it is in Stapler.words
 
 	flags               flags
-	must                bool             // Must-Staple; this and the next two are set by readLeaf
+	must                bool             // Must-Staple; set by readLeaf, as are the two times
 	known               int32            // Unix minute in which it was learned, or a call named it last
 	notBefore, notAfter int64            // of the leaf, in Unix seconds
 	listings            *atomic.Int32    // live configs that list it, which outlive it where Forget drops it; nil: none
@@ -143,7 +143,7 @@ func (e *entry) trimLocked(now int64) {
 // recovered forgets what failed.
 func (e *entry) recovered() {
 	if e.more != nil {
-		e.more.err = nil
+		e.more.err, e.more.failing = nil, 0
 	}
 }
 

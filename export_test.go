@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-	"unsafe"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
@@ -56,13 +55,6 @@ func (s *Stapler) Sizes() Sizes {
 // Tick has the scheduler look at the clock, as its timer does.
 func (s *Stapler) Tick() { s.tick() }
 
-// EntrySize is the size of what is kept for each certificate, and HeldSize that
-// of what is kept for each response.
-const (
-	EntrySize = unsafe.Sizeof(entry{})
-	HeldSize  = unsafe.Sizeof(held{})
-)
-
 // Known reports whether cert is found by its address: without a hash, or the lock.
 func (s *Stapler) Known(cert *tls.Certificate) bool { return s.cache.find(cert) != nil }
 
@@ -85,10 +77,8 @@ func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 // What the tests of verification see of it.
 
 const (
-	MaxResponse = ocspresp.MaxResponse
-	MaxIssuers  = maxIssuers
-	MaxStaple   = maxStaple
-	MaxReason   = Reason(ocspresp.Last)
+	MaxIssuers = maxIssuers
+	MaxReason  = Reason(ocspresp.Last)
 )
 
 func IssuersOf(cs *tls.ConnectionState) []*x509.Certificate { return issuersOf(cs) }

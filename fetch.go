@@ -93,7 +93,7 @@ func (s *Stapler) tick() {
 		return
 	}
 	for w := s.words.Swap(nil); w != nil; w = w.next {
-		w.e.told.Store(false)
+		w.e.said.Store(false)
 		if !w.e.gone() {
 			s.hearLocked(w.e, w.cert)
 		}
@@ -261,9 +261,10 @@ func (s *Stapler) endLocked(e *entry, err error) {
 	}
 	e.cold.Store(false)
 	if m := e.more; m != nil { // it is there while an attempt is under way
-		if m.err, m.errs, m.restored, m.patience = err, nil, false, 0; err == nil {
-			m.failing = 0
+		if err == nil {
+			e.recovered()
 		}
+		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
 		for _, t := range m.turns {
 			t.endedLocked(err)
 		}
@@ -395,12 +396,12 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 		return sub.Issuer.Request(s.opts.certIDHash(otherHash), sub.Serial)
 	}
 	q.Judge = func(body []byte) (ocsphttp.Way, error) {
-		p, err := ocspresp.Prove(body, &sub, s.opts.now())
-		err = responseError(r.URL, err)
-		if err == nil {
-			err = replay(&answer{Proof: p, responder: r.URL}, h)
+		var err error
+		if got.Proof, err = ocspresp.Prove(body, &sub, s.now()); err != nil {
+			err = responseError(r.URL, err)
+		} else if err = replay(got, h); err != nil {
+			got.Proof = nil // or a 304 that follows would seem to bring it
 		}
-		got.Proof = p
 		return betterWays(err, again), err
 	}
 
@@ -426,13 +427,12 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 	s.nominateLocked(e, cert)
 	s.rechainLocked(e, cert.Certificate[1:])
-	now := s.nanos()
-	s.doLocked(s.sched.Reviewed(e, s.lifeLocked(e, false, now), true, now))
+	s.reviewLocked(e, false)
 }
 
 // nominateLocked has the staple that the source set judged, once.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.workLocked(job{action{Item: e}, s.review}, true)
+		s.workLocked(job{action{Item: e}, s.judgeStaple}, true)
 	}
 }

@@ -52,7 +52,7 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 	s.cache.addLocked(e)
 	s.cache.sortLocked(e)
 	s.doLocked(s.sched.Start(e, u, now))
-	s.doLocked(s.sched.Reviewed(e, now+int64(idleLife), true, now))
+	s.reviewLocked(e, false)
 	return e, true
 }
 

@@ -37,8 +37,9 @@ func (s *Stapler) prepare(a action) {
 	if len(d.urls) > 0 && e.Best() == nil {
 		e.edit().first = d.urls[0]
 	}
+	missing := s.wantsIssuerLocked(e, leaf, d)
 	s.mu.Unlock()
-	if !s.wantsIssuer(e, leaf, d) {
+	if !missing {
 		s.conclude(a, leaf, d, 0)
 		return
 	}
@@ -49,8 +50,8 @@ func (s *Stapler) prepare(a action) {
 	})
 }
 
-// review does of prepare what needs no attempt: the source set a staple.
-func (s *Stapler) review(a action) {
+// judgeStaple does of prepare what needs no attempt: the source set a staple.
+func (s *Stapler) judgeStaple(a action) {
 	s.readLeaf(a.Item)
 	s.judge(a.Item)
 }
@@ -170,8 +171,8 @@ func (s *Stapler) readLeaf(e *entry) *x509.Certificate {
 	if !e.flags.read {
 		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), certinfo.MustStaple(leaf)
 		e.flags.read = true
-		if now := s.nanos(); !s.closed && now < wall(e.notAfter+1) {
-			s.doLocked(s.sched.Reviewed(e, min(wall(e.notAfter+1), now+int64(idleLife)), true, now))
+		if !s.closed && s.nanos() < wall(e.notAfter+1) {
+			s.reviewLocked(e, false)
 		}
 	}
 	switch {
@@ -341,13 +342,12 @@ func (s *Stapler) hopelessLocked(e *entry, err error) {
 	}
 }
 
-// wantsIssuer reports whether the issuer of leaf has to be looked for elsewhere than
-// in its chain.
-func (s *Stapler) wantsIssuer(e *entry, leaf *x509.Certificate, d directions) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// wantsIssuerLocked reports whether the issuer of leaf has to be looked for elsewhere
+// than in its chain.
+func (s *Stapler) wantsIssuerLocked(e *entry, leaf *x509.Certificate, d directions) bool {
+	now := s.nanos()
 	return leaf != nil && d.need == schedule.Wanted && d.err == nil && e.issuer == nil && !s.closed &&
-		s.nanos() <= wall(e.notAfter) && s.nanos() >= e.validFrom() && e.mayDownloadLocked(leaf)
+		now <= wall(e.notAfter) && now >= e.validFrom() && e.mayDownloadLocked(leaf)
 }
 
 // mayDownloadLocked reports whether the issuer may be had from where leaf says. A

@@ -107,8 +107,7 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, er
 			return nil, err
 		}
 	}
-	now := s.opts.now()
-	p, err := ocspresp.Prove(rec.Response, &sub, now)
+	p, err := ocspresp.Prove(rec.Response, &sub, s.now())
 	if err != nil {
 		return nil, err
 	}

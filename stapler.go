@@ -327,7 +327,7 @@ type word struct {
 
 // tell leaves a word. It takes no lock: one word is enough until it is heard.
 func (s *Stapler) tell(e *entry, cert *tls.Certificate) {
-	if !e.told.CompareAndSwap(false, true) {
+	if !e.said.CompareAndSwap(false, true) {
 		return
 	}
 	w := &word{e: e, cert: cert}

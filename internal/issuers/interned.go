@@ -31,12 +31,3 @@ func (t *Interned[V]) Put(key string, v *V) *V {
 	t.m[key] = weak.Make(v)
 	return v
 }
-
-// All yields the values.
-func (t *Interned[V]) All(yield func(*V) bool) {
-	for _, p := range t.m {
-		if v := p.Value(); v != nil && !yield(v) {
-			return
-		}
-	}
-}
