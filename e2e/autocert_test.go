@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // A gate lets a number of orders for certificates pass; the rest wait.
@@ -75,14 +76,14 @@ func TestAutocert(t *testing.T) {
 
 	g.orders <- struct{}{} // the renewal, with the same key
 	second := first
-	eventually(t, "the renewed certificate", func() bool {
+	testkit.Eventually(t, patience, "the renewed certificate", func() bool {
 		second = mustShake(t, l.Addr().String(), client).PeerCertificates[0] // with the staple of whichever it is
 		return !second.Equal(first)
 	})
 	if got := p.responder.Requests(); got != 2 {
 		t.Errorf("the responder was asked %d times for two certificates, want 2", got)
 	}
-	eventually(t, "both responses in the cache", func() bool {
+	testkit.Eventually(t, patience, "both responses in the cache", func() bool {
 		files, _ := filepath.Glob(filepath.Join(string(cache), "staple-ocsp-*"))
 		return len(files) == 2
 	})

@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 const (
@@ -28,20 +27,6 @@ const (
 	// patience bounds everything that a test waits for.
 	patience = 60 * time.Second
 )
-
-// needTool skips the test, by name, on a machine without a tool. Where CI is
-// set nothing may be skipped.
-func needTool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed, and CI is set", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
 
 // issuer returns a CA whose responder is on loopback until the test ends.
 func issuer(t *testing.T) *ocsptest.CA {
@@ -116,42 +101,12 @@ func mustShake(t *testing.T, addr string, cfg *tls.Config) tls.ConnectionState {
 	return cs
 }
 
-// eventually waits for what takes its time.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("not in time: ", what)
-		}
-	}
-}
-
-// writePEM writes a file into dir and returns its name.
-func writePEM(t *testing.T, dir, name, kind string, der ...[]byte) string {
-	t.Helper()
-	var data []byte
-	for _, d := range der {
-		data = append(data, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: d})...)
-	}
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // output runs a program, with nothing to read, and returns all that it printed.
 func output(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, needTool(t, name), args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, testkit.Program(t, name), args...).CombinedOutput()
 	return string(out), err
 }
 
@@ -162,8 +117,8 @@ func writePair(t *testing.T, dir string, cert *tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, dir, "key.pem", "PRIVATE KEY", key)
-	writePEM(t, dir, "cert.pem", "CERTIFICATE", cert.Certificate...)
+	testkit.WritePEM(t, filepath.Join(dir, "key.pem"), "PRIVATE KEY", key)
+	testkit.WritePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", cert.Certificate...)
 }
 
 // isError reports whether err is want, which may be nil.

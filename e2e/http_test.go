@@ -15,6 +15,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // stapled returns a server's configuration, stapled, and a strict client's.
@@ -57,7 +58,7 @@ func TestHTTP2(t *testing.T) {
 		t.Errorf("got %s and a staple of %d bytes", resp.Proto, len(resp.TLS.OCSPResponse))
 	}
 
-	root := writePEM(t, t.TempDir(), "root.pem", "CERTIFICATE", ca.Cert.Raw)
+	root := testkit.WritePEM(t, filepath.Join(t.TempDir(), "root.pem"), "CERTIFICATE", ca.Cert.Raw)
 	_, port, _ := net.SplitHostPort(addr)
 	out, err := output(t, "curl", "-sS", "--http2", "--cert-status", "--cacert", root, "--noproxy", "*",
 		"--resolve", host+":"+port+":127.0.0.1", "https://"+net.JoinHostPort(host, port))

@@ -6,12 +6,14 @@ import (
 	"log"
 	"net"
 	"net/smtp"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	mail "github.com/emersion/go-smtp"
 
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // backend says hello, and takes no mail.
@@ -32,7 +34,7 @@ func mailServer(t *testing.T, cfg *tls.Config) *mail.Server {
 // over to TLS on one that they have.
 func TestMail(t *testing.T) {
 	ca, server, client := stapled(t)
-	root := writePEM(t, t.TempDir(), "root.pem", "CERTIFICATE", ca.Cert.Raw)
+	root := testkit.WritePEM(t, filepath.Join(t.TempDir(), "root.pem"), "CERTIFICATE", ca.Cert.Raw)
 	plain, implicit := listen(t), tls.NewListener(listen(t), server)
 	go mailServer(t, server).Serve(plain)
 	go mailServer(t, server).Serve(implicit)

@@ -20,6 +20,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // A pebble is Let's Encrypt's ACME server for tests, as a process, with an OCSP
@@ -60,8 +61,8 @@ func startPebble(t *testing.T, tlsPort int) *pebble {
 	acme, management := freeAddrs(t)
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": acme, "managementListenAddress": management, "tlsPort": tlsPort, "httpPort": 1,
-		"certificate":      writePEM(t, dir, "cert.pem", "CERTIFICATE", cert.Certificate...),
-		"privateKey":       writePEM(t, dir, "key.pem", "PRIVATE KEY", key),
+		"certificate":      testkit.WritePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", cert.Certificate...),
+		"privateKey":       testkit.WritePEM(t, filepath.Join(dir, "key.pem"), "PRIVATE KEY", key),
 		"ocspResponderURL": "http://" + l.Addr().String(),
 		"keyAlgorithm":     "rsa", // the others' keys are not given out
 		"profiles":         map[string]any{"default": map[string]any{"description": "ten days", "validityPeriod": 10 * 24 * 3600}},
@@ -107,7 +108,7 @@ func (p *pebble) run(t *testing.T, cmd *exec.Cmd) {
 	})
 	t.Cleanup(p.stop)
 	for _, url := range []string{p.directory, p.management + "/roots/0"} {
-		eventually(t, "Pebble answers", func() bool {
+		testkit.Eventually(t, patience, "Pebble answers", func() bool {
 			resp, err := p.http.Get(url)
 			if err != nil {
 				return false

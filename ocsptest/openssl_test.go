@@ -15,17 +15,13 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // openssl returns a function that has openssl judge a response: the status in a word, "" if it
 // is not in there, and whether the response is verified.
 func openssl(t *testing.T) func(*testing.T, *ocsptest.CA, *tls.Certificate, []byte, ...string) (string, bool, string) {
-	path, err := exec.LookPath("openssl")
-	if err != nil && os.Getenv("CI") == "" {
-		t.Skip("openssl is not installed")
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	path := testkit.Program(t, "openssl")
 	return func(t *testing.T, ca *ocsptest.CA, cert *tls.Certificate, der []byte, args ...string) (string, bool, string) {
 		dir := t.TempDir()
 		file := func(name string, data []byte) string {

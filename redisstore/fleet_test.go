@@ -16,6 +16,7 @@ import (
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/redisstore"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // stapler returns one of a fleet, a process of its own as Redis sees it.
@@ -74,7 +75,7 @@ func TestFleetAsksOnce(t *testing.T) {
 				}
 				fleet = append(fleet, s)
 			}
-			eventually(t, "20 refreshes", func() bool {
+			testkit.Eventually(t, 45*time.Second, "20 refreshes", func() bool {
 				for _, s := range fleet {
 					if len(s.Staple(cert).OCSPStaple) == 0 {
 						t.Fatal("no staple")
@@ -94,7 +95,7 @@ func TestFleetAsksOnce(t *testing.T) {
 			}
 			last := ca.Responder.Requests()
 			for _, s := range fleet {
-				eventually(t, "everyone has it", func() bool { return s.Status()[0].LastSuccess.After(begun.Add(ttl)) })
+				testkit.Eventually(t, 45*time.Second, "everyone has it", func() bool { return s.Status()[0].LastSuccess.After(begun.Add(ttl)) })
 			}
 			t.Logf("%d requests in %v, Redis slow for %d", last, time.Since(begun).Round(time.Millisecond), slow.Load())
 		})
@@ -126,7 +127,7 @@ func TestHolderKilled(t *testing.T) {
 	}
 	client := n.client(t)
 	leases := func() int { return len(client.Keys(context.Background(), "staple:lease:*").Val()) }
-	eventually(t, "the child has the lease", func() bool { return leases() == 1 })
+	testkit.Eventually(t, 45*time.Second, "the child has the lease", func() bool { return leases() == 1 })
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func TestHolderKilled(t *testing.T) {
 	if leases() != 1 || ca.Responder.Requests() != 0 {
 		t.Errorf("%d leases, %d requests: the lease ended with its holder", leases(), ca.Responder.Requests())
 	}
-	eventually(t, "the next one asks", func() bool { return len(s.Staple(cert).OCSPStaple) > 0 })
+	testkit.Eventually(t, 45*time.Second, "the next one asks", func() bool { return len(s.Staple(cert).OCSPStaple) > 0 })
 	if got := ca.Responder.Requests(); got != 1 {
 		t.Errorf("%d requests, want 1", got)
 	}
@@ -187,7 +188,7 @@ func TestStoppedAndStarted(t *testing.T) {
 	}
 	more := func(counter *atomic.Int64, what string) {
 		before := counter.Load()
-		eventually(t, what, func() bool {
+		testkit.Eventually(t, 45*time.Second, what, func() bool {
 			if len(s.Staple(cert).OCSPStaple) == 0 {
 				t.Fatal("no staple")
 			}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/redisstore"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -78,7 +79,7 @@ func contract(t *testing.T, client redis.UniversalClient) {
 	if held, err := other.Lease(ctx, "k2", time.Millisecond); err != nil || !held {
 		t.Errorf("Lease of another key: %v, %v", held, err)
 	}
-	eventually(t, "a lease ends", func() bool { held, _ := s.Lease(ctx, "k2", time.Minute); return held })
+	testkit.Eventually(t, 45*time.Second, "a lease ends", func() bool { held, _ := s.Lease(ctx, "k2", time.Minute); return held })
 	if got, err := s.Get(ctx, "k"); err != nil || string(got) != string(data) {
 		t.Errorf("the lease got in the way of the record: %q, %v", got, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/redisstore"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -21,21 +22,6 @@ type node struct {
 	addr string
 	args []string
 	cmd  *exec.Cmd
-}
-
-// program returns the path of a program, or skips the test: in CI it fails.
-func program(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s is not installed", names[0])
-	}
-	t.Skipf("%s is not installed", names[0])
-	return ""
 }
 
 // newNode starts a server, with more arguments than those that all have.
@@ -62,13 +48,13 @@ func freePort(t *testing.T) int {
 // start starts the server and waits until it answers.
 func (n *node) start(t *testing.T, names ...string) {
 	t.Helper()
-	n.cmd = exec.Command(program(t, names...), n.args...)
+	n.cmd = exec.Command(testkit.Program(t, names...), n.args...)
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	client := redis.NewClient(&redis.Options{Addr: n.addr})
 	defer client.Close()
-	eventually(t, "the server answers", func() bool { return client.Ping(context.Background()).Err() == nil })
+	testkit.Eventually(t, 45*time.Second, "the server answers", func() bool { return client.Ping(context.Background()).Err() == nil })
 }
 
 func (n *node) stop() {
@@ -88,22 +74,6 @@ func open(t *testing.T, opts *redis.UniversalOptions) redis.UniversalClient {
 	c := redisstore.Client(opts)
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// eventually waits for what takes its time.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 45*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("not in time: ", what)
-		}
-	}
 }
 
 // sentinel starts one that watches n.
@@ -130,7 +100,7 @@ func cluster(t *testing.T) *node {
 	if err := c.ClusterAddSlotsRange(context.Background(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cluster is up", func() bool {
+	testkit.Eventually(t, 45*time.Second, "the cluster is up", func() bool {
 		info, err := c.ClusterInfo(context.Background()).Result()
 		return err == nil && strings.Contains(info, "cluster_state:ok")
 	})

@@ -206,7 +206,7 @@ func TestWhatCameIsShown(t *testing.T) {
 // CA's key, sign those of x509 that say how it signs.
 func opensslPair(t *testing.T, keys, sign []string) tls.Certificate {
 	t.Helper()
-	openssl, dir := needTool(t, "openssl"), t.TempDir()
+	openssl, dir := testkit.Program(t, "openssl"), t.TempDir()
 	run := func(args ...string) {
 		t.Helper()
 		cmd := exec.Command(openssl, args...)

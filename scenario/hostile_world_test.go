@@ -345,7 +345,7 @@ func (s *scene) trusting() *tls.Config {
 // visit has real clients judge each form that was stapled, several at once.
 func (s *scene) visit(t *testing.T) {
 	for _, tool := range []string{"openssl", "curl", "gnutls-cli"} {
-		needTool(t, tool)
+		testkit.Program(t, tool)
 	}
 	places := make(chan struct{}, 4)
 	var wg sync.WaitGroup
@@ -439,7 +439,7 @@ func gnutls(args ...string) visitor {
 
 // runTool runs a tool without the user's settings.
 func runTool(t testing.TB, tool string, args ...string) (string, error) {
-	cmd := exec.CommandContext(t.Context(), needTool(t, tool), args...)
+	cmd := exec.CommandContext(t.Context(), testkit.Program(t, tool), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.DevNull, "LC_ALL=C"}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

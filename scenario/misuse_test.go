@@ -320,7 +320,7 @@ func TestListenAndServeTLSWithFiles(t *testing.T) {
 	ca := ocsptest.NewCA()
 	cert := ca.Issue(ocsptest.Leaf{})
 	dir := t.TempDir()
-	certFile := writePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", cert.Certificate[0])
+	certFile := testkit.WritePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", cert.Certificate[0])
 	keyFile := writeKey(t, filepath.Join(dir, "key.pem"), cert.PrivateKey)
 	var log testkit.Logbook
 	s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()))
@@ -346,7 +346,7 @@ func TestListenAndServeTLSWithoutFiles(t *testing.T) {
 	ca := ocsptest.NewCA()
 	issued := ca.Issue(ocsptest.Leaf{MustStaple: true})
 	dir := t.TempDir()
-	certFile := writePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", issued.Certificate[0])
+	certFile := testkit.WritePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", issued.Certificate[0])
 	keyFile := writeKey(t, filepath.Join(dir, "key.pem"), issued.PrivateKey)
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -32,38 +31,13 @@ import (
 	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
-// These tests are against parts that no one here wrote: the responder of
-// openssl feeds a stapling server, and openssl and curl judge what it staples.
-
-// needTool skips the test, by name, on a machine without a tool. Where CI is
-// set nothing may be skipped.
-func needTool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed, and CI is set", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
-}
-
-func writePEM(t testing.TB, path, kind string, der []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func writeKey(t testing.TB, path string, key any) string {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return writePEM(t, path, "PRIVATE KEY", der)
+	return testkit.WritePEM(t, path, "PRIVATE KEY", der)
 }
 
 // The serial numbers in the index of the openssl responder.
@@ -73,14 +47,14 @@ var goodSerial, revokedSerial, strangeSerial = big.NewInt(0x1001), big.NewInt(0x
 // ends, and returns its URL.
 func startResponder(t testing.TB, ca *ocsptest.CA, delegated bool, args ...string) string {
 	t.Helper()
-	openssl, dir := needTool(t, "openssl"), t.TempDir()
+	openssl, dir := testkit.Program(t, "openssl"), t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	index := fmt.Sprintf("V\t491231235959Z\t\t%X\tunknown\t/CN=good\nR\t491231235959Z\t%s,keyCompromise\t%X\tunknown\t/CN=revoked\n",
 		goodSerial, time.Now().Add(-time.Hour).UTC().Format("060102150405Z"), revokedSerial)
 	if err := os.WriteFile(in("index.txt"), []byte(index), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	caPEM := writePEM(t, in("ca.pem"), "CERTIFICATE", ca.Cert.Raw)
+	caPEM := testkit.WritePEM(t, in("ca.pem"), "CERTIFICATE", ca.Cert.Raw)
 	signer, key := caPEM, writeKey(t, in("ca.key"), ca.Key())
 	if delegated {
 		signer, key = delegate(t, ca, dir)
@@ -132,7 +106,7 @@ func delegate(t testing.TB, ca *ocsptest.CA, dir string) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return writePEM(t, filepath.Join(dir, "delegate.pem"), "CERTIFICATE", der), writeKey(t, filepath.Join(dir, "delegate.key"), priv)
+	return testkit.WritePEM(t, filepath.Join(dir, "delegate.pem"), "CERTIFICATE", der), writeKey(t, filepath.Join(dir, "delegate.key"), priv)
 }
 
 // methods is a RoundTripper that notes the methods of requests.
@@ -159,7 +133,7 @@ type bench struct {
 
 func newBench(t testing.TB, ca *ocsptest.CA, cert *tls.Certificate, opts ...staple.Option) *bench {
 	t.Helper()
-	b := &bench{methods: new(methods), caPEM: writePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", ca.Cert.Raw)}
+	b := &bench{methods: new(methods), caPEM: testkit.WritePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", ca.Cert.Raw)}
 	t.Cleanup(b.methods.CloseIdleConnections)
 	s := testkit.Stapler(t, ca, append([]staple.Option{staple.WithHTTPClient(&http.Client{Transport: b.methods})}, opts...)...)
 	cfg := s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*cert}})
@@ -172,7 +146,7 @@ func newBench(t testing.TB, ca *ocsptest.CA, cert *tls.Certificate, opts ...stap
 func (b *bench) sClient(t testing.TB, version uint16) string {
 	t.Helper()
 	flag := map[uint16]string{tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}[version]
-	out, err := exec.CommandContext(t.Context(), needTool(t, "openssl"), "s_client", "-connect", b.addr, "-servername", "www.example.com",
+	out, err := exec.CommandContext(t.Context(), testkit.Program(t, "openssl"), "s_client", "-connect", b.addr, "-servername", "www.example.com",
 		"-status", "-CAfile", b.caPEM, "-verify_return_error", "-verify_hostname", "www.example.com", flag).CombinedOutput()
 	if err != nil {
 		t.Errorf("openssl s_client: %v\n%s", err, out)
@@ -185,7 +159,7 @@ func (b *bench) curl(t testing.TB, version uint16) (int, string) {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(b.addr)
 	v := map[uint16]string{tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3"}[version]
-	out, err := exec.CommandContext(t.Context(), needTool(t, "curl"), "--silent", "--show-error", "--cert-status", "--noproxy", "*",
+	out, err := exec.CommandContext(t.Context(), testkit.Program(t, "curl"), "--silent", "--show-error", "--cert-status", "--noproxy", "*",
 		"--cacert", b.caPEM, "--tlsv"+v, "--tls-max", v, "--resolve", "www.example.com:"+port+":"+host,
 		"https://www.example.com:"+port+"/").CombinedOutput()
 	var exit *exec.ExitError
@@ -205,8 +179,8 @@ func good(out string) bool {
 // The responder of openssl, signing by itself or by delegate, asked by GET and
 // by POST; its answers stapled by net/http; openssl and curl are content.
 func TestOpenSSL(t *testing.T) {
-	needTool(t, "openssl")
-	needTool(t, "curl")
+	testkit.Program(t, "openssl")
+	testkit.Program(t, "curl")
 	for _, delegated := range []bool{false, true} {
 		for _, keyType := range []ocsptest.KeyType{ocsptest.ECDSAP256, ocsptest.RSA2048} {
 			ca := ocsptest.NewCA(ocsptest.Options{KeyType: keyType})
@@ -238,8 +212,8 @@ func TestOpenSSL(t *testing.T) {
 // What openssl's responder does not call good is not stapled, and the server
 // goes on serving.
 func TestOpenSSLNotGood(t *testing.T) {
-	needTool(t, "openssl")
-	needTool(t, "curl")
+	testkit.Program(t, "openssl")
+	testkit.Program(t, "curl")
 	ca := ocsptest.NewCA()
 	url := startResponder(t, ca, false, "-nmin", "30")
 	liar := startResponder(t, ca, false, "-nmin", "30", "-badsig")
@@ -279,7 +253,7 @@ func TestOpenSSLNotGood(t *testing.T) {
 //
 // REQ B10
 func TestOpenSSLNoNextUpdate(t *testing.T) {
-	needTool(t, "openssl")
+	testkit.Program(t, "openssl")
 	ca := ocsptest.NewCA()
 	url := startResponder(t, ca, false)
 	b := newBench(t, ca, ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, Serial: goodSerial, URLs: []string{url}}))
@@ -297,8 +271,8 @@ func TestOpenSSLNoNextUpdate(t *testing.T) {
 //
 // REQ A2
 func TestOpenSSLSHA256(t *testing.T) {
-	needTool(t, "openssl")
-	needTool(t, "curl")
+	testkit.Program(t, "openssl")
+	testkit.Program(t, "curl")
 	ca := ocsptest.NewCA()
 	url := startResponder(t, ca, false, "-nmin", "30")
 	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, Serial: goodSerial, URLs: []string{url}})
@@ -318,8 +292,8 @@ func TestOpenSSLSHA256(t *testing.T) {
 //
 // REQ E6
 func TestOpenSSLStopped(t *testing.T) {
-	needTool(t, "openssl")
-	needTool(t, "curl")
+	testkit.Program(t, "openssl")
+	testkit.Program(t, "curl")
 	ca := ocsptest.NewCA()
 	var b *bench
 	t.Run("while it runs", func(r *testing.T) {

@@ -220,8 +220,8 @@ func TestDelegateRenewed(t *testing.T) {
 // REQ C4: clients take what is stapled while someone pads every response, and the
 // longest that is.
 func TestOpenSSLPadded(t *testing.T) {
-	needTool(t, "openssl")
-	needTool(t, "curl")
+	testkit.Program(t, "openssl")
+	testkit.Program(t, "curl")
 	ca := ocsptest.NewCA()
 	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
 	for _, size := range []int{1500, maxStaple} {

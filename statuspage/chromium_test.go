@@ -16,20 +16,14 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"github.com/ocspstaple/staple/statuspage"
 )
 
 // chromium runs a headless browser on a page, with a profile of its own.
 func chromium(t *testing.T, url string, args ...string) (stdout, stderr string) {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("chromium is not installed")
-		}
-		t.Skip("chromium is not installed")
-	}
-	cmd := exec.Command(path, append(append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+	cmd := exec.Command(testkit.Program(t, "chromium"), append(append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 		"--enable-logging=stderr", "--user-data-dir=" + t.TempDir()}, args...), url)...)
 	var out, said bytes.Buffer

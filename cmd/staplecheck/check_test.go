@@ -8,11 +8,13 @@ import (
 	"errors"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -78,7 +80,7 @@ var cases = map[string]struct {
 	"the chain lacks the root, which is embedded": {func(t *testing.T, w *world) {
 		w.cert = w.ca.Issue(ocsptest.Leaf{WithoutIssuer: true})
 		w.edit = func(s *ocsptest.Spec) { s.Sign.By = ocsptest.IssuerEmbedded }
-		w.args = []string{"-issuer", writePEM(t, "ca.pem", "CERTIFICATE", w.ca.Cert.Raw)}
+		w.args = []string{"-issuer", testkit.WritePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", w.ca.Cert.Raw)}
 	}, VerdictBad, "the chain lacks the issuer", "good", "good", refuses},
 
 	"revoked": {func(_ *testing.T, w *world) {
@@ -133,7 +135,7 @@ var cases = map[string]struct {
 		other := newCA(t)
 		w.cert = other.Issue(ocsptest.Leaf{WithoutIssuer: true})
 		w.raw = other.Responder.Response(w.cert)
-		w.args = []string{"-issuer", writePEM(t, "ca.pem", "CERTIFICATE", w.ca.Cert.Raw, other.Cert.Raw)}
+		w.args = []string{"-issuer", testkit.WritePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", w.ca.Cert.Raw, other.Cert.Raw)}
 	}, VerdictBad, "the chain lacks the issuer", "good", "good", varies},
 	"unknown root": {func(t *testing.T, w *world) {
 		other := newCA(t)
@@ -149,7 +151,7 @@ var cases = map[string]struct {
 	"the chain lacks the root": {issue(ocsptest.Leaf{WithoutIssuer: true}), VerdictBad, "the chain lacks the issuer", "good", "good", refuses},
 	"the chain lacks the intermediate": {func(t *testing.T, w *world) {
 		below(t, w, ocsptest.Leaf{WithoutIssuer: true})
-		w.args = []string{"-issuer", writePEM(t, "ca.pem", "CERTIFICATE", w.issuer.Cert.Raw)}
+		w.args = []string{"-issuer", testkit.WritePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", w.issuer.Cert.Raw)}
 	}, VerdictBad, "the chain lacks the issuer", "good", "good", refuses},
 
 	"too big": {edited(func(w *world, s *ocsptest.Spec) {
@@ -183,7 +185,7 @@ var cases = map[string]struct {
 }
 
 func TestCheck(t *testing.T) {
-	curl := needTool(t, "curl")
+	curl := testkit.Program(t, "curl")
 	for name, tt := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -221,7 +223,7 @@ func TestCheck(t *testing.T) {
 func curlTakes(t *testing.T, curl string, ca *ocsptest.CA, addr string) bool {
 	_, port, _ := net.SplitHostPort(addr)
 	out, err := exec.CommandContext(t.Context(), curl, "--silent", "--show-error", "--cert-status", "--noproxy", "*", "--tls-max", "1.2",
-		"--cacert", writePEM(t, "root.pem", "CERTIFICATE", ca.Cert.Raw), "--resolve", "example.com:"+port+":127.0.0.1", "https://example.com:"+port+"/").CombinedOutput()
+		"--cacert", testkit.WritePEM(t, filepath.Join(t.TempDir(), "root.pem"), "CERTIFICATE", ca.Cert.Raw), "--resolve", "example.com:"+port+":127.0.0.1", "https://example.com:"+port+"/").CombinedOutput()
 	if err != nil {
 		t.Logf("curl: %v: %s", err, out)
 	}

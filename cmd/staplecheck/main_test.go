@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -21,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // asMain, in the environment, makes the test binary the program itself, so that
@@ -32,20 +31,6 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	os.Exit(m.Run())
-}
-
-// needTool skips the test on a machine without a tool. Where CI is set nothing
-// may be skipped.
-func needTool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed, and CI is set", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-	return path
 }
 
 // newCA returns a CA whose responder is on loopback until the test ends.
@@ -98,26 +83,13 @@ func visit(t testing.TB, ca *ocsptest.CA, args ...string) *Report {
 	return check(t.Context(), o)
 }
 
-func writePEM(t testing.TB, name, kind string, ders ...[]byte) string {
-	t.Helper()
-	var b bytes.Buffer
-	for _, der := range ders {
-		pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
-	}
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // command runs the program as a process of its own.
 func command(t testing.TB, ca *ocsptest.CA, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.Env = append(os.Environ(), asMain+"=1", "SSL_CERT_FILE="+writePEM(t, "ca.pem", "CERTIFICATE", ca.Cert.Raw), "SSL_CERT_DIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), asMain+"=1", "SSL_CERT_FILE="+testkit.WritePEM(t, filepath.Join(t.TempDir(), "ca.pem"), "CERTIFICATE", ca.Cert.Raw), "SSL_CERT_DIR="+t.TempDir())
 	_ = cmd.Run() // the status is what is looked at
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

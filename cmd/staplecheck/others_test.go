@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // These servers are other programs.
@@ -52,15 +53,15 @@ func start(t *testing.T, listening string, name string, args ...string) string {
 
 // The server of openssl staples what is in a file, or asks the responder itself.
 func TestOpenSSLServer(t *testing.T) {
-	openssl := needTool(t, "openssl")
+	openssl := testkit.Program(t, "openssl")
 	ca := newCA(t)
 	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, MustStaple: true})
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile := writePEM(t, "cert.pem", "CERTIFICATE", cert.Certificate[0]), writePEM(t, "key.pem", "PRIVATE KEY", key)
-	chainFile := writePEM(t, "chain.pem", "CERTIFICATE", cert.Certificate[1:]...)
+	certFile, keyFile := testkit.WritePEM(t, filepath.Join(t.TempDir(), "cert.pem"), "CERTIFICATE", cert.Certificate[0]), testkit.WritePEM(t, filepath.Join(t.TempDir(), "key.pem"), "PRIVATE KEY", key)
+	chainFile := testkit.WritePEM(t, filepath.Join(t.TempDir(), "chain.pem"), "CERTIFICATE", cert.Certificate[1:]...)
 	file := func(raw []byte) string {
 		path := filepath.Join(t.TempDir(), "response.der")
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
@@ -97,7 +98,7 @@ func TestOpenSSLServer(t *testing.T) {
 // The server of examples/quickstart, and so this library's staples.
 func TestQuickstart(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "quickstart")
-	if out, err := exec.CommandContext(t.Context(), needTool(t, "go"), "build", "-o", program, "../../examples/quickstart").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), testkit.Program(t, "go"), "build", "-o", program, "../../examples/quickstart").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	ca := newCA(t)
@@ -106,8 +107,8 @@ func TestQuickstart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := start(t, `https://(\S+)`, program, "-cert", writePEM(t, "cert.pem", "CERTIFICATE", cert.Certificate...),
-		"-key", writePEM(t, "key.pem", "PRIVATE KEY", key), "-addr", "127.0.0.1:0")
+	addr := start(t, `https://(\S+)`, program, "-cert", testkit.WritePEM(t, filepath.Join(t.TempDir(), "cert.pem"), "CERTIFICATE", cert.Certificate...),
+		"-key", testkit.WritePEM(t, filepath.Join(t.TempDir(), "key.pem"), "PRIVATE KEY", key), "-addr", "127.0.0.1:0")
 	r := visit(t, ca, "-servername", "www.example.com", addr) // the first handshake waits for the staple
 	if r.Verdict != VerdictGood || r.Answer == nil || r.Answer.Status != "good" {
 		t.Errorf("printed:\n%s", r.text())

@@ -1,50 +1,16 @@
 package clients_test
 
 import (
-	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // TestMain fails the run if a goroutine of staple outlives the tests.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if left := leaked(); left != "" && code == 0 {
-		fmt.Fprintf(os.Stderr, "goroutines that outlive the tests:\n\n%s\n", left)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// leaked returns the stacks of goroutines of ours, after giving those that are
-// about to end the time to do so.
-func leaked() (left string) {
-	retry := time.NewTicker(10 * time.Millisecond)
-	defer retry.Stop()
-	for range 500 {
-		if left = ours(); left == "" {
-			return ""
-		}
-		<-retry.C
-	}
-	return left
-}
-
-func ours() string {
-	buf := make([]byte, 1<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	var left []string
-	for g := range strings.SplitSeq(string(buf), "\n\n") {
-		if strings.Contains(g, "ocspstaple/staple") && !strings.Contains(g, "TestMain") {
-			left = append(left, g)
-		}
-	}
-	return strings.Join(left, "\n\n")
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // Each client visits a server for each row. What has to hold is checked by the
 // way; all that they did is compared with what is written in docs/clients.md.
@@ -54,7 +20,7 @@ func TestClients(t *testing.T) {
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			if c.tool != "" {
-				needTool(t, c.tool)
+				testkit.Program(t, c.tool)
 			}
 			m.habits[c.name] = c.visit(t, w, m.cells)
 		})

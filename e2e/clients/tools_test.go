@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // A client is one program, called in one way.
@@ -60,18 +61,6 @@ var clients = []client{
 		refuses: []shape{revoked}, refusesMust: []shape{revoked}},
 	{name: "Firefox", how: "`firefox-esr --headless`", tool: "firefox-esr", pkg: "firefox-esr", run: firefox,
 		refuses: []shape{revoked}, refusesMust: []shape{revoked, missing}},
-}
-
-// needTool skips the test, by name, on a machine without a tool. Where CI is
-// set nothing may be skipped.
-func needTool(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed, and CI is set", name)
-		}
-		t.Skipf("%s is not installed", name)
-	}
 }
 
 // command runs a program with nothing of the environment but the path, so that
@@ -234,7 +223,7 @@ func tstclnt(t *testing.T, w *world, vs []*visit) {
 // trustNSS makes a certificate database of NSS in dir that trusts the CA.
 func trustNSS(t *testing.T, w *world, dir string) {
 	t.Helper()
-	needTool(t, "certutil")
+	testkit.Program(t, "certutil")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/examples/internal/trial"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // short has certificates read again, and responses refreshed, often.
@@ -55,22 +56,6 @@ func save(t *testing.T, dir string, cert *tls.Certificate) (file string) {
 	return file
 }
 
-// eventually waits for what takes its time.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 45*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("not in time: ", what)
-		}
-	}
-}
-
 // proves reports whether the response beside file proves cert good.
 func proves(ca *ocsptest.CA, file string, cert *tls.Certificate) bool {
 	raw, _ := os.ReadFile(file + ".ocsp")
@@ -94,22 +79,22 @@ func TestFiles(t *testing.T) {
 	file, told := save(t, dir, cert), filepath.Join(dir, "told")
 	ttl := []staple.Option{staple.WithTTL(short)}
 	_, stop := start(t, `echo "$@" >>`+told, ttl, file)
-	eventually(t, "a response", func() bool { return proves(ca, file, cert) })
+	testkit.Eventually(t, 45*time.Second, "a response", func() bool { return proves(ca, file, cert) })
 	first, _ := os.ReadFile(file + ".ocsp")
-	eventually(t, "the next response", func() bool {
+	testkit.Eventually(t, 45*time.Second, "the next response", func() bool {
 		now, _ := os.ReadFile(file + ".ocsp")
 		return !bytes.Equal(now, first)
 	})
 	ca.Responder.SetFault(ocsptest.FaultTryLater)
 	asked := ca.Responder.Requests()
-	eventually(t, "failures", func() bool { return ca.Responder.Requests() >= asked+2 })
+	testkit.Eventually(t, 45*time.Second, "failures", func() bool { return ca.Responder.Requests() >= asked+2 })
 	if !proves(ca, file, cert) {
 		t.Error("a failure cost the response")
 	}
 	stop()
 	asked = ca.Responder.Requests()
 	_, stop = start(t, "echo again >>"+told, ttl, file)
-	eventually(t, "failures after a restart", func() bool { return ca.Responder.Requests() >= asked+2 })
+	testkit.Eventually(t, 45*time.Second, "failures after a restart", func() bool { return ca.Responder.Requests() >= asked+2 })
 	if !proves(ca, file, cert) {
 		t.Error("a restart cost the response")
 	}
@@ -139,13 +124,13 @@ func TestRemoved(t *testing.T) {
 			cert := ca.Issue(ocsptest.Leaf{})
 			file := save(t, t.TempDir(), cert)
 			start(t, ":", nil, file)
-			eventually(t, "a response", func() bool { return proves(ca, file, cert) })
+			testkit.Eventually(t, 45*time.Second, "a response", func() bool { return proves(ca, file, cert) })
 			end(ca, cert)
-			eventually(t, "it is removed", func() bool { return removed(file) })
+			testkit.Eventually(t, 45*time.Second, "it is removed", func() bool { return removed(file) })
 			ca.Responder.ClearFaults()
 			ca.Responder.SetGood(cert)
 			if name == "expired" {
-				eventually(t, "the responder is back", func() bool { return proves(ca, file, cert) })
+				testkit.Eventually(t, 45*time.Second, "the responder is back", func() bool { return proves(ca, file, cert) })
 			}
 		})
 	}
@@ -159,16 +144,16 @@ func TestRenewed(t *testing.T) {
 	old, renewed := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{})
 	file := save(t, dir, old)
 	out, _ := start(t, ":", nil, file)
-	eventually(t, "a response", func() bool { return proves(ca, file, old) })
+	testkit.Eventually(t, 45*time.Second, "a response", func() bool { return proves(ca, file, old) })
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a round without the certificate", func() bool { return strings.Contains(out.String(), "stays as it is") })
+	testkit.Eventually(t, 45*time.Second, "a round without the certificate", func() bool { return strings.Contains(out.String(), "stays as it is") })
 	if !proves(ca, file, old) {
 		t.Error("a missing certificate cost the response")
 	}
 	save(t, dir, renewed)
-	eventually(t, "a response for the renewed one", func() bool { return proves(ca, file, renewed) })
+	testkit.Eventually(t, 45*time.Second, "a response for the renewed one", func() bool { return proves(ca, file, renewed) })
 }
 
 // A hook that fails is run again, with what it was not told of.
@@ -177,7 +162,7 @@ func TestHookFails(t *testing.T) {
 	ca, dir := trial.Issuer(t), t.TempDir()
 	file, tried := save(t, dir, ca.Issue(ocsptest.Leaf{})), filepath.Join(dir, "tried")
 	start(t, `echo "$@" >>`+tried+`; test $(wc -l <`+tried+`) -ge 3`, nil, file)
-	eventually(t, "the third try", func() bool {
+	testkit.Eventually(t, 45*time.Second, "the third try", func() bool {
 		lines, _ := os.ReadFile(tried)
 		return string(lines) == strings.Repeat(file+".ocsp\n", 3)
 	})

@@ -15,22 +15,8 @@ import (
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/examples/internal/trial"
 	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
-
-// program returns the path of a program, or skips the test: in CI it fails.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	for _, path := range []string{name, "/usr/sbin/" + name} { // where Debian has servers
-		if path, err := exec.LookPath(path); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // documented returns the block of docs/proxies.md in language below heading, with
 // pairs of old and new text replaced.
@@ -66,7 +52,7 @@ func script(t *testing.T, text string) string {
 // serve runs a server until the test ends, and waits until it takes connections.
 func serve(t *testing.T, addr, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd, out := exec.Command(program(t, name), args...), new(trial.Output)
+	cmd, out := exec.Command(testkit.Program(t, name), args...), new(trial.Output)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -80,7 +66,7 @@ func serve(t *testing.T, addr, name string, args ...string) *exec.Cmd {
 			t.Logf("%s printed:\n%s", name, out)
 		}
 	})
-	eventually(t, name+" listens", func() bool {
+	testkit.Eventually(t, 45*time.Second, name+" listens", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
@@ -149,7 +135,7 @@ func nginxConf(t *testing.T, dir, addr, block string) (file string) {
 // after the hook's reload, nothing once it has expired, and again after that.
 func TestNginx(t *testing.T) {
 	t.Parallel()
-	nginx := program(t, "nginx")
+	nginx := testkit.Program(t, "nginx")
 	ca, dir, addr := trial.Issuer(t), t.TempDir(), freeAddr(t)
 	ca.Responder.SetValidity(time.Minute)
 	cert := ca.Issue(ocsptest.Leaf{})
@@ -157,7 +143,7 @@ func TestNginx(t *testing.T) {
 	conf := nginxConf(t, dir, addr, documented(t, "nginx", "nginx", "/etc/nginx/certs", dir))
 	hook := script(t, documented(t, "nginx", "sh", "nginx -s reload", nginx+" -c "+conf+" -s reload"))
 	start(t, hook, nil, file) // the hook fails until nginx is there
-	eventually(t, "nginx's file", func() bool { _, err := os.Stat(file + ".ocsp.conf"); return err == nil })
+	testkit.Eventually(t, 45*time.Second, "nginx's file", func() bool { _, err := os.Stat(file + ".ocsp.conf"); return err == nil })
 	serve(t, addr, "nginx", "-c", conf)
 	if !serves(ca, addr, file)() {
 		t.Error("the first handshake has no staple")
@@ -166,22 +152,22 @@ func TestNginx(t *testing.T) {
 
 	ca.Responder.SetValidity(8 * time.Second)
 	save(t, dir, ca.Issue(ocsptest.Leaf{}))
-	eventually(t, "the renewed certificate has its staple", serves(ca, addr, file))
+	testkit.Eventually(t, 45*time.Second, "the renewed certificate has its staple", serves(ca, addr, file))
 	ca.Responder.SetFault(ocsptest.FaultTryLater)
-	eventually(t, "no staple after expiry", bare(ca, addr))
+	testkit.Eventually(t, 45*time.Second, "no staple after expiry", bare(ca, addr))
 	if out, err := exec.Command(nginx, "-t", "-c", conf).CombinedOutput(); err != nil {
 		t.Errorf("nginx would not start without the response: %v\n%s", err, out)
 	}
 	ca.Responder.SetValidity(time.Minute)
 	ca.Responder.ClearFaults()
-	eventually(t, "a staple after the outage", serves(ca, addr, file))
+	testkit.Eventually(t, 45*time.Second, "a staple after the outage", serves(ca, addr, file))
 }
 
 // What docs/proxies.md says about ssl_stapling_file: without the file nginx does
 // not start, and what has expired is served.
 func TestNginxStaplingFile(t *testing.T) {
 	t.Parallel()
-	nginx := program(t, "nginx")
+	nginx := testkit.Program(t, "nginx")
 	ca, dir, addr := ocsptest.NewCA(), t.TempDir(), freeAddr(t)
 	cert := ca.Issue(ocsptest.Leaf{})
 	file := save(t, dir, cert)
@@ -207,8 +193,8 @@ func TestNginxStaplingFile(t *testing.T) {
 // brings, and nothing once that has expired.
 func TestHAProxy(t *testing.T) {
 	t.Parallel()
-	program(t, "haproxy")
-	program(t, "socat")
+	testkit.Program(t, "haproxy")
+	testkit.Program(t, "socat")
 	ca, dir, addr := trial.Issuer(t), t.TempDir(), freeAddr(t)
 	sock, conf := shortPath(t, "admin.sock"), filepath.Join(dir, "haproxy.cfg")
 	cert := ca.Issue(ocsptest.Leaf{})
@@ -218,7 +204,7 @@ func TestHAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, stop := start(t, ":", nil, file)
-	eventually(t, "a response", func() bool { return proves(ca, file, cert) })
+	testkit.Eventually(t, 45*time.Second, "a response", func() bool { return proves(ca, file, cert) })
 	stop()
 	server := serve(t, addr, "haproxy", "-W", "-db", "-f", conf)
 	if !serves(ca, addr, file)() {
@@ -231,23 +217,23 @@ func TestHAProxy(t *testing.T) {
 	old, _ := os.ReadFile(file + ".ocsp")
 	ca.Responder.SetValidity(5*time.Minute + 5*time.Second) // HAProxy stops 5 minutes before the end
 	start(t, hook, []staple.Option{staple.WithTTL(short)}, file)
-	eventually(t, "what the admin socket brings", func() bool {
+	testkit.Eventually(t, 45*time.Second, "what the admin socket brings", func() bool {
 		got, err := stapled(ca, addr)
 		return err == nil && len(got) > 0 && string(got) != string(old)
 	})
 	ca.Responder.SetFault(ocsptest.FaultTryLater)
-	eventually(t, "no staple at the end", bare(ca, addr))
+	testkit.Eventually(t, 45*time.Second, "no staple at the end", bare(ca, addr))
 	ca.Responder.SetValidity(time.Hour)
 	ca.Responder.ClearFaults()
-	eventually(t, "a staple after the outage", serves(ca, addr, file))
+	testkit.Eventually(t, 45*time.Second, "a staple after the outage", serves(ca, addr, file))
 	ca.Responder.Revoke(cert, 1, time.Now())
-	eventually(t, "no staple of what is revoked", bare(ca, addr))
+	testkit.Eventually(t, 45*time.Second, "no staple of what is revoked", bare(ca, addr))
 }
 
 // client has openssl look at the staple.
 func client(t *testing.T, ca *ocsptest.CA, addr string) {
 	t.Helper()
-	cmd := exec.Command(program(t, "openssl"), "s_client", "-connect", addr, "-servername", "example.com", "-status")
+	cmd := exec.Command(testkit.Program(t, "openssl"), "s_client", "-connect", addr, "-servername", "example.com", "-status")
 	out, err := cmd.CombinedOutput() // stdin is empty
 	if err != nil || !strings.Contains(string(out), "Cert Status: good") {
 		t.Errorf("openssl s_client -status: %v\n%s", err, out)
