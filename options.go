@@ -125,8 +125,9 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // WithLogger sets a logger: slog.Default(), say. Good news is logged at debug
-// level; what an operator must act on at warn or error, once per certificate and
-// day while it lasts, and when a response expires. Records are written by the
+// level, the end of a failure at info. What an operator must act on is at warn or
+// error: once a day while it lasts, for each certificate, or for a responder that
+// fails for several of them; and when a response expires. Records are written by the
 // goroutine that delivers events, so that a slow handler delays no handshake. The
 // default, and nil, is silence.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
@@ -178,10 +179,10 @@ func WithIssuers(certs ...*x509.Certificate) Option {
 // its certificate, when the client asks for one. By default, and for 0, that
 // is 5 s for certificates with Must-Staple (RFC 7633), which clients refuse
 // without a staple, and no wait for others. d > 0 is the wait for every
-// certificate, d < 0 means never. A handshake waits only while the fetch is in
-// flight that is the first since the certificate lost, or never had, a valid
-// response; it ends with the response, with the failure of that fetch, or with
-// the handshake's context.
+// certificate, d < 0 means never. A handshake waits for the first attempt after the
+// certificate became known, or after its response expired, and not for the retries
+// that follow if that fails. The wait ends with the response, with the attempt's
+// failure, or with the handshake's context.
 func WithColdWait(d time.Duration) Option { return func(o *options) { o.coldWait = d } }
 
 // WithHash sets the hash of the CertID in requests: SHA-1 by default, because

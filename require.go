@@ -25,7 +25,7 @@ const resumedGrace = 7 * 24 * time.Hour
 // peer certificates, and where nothing is stapled and nothing has to be; use
 // [RequireStaple] where that isn't enough.
 //
-// Each error names the peer's certificate. Every other one wraps [ErrNoIssuer] or
+// Each error names the peer's certificate. One that is not ErrNoStaple wraps [ErrNoIssuer] or
 // a [*ResponseError] that says what is wrong. [ErrRevoked], found with
 // [errors.Is], means proven revoked; an expired response is [ErrExpired].
 //

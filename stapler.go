@@ -23,11 +23,16 @@
 // hour ([WithTTL]) or half of their validity. In an outage what is held is
 // served until it expires, and retries go on.
 //
-// An attempt puts one question to a responder, and to the next where that
-// fails: at most four, where the answer says how to do better (POST where a GET
-// got nothing of use, the other CertID hash where the first is not known, past
-// all caches where the answer has expired), each redirected three times at most,
-// and all of it within 10 s. Where a GET got no answer the next attempt is a POST.
+// An attempt takes 10 s at most. It asks the certificate's responders, four at most:
+// each 2 s after the one before (1 s while a handshake waits), or at once when that
+// fails. The first valid response wins. A responder is asked again at once where its
+// answer says how to do better: by POST where a GET brought nothing of use, with the
+// other CertID hash where it does not know the certificate, past all caches where the
+// response has expired. Where a GET got no answer the next attempt is a POST.
+//
+// After a failed attempt the next one follows within a second. Pauses grow with the
+// time that it has failed, to 5 minutes for a Must-Staple certificate and 15 minutes for
+// others. While a responder fails for all its certificates one at a time is tried.
 //
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.

@@ -40,7 +40,7 @@ type Store interface {
 // which renews it. The others read what the holder stores; where nothing comes
 // they ask without the lease, so that a holder that is cut off costs nobody a
 // staple. An error counts as held: a store that fails must not keep anyone from
-// asking. key is that of the record; the lease must not get in its way. ctx ends
+// asking. key is that of the record: a lease must be kept elsewhere than under it. ctx ends
 // after 1 s.
 type Leaser interface {
 	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
