@@ -97,3 +97,16 @@ func newRedis(t *testing.T) (addr string) {
 	t.Fatal("redis-server did not start")
 	return ""
 }
+
+// staplecheck runs by its import path, too. Nobody listens at that port: it says so,
+// and could not tell.
+// REQ H2
+func TestStaplecheck(t *testing.T) {
+	version := next(t)
+	cmd := exec.CommandContext(t.Context(), "go", "run", root+"/cmd/staplecheck@"+version, "127.0.0.1:1")
+	cmd.Dir, cmd.Env = t.TempDir(), newEnv(t, newProxy(t, version))
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "connection refused") || !strings.Contains(string(out), "exit status 2") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
