@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -288,5 +289,31 @@ func TestIssuerDownloadHangs(t *testing.T) {
 		if len(events) != 1 || events[0].Responder != ca.Responder.URL() {
 			t.Errorf("%+v, want one event that names the responder %s", events, ca.Responder.URL())
 		}
+	})
+}
+
+// REQ E13: the issuer of a certificate that is not valid yet is not looked for before
+// it is. What is said of it is from when.
+func TestNoIssuerBeforeItIsValid(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		gone := ca.NewResponder("")
+		gone.SetFault(ocsptest.FaultHTTP404)
+		from := time.Now().Add(10 * time.Hour)
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: from, WithoutIssuer: true, IssuerURLs: []string{gone.URL() + "/ca.der"}})
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, gone})
+		cfg := testkit.List(t, s, cert)
+		err := s.Prefetch(t.Context(), cert)
+		if err == nil || !strings.Contains(err.Error(), "not valid before "+from.UTC().Format(time.RFC3339)) {
+			t.Errorf("%v, want from when it is valid", err)
+		}
+		time.Sleep(9 * time.Hour)
+		if n := s.Stats().Requests; n > 0 {
+			t.Errorf("%d requests before it is valid", n)
+		}
+		time.Sleep(time.Hour)
+		if n := s.Stats().Requests; n == 0 {
+			t.Error("its issuer is not looked for when it is valid")
+		}
+		runtime.KeepAlive(cfg)
 	})
 }

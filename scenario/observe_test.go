@@ -432,6 +432,10 @@ func TestRecoveryIsTold(t *testing.T) {
 			if len(told) == 0 || len(told) > n { // the first certificates may fail before others are known
 				t.Fatalf("%d certificates: %d lines at info: %v", n, len(told), told)
 			}
+			responder := slices.DeleteFunc(slices.Clone(told), func(r slog.Record) bool { return r.Message != "OCSP responder works again" })
+			if want := min(n-1, 1); len(responder) != want {
+				t.Errorf("%d certificates: told %d times that the responder works again, want %d", n, len(responder), want)
+			}
 			if d, ok := attrs(told[0])["failed_for"].Any().(time.Duration); !ok || d < 2*time.Hour-time.Minute || d > 2*time.Hour+15*time.Minute {
 				t.Errorf("%d certificates: failed_for=%v in %q", n, d, told[0].Message)
 			}
