@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -214,6 +216,48 @@ func TestSwitchAndChain(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if !testkit.Stapled(t, s, ca, full) {
 			t.Errorf("not stapled: %v", s.Ready())
+		}
+	})
+}
+
+// REQ A10: what one responder said of its response's version is not told to another.
+func TestValidatorOfAnother(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		a, b := ca.NewResponder(""), ca.NewResponder("")
+		var mu sync.Mutex // guards the rest
+		urls := []string{a.URL()}
+		conditional := make(map[string]int) // requests by host
+		next := ocsptest.Network(a, b).Transport
+		s := staple.New(staple.WithResponders(func(*x509.Certificate) ([]string, bool) { mu.Lock(); defer mu.Unlock(); return urls, true }),
+			staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.Header.Get("If-None-Match")+r.Header.Get("If-Modified-Since") != "" {
+					mu.Lock()
+					conditional["http://"+r.URL.Host]++
+					mu.Unlock()
+				}
+				return next.RoundTrip(r)
+			})}))
+		defer s.Close()
+		for _, r := range []*ocsptest.Responder{a, b} {
+			r.SetPresign(true)
+			r.SetHeader("Cache-Control") // the TTL decides
+			r.SetHeader("Expires")
+		}
+		cert := ca.Issue(ocsptest.Leaf{})
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(3 * time.Hour)
+		mu.Lock()
+		urls = []string{b.URL()}
+		fromA := conditional[a.URL()]
+		mu.Unlock()
+		for b.Requests() == 0 {
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if fromA == 0 || conditional[b.URL()] > 0 {
+			t.Errorf("%d conditional requests to the first responder, %d to the second before it answered", fromA, conditional[b.URL()])
 		}
 	})
 }
