@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
@@ -48,7 +49,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	now := s.nanos()
 	had := e.held.Load()
 	news := s.acceptLocked(e, got, err, now)
-	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.current(now) {
+	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.Current(now) {
 		s.rereadLocked(e)
 	} else if news && s.fresh(h, now) && !past && e.sparesLocked(h, had, now) {
 		return true
@@ -64,11 +65,11 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 // sparesLocked reports whether a record spares the request, where had was held before
 // it. One with newer signed times does. One that only says that it was checked may
 // hide a revocation: it does so eight times in a row, and not past half of the validity.
-func (e *entry) sparesLocked(h, had *held, now int64) bool {
-	if had.raw == nil || h.thisUpdate != had.thisUpdate || h.produced != had.produced {
+func (e *entry) sparesLocked(h, had *held.Response, now int64) bool {
+	if had.Raw == nil || h.ThisUpdate != had.ThisUpdate || h.Produced != had.Produced {
 		return true
 	}
-	start, length := h.span()
+	start, length := h.Span()
 	if e.flags.spared >= maxSpared || now >= start+length/2 {
 		return false
 	}
@@ -88,7 +89,7 @@ func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news 
 	}
 	h := e.held.Load()
 	if h != had {
-		s.doLocked(s.sched.Hold(e, h.scheduled(), now))
+		s.doLocked(s.sched.Hold(e, h.Scheduled(), now))
 	}
 	return h != had
 }
@@ -111,13 +112,13 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, er
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Proof: p, stored: true, maxAge: rec.MaxAge, received: rec.Received, checked: rec.Checked}
+	a := &answer{Answer: held.Answer{Proof: p, MaxAge: rec.MaxAge, Received: rec.Received, Checked: rec.Checked}, stored: true}
 	if !slices.Contains(urls, rec.Responder) {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
-	a.responder = rec.Responder
+	a.Responder = rec.Responder
 	if rec.Responder == urls[0] && rec.ETag != "*" { // who is asked first, and any response at all matches "*"
-		a.validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
+		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a, nil
 }
@@ -265,7 +266,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 // record may have the issuer that the chain lacks.
 func (e *entry) doneReadingLocked(now int64) bool {
 	hopeless := e.Need() == schedule.Hopeless && !errors.Is(e.details().err, ErrNoIssuer)
-	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().current(now)
+	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().Current(now)
 }
 
 // storeLocked has what e holds written to the store, off this goroutine.
@@ -302,10 +303,10 @@ func (s *Stapler) write() {
 		s.mu.Lock()
 		e.flags.dirty = false
 		n := e.held.Load()
-		if n.raw != nil && n.checked != h.checked || e.flags.discard && !discard {
+		if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
 			s.storeLocked(e)
 		}
-		if discard || h.raw != nil {
+		if discard || h.Raw != nil {
 			s.storedLocked(e, err, discard)
 		}
 	}
@@ -323,17 +324,17 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, from string, is *ocspresp.Issuer, discard bool) error {
+func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issuer, discard bool) error {
 	key := records.Key(e.DER)
 	if discard {
 		return fault(s.records.Write(key, nil))
 	}
-	if h.raw == nil {
+	if h.Raw == nil {
 		return nil
 	}
-	v := h.validator()
-	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
-		Received: h.received(), Checked: h.checked, Until: h.until, Responder: from}
+	v := h.Validator()
+	rec := &records.Record{Response: h.Raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: h.MaxAge(),
+		Received: h.Received(), Checked: h.Checked, Until: h.Until, Responder: from}
 	if is != nil {
 		rec.Issuer = is.Cert.Raw
 	}

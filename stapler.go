@@ -73,6 +73,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
@@ -284,11 +285,11 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, Stat
 	}
 	now := s.nanos()
 	h := e.held.Load()
-	return s.stapled(e, h, cert, now), h.at(now)
+	return s.stapled(e, h, cert, now), State(h.At(now))
 }
 
 // stapled is serve for a certificate that is known.
-func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *tls.Certificate {
+func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now int64) *tls.Certificate {
 	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
 		if last != 0 && minute-last >= int32(inUse/time.Minute) {
@@ -298,7 +299,7 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 	if now-int64(time.Second) > e.Due() {
 		s.tell(e, cert) // the timer slept through a suspend, or the clock was set
 	}
-	staple := h.stapleAt(now)
+	staple := h.StapleAt(now)
 	if len(cert.OCSPStaple) > 0 {
 		if sameSlice(cert.OCSPStaple, staple) {
 			return cert
@@ -312,13 +313,13 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 		}
 		return cert
 	}
-	c := h.copy.Load()
+	c := h.Copy.Load()
 	if c != nil && sameSlice(c.OCSPStaple, staple) && same(c, cert) {
 		return c
 	}
 	own := *cert
 	own.OCSPStaple = staple
-	h.copy.Store(&own)
+	h.Copy.Store(&own)
 	return &own
 }
 
@@ -389,7 +390,7 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().current(s.nanos()) {
+	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().Current(s.nanos()) {
 		return nil, 0
 	}
 	d := s.opts.mustWait(e.must || !e.flags.read && certinfo.MayMustStaple(e.DER))
