@@ -50,7 +50,11 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Prepare:
 			m := a.Item.edit()
 			m.begun, m.errs = s.nanos(), nil
-			s.workLocked(job{a, s.prepare}, a.Urgency > schedule.Routine)
+			if prepare := func() { s.prepare(a) }; a.Urgency > schedule.Routine {
+				s.work.AddUrgent(prepare)
+			} else {
+				s.work.Add(prepare)
+			}
 		case schedule.Ask:
 			s.calls.Go(func() { s.ask(a) })
 		case schedule.Failed:
@@ -100,60 +104,6 @@ func (s *Stapler) tick() {
 		}
 	}
 	s.doLocked(s.sched.Run(s.nanos()))
-}
-
-// A job is something to be done about an entry off the lock, by a worker.
-type job struct {
-	action
-	do func(action)
-}
-
-// jobs is a queue for the workers.
-type jobs struct{ urgent, routine []job }
-
-func (j *jobs) pop() (next job, ok bool) {
-	q := &j.urgent
-	if len(*q) == 0 {
-		q = &j.routine
-	}
-	if len(*q) == 0 {
-		*j = jobs{}
-		return job{}, false
-	}
-	next = (*q)[0]
-	(*q)[0], *q = job{}, (*q)[1:]
-	return next, true
-}
-
-// workLocked hands j to a worker.
-func (s *Stapler) workLocked(j job, urgent bool) {
-	if s.closed {
-		return
-	}
-	if urgent {
-		s.jobs.urgent = append(s.jobs.urgent, j)
-	} else {
-		s.jobs.routine = append(s.jobs.routine, j)
-	}
-	if s.workers < maxWorkers {
-		s.workers++
-		s.calls.Go(s.work)
-	}
-}
-
-func (s *Stapler) work() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		j, ok := s.jobs.pop()
-		if !ok || s.closed {
-			s.workers--
-			return
-		}
-		s.mu.Unlock()
-		j.do(j.action)
-		s.mu.Lock()
-	}
 }
 
 // ask makes one exchange and reports what came of it.
@@ -434,6 +384,6 @@ func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has the staple that the source set judged, once.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.workLocked(job{action{Item: e}, s.judgeStaple}, true)
+		s.work.AddUrgent(func() { s.judgeStaple(e) })
 	}
 }

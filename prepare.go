@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -51,9 +52,9 @@ func (s *Stapler) prepare(a action) {
 }
 
 // judgeStaple does of prepare what needs no attempt: the source set a staple.
-func (s *Stapler) judgeStaple(a action) {
-	s.readLeaf(a.Item)
-	s.judge(a.Item)
+func (s *Stapler) judgeStaple(e *entry) {
+	s.readLeaf(e)
+	s.judge(e)
 }
 
 // conclude reports what preparing found, once it has looked at what the store has.
@@ -115,7 +116,7 @@ func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f
 		f.Held = &has
 	}
 	if s.opts.responders != nil && f.Need != schedule.LeafExpired {
-		f.Again = now + int64(s.opts.ttl) - s.random(int64(s.opts.ttl)/4) // the switch may be turned
+		f.Again = now + int64(s.opts.ttl) - rand.Int64N(int64(s.opts.ttl)/4+1) // the switch may be turned
 	}
 	if err != nil {
 		m := e.edit()

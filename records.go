@@ -3,8 +3,6 @@ package staple
 import (
 	"errors"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -160,72 +158,14 @@ func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error)
 }
 
 // rereadLocked has the record of e, which holds nothing, read again when the
-// store has rested: or one slow read would keep what is stored for all others
-// from being served, for as long as no responder answers.
+// store has rested.
 func (s *Stapler) rereadLocked(e *entry) {
 	m := e.edit()
 	if m.unread || s.closed {
 		return
 	}
 	m.unread = true
-	s.unread = append(s.unread, e)
-	if !s.rereading {
-		s.rereading = true
-		s.calls.Go(s.reread)
-	}
-}
-
-// reread reads the records that were not read in time. It has patience, as
-// nobody waits for it; the store rests again, longer each time, where none of
-// those that are read at once is answered.
-func (s *Stapler) reread() {
-	for pause := records.Rest; s.sleep(int64(pause+pause/4) - s.random(int64(pause)/4)); {
-		batch := s.unreadBatch()
-		if batch == nil {
-			return
-		}
-		var answered atomic.Bool
-		var readers sync.WaitGroup
-		for _, e := range batch {
-			readers.Go(func() {
-				if s.readAgain(e) {
-					answered.Store(true)
-				}
-			})
-		}
-		readers.Wait()
-		if answered.Load() {
-			pause = 0
-		} else {
-			pause = min(max(2*pause, records.Rest), time.Minute)
-		}
-	}
-}
-
-// sleep returns after d, or reports false when s is closed.
-func (s *Stapler) sleep(d int64) bool {
-	timer := time.NewTimer(time.Duration(d))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return s.ctx.Err() == nil
-	case <-s.ctx.Done():
-		return false
-	}
-}
-
-// unreadBatch returns the entries to be read next; nil ends the reading.
-func (s *Stapler) unreadBatch() []*entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := min(len(s.unread), maxWorkers)
-	if n == 0 {
-		s.unread, s.rereading = nil, false
-		return nil
-	}
-	batch := s.unread[:n:n]
-	s.unread = s.unread[n:]
-	return batch
+	s.unread.Add(e)
 }
 
 // readAgain reads the record of e, and reports whether the store answered. An
@@ -275,11 +215,7 @@ func (s *Stapler) storeLocked(e *entry) {
 		return
 	}
 	e.flags.dirty = true
-	s.writes = append(s.writes, e)
-	if s.writers < maxWriters {
-		s.writers++
-		s.calls.Go(s.write)
-	}
+	s.writes.Add(func() { s.write(e) })
 }
 
 // discardLocked has the record of an expired certificate deleted.
@@ -288,30 +224,23 @@ func (s *Stapler) discardLocked(e *entry) {
 	s.storeLocked(e)
 }
 
-// write writes what is queued. Each entry is queued once at most, and what is
-// written is what it holds then, so that an older response never overtakes a
-// newer one.
-func (s *Stapler) write() {
+// write writes what e holds by now. Each entry is queued once at most, so that an
+// older response never overtakes a newer one.
+func (s *Stapler) write(e *entry) {
+	s.mu.Lock()
+	discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
+	s.mu.Unlock()
+	err := s.put(e, h, from, is, discard)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.writes) > 0 {
-		e := s.writes[0]
-		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
-		s.mu.Unlock()
-		err := s.put(e, h, from, is, discard)
-		s.mu.Lock()
-		e.flags.dirty = false
-		n := e.held.Load()
-		if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
-			s.storeLocked(e)
-		}
-		if discard || h.Raw != nil {
-			s.storedLocked(e, err, discard)
-		}
+	e.flags.dirty = false
+	n := e.held.Load()
+	if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
+		s.storeLocked(e)
 	}
-	s.writers--
-	s.writes = nil
+	if discard || h.Raw != nil {
+		s.storedLocked(e, err, discard)
+	}
 }
 
 func (s *Stapler) storedLocked(e *entry, err error, discard bool) {

@@ -65,7 +65,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -109,9 +108,12 @@ type Stapler struct {
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
 	stats     counters
-	outbox    foreign.Queue        // of events and log records
-	words     atomic.Pointer[word] // from handshakes, the last one first
-	lost      atomic.Int32         // calls of the RoundTripper that outlived their context
+	outbox    foreign.Queue         // of events and log records
+	work      foreign.Queue         // certificates to be prepared
+	writes    foreign.Queue         // to the store
+	unread    records.Later[*entry] // whose records were not read in time
+	words     atomic.Pointer[word]  // from handshakes, the last one first
+	lost      atomic.Int32          // calls of the RoundTripper that outlived their context
 	warned    atomic.Bool
 
 	complainMu sync.Mutex       // guards complained
@@ -122,13 +124,7 @@ type Stapler struct {
 	cache     cache
 	sched     *schedule.Schedule[*entry]
 	timer     *time.Timer
-	armed     int64 // Unix ns for which timer is set
-	jobs      jobs
-	workers   int
-	writes    []*entry
-	writers   int
-	unread    []*entry // whose record was not read in time
-	rereading bool
+	armed     int64                    // Unix ns for which timer is set
 	forgotten map[uint64]*atomic.Int32 // entry.listings of what Forget dropped, by entry.id
 }
 
@@ -140,6 +136,9 @@ func New(opts ...Option) *Stapler {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.outbox = foreign.Queue{Calls: &s.calls, Max: maxNotices}
+	s.work = foreign.Queue{Calls: &s.calls, Workers: maxWorkers}
+	s.writes = foreign.Queue{Calls: &s.calls, Workers: maxWriters}
+	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
 	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.stats.requests, Now: s.now}
 	if s.opts.store != nil {
 		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
@@ -166,7 +165,7 @@ func (s *Stapler) Close() error {
 	}
 	s.closed = true
 	s.timer.Stop()
-	s.jobs = jobs{}
+	s.work.Close()
 	for e := range s.cache.leaves.AllLocked {
 		e.cold.Store(false)
 		s.settleLocked(e)
@@ -415,9 +414,6 @@ func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
-
-// random returns a random number in [0, n); 0 for n <= 0.
-func (s *Stapler) random(n int64) int64 { return rand.Int64N(max(n, 1)) }
 
 type counters struct {
 	seed                        maphash.Seed

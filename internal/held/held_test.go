@@ -145,7 +145,7 @@ func TestTake(t *testing.T) {
 	}
 }
 
-// REQ C3: what confirms a response before it came, by a clock that was set back, counts; what
+// REQ E9: what confirms a response before it came, by a clock that was set back, counts; what
 // confirms it twice does not.
 func TestConfirm(t *testing.T) {
 	had, _, _ := new(held.Response).Take(answer(day), held.Rules{TTL: hour}, at(day))
@@ -162,7 +162,7 @@ func TestConfirm(t *testing.T) {
 	}
 }
 
-// REQ B11: a revocation is stapled where that is wanted, and fits.
+// REQ C4: a revocation is stapled where that is wanted, and fits.
 func TestStapleRevoked(t *testing.T) {
 	for _, tt := range []struct {
 		rules held.Rules
@@ -206,7 +206,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// REQ A9: requests are conditional until an eighth of the life is left, by what the responder that
+// REQ A10: requests are conditional until an eighth of the life is left, by what the responder that
 // confirmed it last gave.
 func TestCondition(t *testing.T) {
 	h, _, _ := new(held.Response).Take(answer(0), held.Rules{TTL: hour}, at(0))
