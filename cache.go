@@ -3,10 +3,8 @@ package staple
 import (
 	"bytes"
 	"container/list"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
-	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -294,47 +292,6 @@ func (e *entry) url() string {
 		return r.URL
 	}
 	return e.details().first
-}
-
-// same reports whether a and b differ in their staple at most, by identity: a
-// source that opened its key anew, or has a new chain, must be served what it
-// returns now. Anything that can't be told cheaply counts as different.
-func same(a, b *tls.Certificate) bool {
-	return a.Leaf == b.Leaf && sameKey(a.PrivateKey, b.PrivateKey) &&
-		sameChain(a.Certificate, b.Certificate) &&
-		sameChain(a.SignedCertificateTimestamps, b.SignedCertificateTimestamps) &&
-		sameSlice(a.SupportedSignatureAlgorithms, b.SupportedSignatureAlgorithms)
-}
-
-func sameSlice[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-func sameChain(a, b [][]byte) bool {
-	if sameSlice(a, b) {
-		return true // one array: what is changed in it shows in both
-	}
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if !sameSlice(a[i], b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// sameKey never uses == on a key that may be uncomparable, which panics.
-func sameKey(a, b any) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	if x, ok := a.(ed25519.PrivateKey); ok {
-		y, ok := b.(ed25519.PrivateKey)
-		return ok && sameSlice(x, y)
-	}
-	return reflect.TypeOf(a).Kind() == reflect.Pointer && a == b
 }
 
 // minuteOf returns a time in ns as one in minutes.

@@ -2,7 +2,6 @@ package staple
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"net/http"
 	"net/url"
 	"time"
@@ -77,8 +76,5 @@ func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
 // What the tests of verification see of it.
 
 const (
-	MaxIssuers = maxIssuers
-	MaxReason  = Reason(ocspresp.Last)
+	MaxReason = Reason(ocspresp.Last)
 )
-
-func IssuersOf(cs *tls.ConnectionState) []*x509.Certificate { return issuersOf(cs) }

@@ -1,14 +1,13 @@
 package staple
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
 )
@@ -69,7 +68,7 @@ func RequireStaple(cs tls.ConnectionState) error {
 	if cs.DidResume {
 		grace = resumedGrace
 	}
-	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuersOf(&cs), grace))
+	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace))
 }
 
 // Verify says what raw, an OCSP response in DER that came from anywhere, proves
@@ -95,10 +94,10 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 }
 
 // proveGood tries each issuer. The first one is spoken of if none of them will do.
-func proveGood(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, grace time.Duration) error {
+func proveGood(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate, grace time.Duration) error {
 	first := ErrNoIssuer
 	now := time.Now()
-	for n, cert := range issuers {
+	for n, cert := range possible {
 		sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(cert))
 		p, err := ocspresp.Verify(raw, &sub, now, grace)
 		if err == nil {
@@ -109,42 +108,4 @@ func proveGood(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, 
 		}
 	}
 	return first
-}
-
-// maxIssuers is how many of the certificates that a peer sent are tried as its
-// issuer's, which costs a signature each: it may send hundreds.
-const maxIssuers = 8
-
-// issuersOf returns the certificates that may have issued the peer's: those of
-// the verified chains or, lacking these, what the peer sent, in any order. Of
-// those with one name and key, which prove the same, it returns one.
-func issuersOf(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
-	for _, chain := range cs.VerifiedChains {
-		if len(chain) > 1 && !hasIssuer(issuers, chain[1]) {
-			issuers = append(issuers, chain[1])
-		}
-	}
-	if len(cs.VerifiedChains) > 0 {
-		return issuers
-	}
-	leaf, tries := cs.PeerCertificates[0], 0
-	for _, cert := range cs.PeerCertificates[1:] {
-		if !bytes.Equal(cert.RawSubject, leaf.RawIssuer) || hasIssuer(issuers, cert) {
-			continue
-		}
-		if tries++; tries > maxIssuers {
-			break
-		}
-		if leaf.CheckSignatureFrom(cert) == nil {
-			issuers = append(issuers, cert)
-		}
-	}
-	return issuers
-}
-
-// hasIssuer reports whether one of issuers has the name and the key of cert.
-func hasIssuer(issuers []*x509.Certificate, cert *x509.Certificate) bool {
-	return slices.ContainsFunc(issuers, func(i *x509.Certificate) bool {
-		return bytes.Equal(i.RawSubject, cert.RawSubject) && bytes.Equal(i.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)
-	})
 }

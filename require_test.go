@@ -12,7 +12,6 @@ import (
 	"errors"
 	"math/big"
 	"net"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -317,41 +316,6 @@ func TestRequireStapleOfClient(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestIssuersBounded: a peer that sends hundreds of certificates costs no more
-// than one that sends a few: each issuer is a response to verify, and each of the
-// issuer's name a signature. One behind too many of these is not found.
-//
-// REQ B5
-func TestIssuersBounded(t *testing.T) {
-	p := newPeer(t)
-	var impostors []*x509.Certificate
-	for range staple.MaxIssuers {
-		impostors = append(impostors, newPeer(t).ca)
-	}
-	list := func(lists ...[]*x509.Certificate) *tls.ConnectionState {
-		return &tls.ConnectionState{PeerCertificates: slices.Concat(append([][]*x509.Certificate{{p.leaf}}, lists...)...)}
-	}
-	again := p.sign(&x509.Certificate{ // as after a renewal
-		SerialNumber: big.NewInt(9), Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true,
-	}, p.caKey.Public())
-	chains := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{p.leaf},
-		VerifiedChains: [][]*x509.Certificate{{p.leaf, p.ca}, {p.leaf, again}, {p.leaf, impostors[0]}}}
-	for name, c := range map[string]struct {
-		state *tls.ConnectionState
-		want  int
-	}{
-		"copies":                  {list(slices.Repeat([]*x509.Certificate{p.ca}, 500)), 1},
-		"two certificates of one": {list([]*x509.Certificate{p.ca, again}), 1},
-		"behind some impostors":   {list(impostors[1:], []*x509.Certificate{p.ca}), 1},
-		"behind too many":         {list(impostors, []*x509.Certificate{p.ca}), 0},
-		"verified":                {chains, 2},
-	} {
-		if got := staple.IssuersOf(c.state); len(got) != c.want {
-			t.Errorf("%s: got %d issuers, want %d", name, len(got), c.want)
-		}
-	}
 }
 
 // REQ C7: whoever verifies a peer's staple learns from the error whose it was.

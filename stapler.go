@@ -77,6 +77,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
+	"github.com/ocspstaple/staple/internal/tlschoice"
 )
 
 const (
@@ -300,7 +301,7 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 	}
 	staple := h.StapleAt(now)
 	if len(cert.OCSPStaple) > 0 {
-		if sameSlice(cert.OCSPStaple, staple) {
+		if tlschoice.SameSlice(cert.OCSPStaple, staple) {
 			return cert
 		}
 		if e.judged.Load() != &cert.OCSPStaple[0] {
@@ -313,7 +314,7 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 		return cert
 	}
 	c := h.Copy.Load()
-	if c != nil && sameSlice(c.OCSPStaple, staple) && same(c, cert) {
+	if c != nil && tlschoice.SameSlice(c.OCSPStaple, staple) && tlschoice.Same(c, cert) {
 		return c
 	}
 	own := *cert

@@ -1,0 +1,46 @@
+package issuers
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"slices"
+)
+
+// MaxOfPeer is how many of the certificates that a peer sent are tried as its
+// issuer's, which costs a signature each: it may send hundreds.
+const MaxOfPeer = 8
+
+// OfPeer returns the certificates that may have issued the peer's: those of
+// the verified chains or, lacking these, what the peer sent, in any order. Of
+// those with one name and key, which prove the same, it returns one.
+func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
+	for _, chain := range cs.VerifiedChains {
+		if len(chain) > 1 && !hasIssuer(issuers, chain[1]) {
+			issuers = append(issuers, chain[1])
+		}
+	}
+	if len(cs.VerifiedChains) > 0 {
+		return issuers
+	}
+	leaf, tries := cs.PeerCertificates[0], 0
+	for _, cert := range cs.PeerCertificates[1:] {
+		if !bytes.Equal(cert.RawSubject, leaf.RawIssuer) || hasIssuer(issuers, cert) {
+			continue
+		}
+		if tries++; tries > MaxOfPeer {
+			break
+		}
+		if leaf.CheckSignatureFrom(cert) == nil {
+			issuers = append(issuers, cert)
+		}
+	}
+	return issuers
+}
+
+// hasIssuer reports whether one of issuers has the name and the key of cert.
+func hasIssuer(issuers []*x509.Certificate, cert *x509.Certificate) bool {
+	return slices.ContainsFunc(issuers, func(i *x509.Certificate) bool {
+		return bytes.Equal(i.RawSubject, cert.RawSubject) && bytes.Equal(i.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)
+	})
+}
