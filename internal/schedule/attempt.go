@@ -25,7 +25,7 @@ func (it *Item[T]) rank(r *Responder[T]) int {
 		return 0
 	case it.late&(1<<it.place(r)) != 0:
 		return 3
-	case it.best == r:
+	case it.best > 0 && it.Best() == r:
 		return 1
 	}
 	return 2
@@ -40,20 +40,17 @@ func (it *Item[T]) order() []*Responder[T] {
 // configuration may name other responders, and mostly the same.
 func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	it := t.item()
-	old := it.route
-	if it.route = s.known.route(keys); it.route != old {
+	old, best := it.responders(), it.Best()
+	if it.route = s.known.route(keys); !slices.Equal(it.responders(), old) {
 		it.late = 0
-		if it.place(it.best) < 0 {
-			it.best = nil
+		if it.best > 0 {
+			it.best = uint8(it.place(best) + 1)
 		}
 		if it.at != nil && it.at.probe != nil {
 			s.unprobe(it.at, false)
 		}
 	}
 	for _, r := range old {
-		if r == nil {
-			break
-		}
 		r.certs--
 		if it.place(r) < 0 {
 			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
@@ -264,7 +261,7 @@ func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 	it := t.item()
 	s.recovered(t, h)
 	if r != nil && it.place(r) >= 0 {
-		it.best = r
+		it.best = uint8(it.place(r) + 1)
 	}
 	from, to := h.Window(s.config.TTL, s.config.FixedTTL)
 	from = max(from, s.now+MinGap)

@@ -289,8 +289,8 @@ func (w *chaos) compare() {
 		if got != want {
 			w.t.Fatalf("item %d: phase, need, due, until, since, failures, alarm, review\n%d, want\n%d", c.id, got, want)
 		}
-		if (c.best == nil) != (it.best == nil) || c.best != nil && c.best.Key != it.best.key {
-			w.t.Fatalf("item %d: best %v, want %v", c.id, c.best, it.best)
+		if (c.best == 0) != (it.best == nil) || c.best > 0 && c.Best().Key != it.best.key {
+			w.t.Fatalf("item %d: best %v, want %v", c.id, c.Best(), it.best)
 		}
 		w.lost(c)
 	}

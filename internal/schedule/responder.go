@@ -33,7 +33,8 @@ type Responder[T any] struct {
 	Data any
 
 	host  *host[T]
-	certs int // items that have it in their route
+	certs int             // items that have it in their route
+	alone []*Responder[T] // r, as a route
 
 	// Requests in flight: see places.
 	queue       heap[T] // by deadline
@@ -91,16 +92,21 @@ type registry[T any] struct {
 }
 
 // route returns the responders with these keys, counting one more item for each.
-func (g *registry[T]) route(keys []Key) (route [MaxRoute]*Responder[T]) {
-	n := 0
+func (g *registry[T]) route(keys []Key) *[]*Responder[T] {
+	var route []*Responder[T]
 	for _, k := range keys[:min(len(keys), MaxRoute)] {
-		if r := g.responder(k); !slices.Contains(route[:n], r) {
+		if r := g.responder(k); !slices.Contains(route, r) {
 			r.certs++
-			route[n] = r
-			n++
+			route = append(route, r)
 		}
 	}
-	return route
+	switch len(route) {
+	case 0:
+		return nil
+	case 1:
+		return &route[0].alone // shared by all certificates that name no other
+	}
+	return &route
 }
 
 // responder returns the one with a key, new if nobody has it yet.
@@ -110,6 +116,7 @@ func (g *registry[T]) responder(k Key) *Responder[T] {
 		r = &Responder[T]{Key: k, host: g.host(k.Host), limit: g.limit}
 		r.host.responders++
 		r.queue.place, r.standing.place = g.places(r)
+		r.alone = []*Responder[T]{r}
 		g.responders[k] = r
 	}
 	return r

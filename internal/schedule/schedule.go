@@ -260,7 +260,7 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	switch at := it.at; {
 	case f.Fresh:
 		s.succeed(t, *f.Held, nil)
-	case f.Need == NoIssuer || f.Need == Wanted && it.route[0] == nil:
+	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
 		s.fail(t)
 	case f.Need != Wanted:
 		it.since, it.failures = 0, 0
