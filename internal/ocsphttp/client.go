@@ -43,10 +43,9 @@ type Client struct {
 
 // DefaultClient returns a client that dials no address that is never a responder's.
 func DefaultClient() *http.Client {
-	d := &net.Dialer{Timeout: dialTimeout, Control: refuseDial}
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            d.DialContext,
+		DialContext:            newDialer().DialContext,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -57,6 +56,8 @@ func DefaultClient() *http.Client {
 		DisableCompression:     true,
 	}}
 }
+
+func newDialer() *net.Dialer { return &net.Dialer{Timeout: dialTimeout, Control: refuseDial} }
 
 // OwnRules returns a shallow copy of c that leaves redirects to this package:
 // net/http would repeat a redirected POST as a GET without a body.
