@@ -117,6 +117,7 @@ func (m *matrix) document() string {
 	m.table(&out, "A certificate without Must-Staple", false)
 	m.table(&out, "A Must-Staple certificate", true)
 	m.conclude(&out)
+	out.WriteString(others)
 	return out.String()
 }
 
