@@ -14,10 +14,10 @@ import (
 )
 
 // The life of an attempt. The schedule says what is to be done (doLocked). A worker
-// prepares the certificate: see prepare.go. The schedule then has its responders
-// asked (ask): the exchange is made without the lock, its answer judged and
-// installed, and the schedule told what came of it. It answers with what is next,
-// an attempt that failed for one (failedLocked). endLocked tells who waits.
+// prepares the certificate: see prepare.go. The schedule then names a responder (ask):
+// the exchange is made without the lock, its answer verified and installed, and its
+// outcome reported to the schedule, which returns the next action, such as a failed
+// attempt (failedLocked). endLocked releases those that wait.
 
 type (
 	action    = schedule.Action[*entry]
@@ -42,7 +42,7 @@ func newSchedule(o *options) *schedule.Schedule[*entry] {
 	return schedule.New[*entry](schedule.Config{TTL: int64(o.ttl), FixedTTL: o.fixedTTL, Rand: rand.Int64N})
 }
 
-// doLocked has done what the schedule says, and sets the timer for what is next.
+// doLocked does what the schedule says, and sets the timer for the next action.
 func (s *Stapler) doLocked(actions []action) {
 	for _, a := range actions {
 		switch a.Kind {
@@ -92,8 +92,8 @@ func (s *Stapler) tick() {
 	if s.closed {
 		return
 	}
-	for w := s.words.Swap(nil); w != nil; w = w.next {
-		w.e.said.Store(false)
+	for w := s.signals.Swap(nil); w != nil; w = w.next {
+		w.e.signalled.Store(false)
 		if !w.e.gone() {
 			s.hearLocked(w.e, w.cert)
 		}
@@ -214,7 +214,7 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 	s.lost.Add(-1)
 }
 
-// failedLocked ends an attempt that brought nothing. What e holds stays.
+// failedLocked ends an attempt that failed. The response that e holds stays.
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
@@ -252,8 +252,8 @@ func (s *Stapler) failedLocked(a action) {
 	s.endLocked(e, err)
 }
 
-// endLocked ends an attempt, and has all who wait for it go on. err is why it
-// brought nothing; nil if it did, or if nothing is needed.
+// endLocked ends an attempt and releases all that wait for it. err is why it failed;
+// nil if it did not, or if no response is needed.
 func (s *Stapler) endLocked(e *entry, err error) {
 	now := s.nanos()
 	if !e.held.Load().current(now) {
@@ -320,7 +320,7 @@ func (s *Stapler) failsLocked(r *responder) {
 // tellLocked tells of a responder that fails: once a day, for all its certificates.
 func (s *Stapler) tellLocked(r *responder) {
 	now, d, warning := s.nanos(), dataOf(r), slogDebug
-	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // of one its own events tell
+	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // with one certificate its own events suffice
 		warning, d.warned = slogWarn, now
 	}
 	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it",

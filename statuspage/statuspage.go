@@ -1,11 +1,11 @@
-// Package statuspage shows what a [staple.Stapler] knows: a page for people, the
-// same as JSON for programs, and a health check.
+// Package statuspage shows what a [staple.Stapler] knows: a page for people, its
+// content as JSON for programs, and a health check.
 //
 //	mux.Handle("/ocsp", statuspage.Handler(s))
 //	mux.Handle("/healthz", statuspage.Health(s))
 //
-// Both tell the names of certificates, their responders and what went wrong, so
-// they belong where operators are, not on the public side of a server.
+// Both show the names of certificates, their responders and errors, so serve them on
+// the operators' port, not on the public one.
 package statuspage
 
 import (
@@ -35,7 +35,7 @@ var files embed.FS
 // number or responder. HTML has 200 certificates to a page, chosen
 // by the parameter page; JSON has all of them, as a [Report].
 //
-// The page needs nothing from elsewhere and runs no script. It is made anew for
+// The page needs nothing from elsewhere and runs no script. It is made for
 // each request from s.Status, which parses certificates that came without their
 // Leaf: about 10 µs for each.
 func Handler(s *staple.Stapler) http.Handler { return handler(s.Status) }

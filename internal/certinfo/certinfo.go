@@ -1,6 +1,5 @@
 // Package certinfo reads what a certificate says about its own revocation: whether
-// it must be stapled, who is asked about it, who signed it, and what people call
-// it.
+// it must be stapled, its responders, who signed it, and its names for people.
 package certinfo
 
 import (

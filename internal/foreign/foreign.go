@@ -1,6 +1,6 @@
-// Package foreign runs code that is not ours: stores, transports, callbacks. It
-// may panic, end its goroutine or never return. It costs its caller neither a
-// lock nor a goroutine then, and the caller can say what hangs.
+// Package foreign runs the user's code: stores, transports, callbacks. That code may
+// panic, end its goroutine or never return. None of this blocks the caller, and the
+// caller can name what hangs.
 package foreign
 
 import (

@@ -25,8 +25,8 @@ const (
 	OwnConn                    // on a connection that no other request has; follows a failure, and is no change to try
 )
 
-// A Question is put to one responder: in one way, and where that gets no answer
-// that is of use, in others.
+// A Question is an exchange with one responder: a request in one way and, if its
+// answer is unusable, in others.
 type Question struct {
 	URL     string                                 // of the responder
 	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest

@@ -3,8 +3,8 @@
 // what a certificate's source had set, and what a TLS peer stapled (RFC 6960
 // §3.2, RFC 9919 §3.2).
 //
-// [Prove] is for what is to be stapled. It returns the response written anew, of
-// what was proven alone: most of what comes with a response is not signed.
+// [Prove] is for responses that are to be stapled. It returns the response encoded
+// again from what was proven: most of what comes with a response is not signed.
 package ocspresp
 
 import (

@@ -207,7 +207,7 @@ func (a *Access) succeeded(op Op) {
 	delete(a.failed, op)
 }
 
-// News reports whether a failure of op is to be told: once a day, and again when the
+// News reports whether a failure of op is to be logged above debug level: once a day, and again when the
 // operation succeeded since.
 func (a *Access) News(op Op) bool {
 	a.mu.Lock()
