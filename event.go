@@ -136,7 +136,7 @@ func (s *Stapler) failureMessage(n *notice, valid bool, now int64, loud func(slo
 	case errors.Is(n.err, ErrNoIssuer):
 		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
 	case valid:
-		n.msg = "OCSP refresh failed; the response that is held is served until it expires"
+		n.msg = "OCSP refresh failed; the response in memory is served until it expires"
 	case n.held.state == StateRevoked:
 		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:

@@ -65,7 +65,7 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Recovers:
 			s.recoversLocked(a.Responder)
 		case schedule.Misuse:
-			s.log(slogError, "this is a defect of the library: a certificate was to go from one phase to one that does not follow; it is retried in a minute; please report it",
+			s.log(slogError, "this is a defect of the library: a change of phase that is not allowed was planned for a certificate; it is retried in a minute; please report it",
 				"certificate", a.Item, "from", a.From, "to", a.To)
 		}
 	}
@@ -235,7 +235,7 @@ func (s *Stapler) failedLocked(a action) {
 	}
 	s.stats.failures.Add(1)
 	if r := e.Best(); r != nil && r.Failing() {
-		s.tellLocked(r)
+		s.warnLocked(r)
 	}
 	if h := e.held.Load(); !h.current(now) && h.state != StateRevoked && h.state != StateNone {
 		state := StatePending
@@ -314,20 +314,21 @@ func dataOf(r *responder) *responderData {
 // failsLocked follows a responder that began to fail.
 func (s *Stapler) failsLocked(r *responder) {
 	dataOf(r).failed = s.nanos()
-	s.tellLocked(r)
+	s.warnLocked(r)
 }
 
-// tellLocked tells of a responder that fails: once a day, for all its certificates.
-func (s *Stapler) tellLocked(r *responder) {
+// warnLocked logs that a responder fails: above debug level once a day, for all its
+// certificates.
+func (s *Stapler) warnLocked(r *responder) {
 	now, d, warning := s.nanos(), dataOf(r), slogDebug
 	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // with one certificate its own events suffice
 		warning, d.warned = slogWarn, now
 	}
-	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it",
+	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",
 		"responder", r.URL, "certificates", r.Certificates(), "error", d.err)
 }
 
-// recoversLocked tells of its end.
+// recoversLocked logs that a responder works again.
 func (s *Stapler) recoversLocked(r *responder) {
 	now, d, level := s.nanos(), dataOf(r), slogDebug
 	if d.warned >= d.failed {
@@ -336,9 +337,8 @@ func (s *Stapler) recoversLocked(r *responder) {
 	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }
 
-// exchange puts the question of a to its responder. Whoever asks the same at the
-// same time shares the exchange: an entry that was dropped and learned again while
-// it was in flight. If the budget ends first, left ends with the exchange.
+// exchange makes the request of a. A request for the same certificate that is in flight
+// is shared: it may be of an entry that was dropped and learned again meanwhile. If the budget ends first, left ends with the exchange.
 func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err error) {
 	e, u := a.Item, a.Responder.URL
 	key := string(e.DER) + u
