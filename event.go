@@ -86,12 +86,12 @@ func (s *Stapler) messageLocked(n *notice) {
 	switch n.kind {
 	case EventFetched:
 		n.msg = "OCSP response fetched"
-		if e.details().warned != 0 { // the failure was logged, so its end is
-			n.level, e.more.warned = slogInfo, 0
-			n.args = []any{"failed_for", time.Duration(now - e.more.failing).Round(time.Second)}
-		}
+		n.recoveredLocked(now)
 	case EventUnchanged:
 		n.msg = "OCSP response confirmed, nothing new"
+		if n.held.state == StateGood {
+			n.recoveredLocked(now)
+		}
 	case EventStored:
 		n.msg = "OCSP response stored"
 	case EventStoreFailed:
@@ -103,6 +103,18 @@ func (s *Stapler) messageLocked(n *notice) {
 		expiryMessage(n, loud)
 	case EventFailed:
 		s.failureMessage(n, valid, now, loud)
+	}
+}
+
+// recoveredLocked puts an event at info if a failure was logged before it. A response
+// that expired in a suspend was no outage, which would have begun with a failure.
+func (n *notice) recoveredLocked(now int64) {
+	if n.e.details().warned == 0 {
+		return
+	}
+	n.level, n.e.more.warned = slogInfo, 0
+	if from := n.e.more.failing; from != 0 {
+		n.args = []any{"failed_for", time.Duration(now - from).Round(time.Second)}
 	}
 }
 
