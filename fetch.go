@@ -332,7 +332,7 @@ func (s *Stapler) warnLocked(r *responder) {
 func (s *Stapler) recoversLocked(r *responder) {
 	now, d, level := s.nanos(), dataOf(r), slogDebug
 	if d.warned >= d.failed {
-		level = slogInfo
+		level, d.warned = slogInfo, 0 // the next outage is logged again
 	}
 	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }

@@ -3,6 +3,7 @@ package staple_test
 import (
 	"log/slog"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,4 +83,29 @@ func TestRecoveryAfterSuspend(t *testing.T) {
 		}
 		runtime.KeepAlive(cfg)
 	})
+}
+
+// REQ G5: an outage after a recovery is logged again, though it is the same day.
+func TestSecondOutageIsLogged(t *testing.T) {
+	for _, n := range []int{1, 10} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var log testkit.Logbook
+			s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()))
+			ca.Responder.SetValidity(8 * time.Hour)
+			cfg := testkit.List(t, s, testkit.Leaves(ca, n)...)
+			time.Sleep(time.Minute)
+			var loud []int // lines, after each outage
+			for range 2 {
+				ca.Responder.SetFault(ocsptest.FaultHTTP500)
+				time.Sleep(6 * time.Hour)
+				loud = append(loud, len(log.Loud()))
+				ca.Responder.ClearFaults()
+				time.Sleep(2 * time.Hour)
+			}
+			if want := []int{1, 2}; !slices.Equal(loud, want) {
+				t.Errorf("%d certificates: %d lines after each outage, want %d: %q", n, loud, want, log.Loud())
+			}
+			runtime.KeepAlive(cfg)
+		})
+	}
 }
