@@ -5,13 +5,13 @@
 //	client := redisstore.Client(&redis.UniversalOptions{Addrs: []string{"redis.internal:6379"}})
 //	s := staple.New(staple.WithStore(redisstore.New(client, "")))
 //
-// What is in Redis is not trusted: staple verifies each response as if it came
-// from the network. While Redis is down each server makes its own requests and
+// Redis is not trusted: staple verifies each response as if it came from the
+// network. While Redis is down each server makes its own requests and
 // serves the responses in its memory.
 //
-// A fleet that has a store for autocert already needs nothing from here: every
-// autocert.Cache is a staple.Store. It only lacks the lease, so that each server
-// that finds a response due asks.
+// A fleet that has a store for autocert does not need this package: every
+// autocert.Cache is a staple.Store. It lacks the lease, so each server makes a
+// request when a response is due.
 //
 // It sends GETRANGE, SET, DEL, EVALSHA and EVAL, and in a script GET and SET: a
 // user of Redis that is limited to some commands needs those.
