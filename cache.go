@@ -326,7 +326,7 @@ func (h *held) current(now int64) bool {
 	if h.raw == nil || now >= h.until {
 		return false
 	}
-	// What is counted from its receipt was not received in the future: the clock was set back.
+	// Without nextUpdate the limit counts from receipt. If that is in the future, the clock was set back.
 	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
 }
 

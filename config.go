@@ -97,7 +97,7 @@ func (s *Stapler) perHandshake(base *tls.Config) *tls.Config {
 	return cfg
 }
 
-// warnFiles tells, once, of a hook that has nothing to serve: net/http loads
+// warnFiles logs, once, that a hook has nothing to serve: net/http loads
 // the files named to ListenAndServeTLS behind its back.
 func (s *Stapler) warnFiles() {
 	if s.warned.CompareAndSwap(false, true) {

@@ -43,7 +43,7 @@ var (
 	ErrClosed = errors.New("staple: closed")
 )
 
-// A ResponseError tells why an answer was not taken as proof. It is returned,
+// A ResponseError says why an answer was not accepted as proof. It is returned,
 // wrapped or bare, by everything that judges responses: find it with
 // [errors.As].
 type ResponseError struct {

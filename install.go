@@ -109,7 +109,7 @@ func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	return min(end, idle)
 }
 
-// dropLocked forgets e. What is under way for it comes to nothing.
+// dropLocked removes e. The result of an attempt under way is discarded.
 func (s *Stapler) dropLocked(e *entry) {
 	s.doLocked(s.sched.Remove(e, s.nanos()))
 	s.cache.removeLocked(e)
@@ -131,8 +131,9 @@ func (s *Stapler) setLocked(e *entry, state State) {
 }
 
 // installLocked takes a for the response of e, unless what e holds is newer, or
-// clients would not take it. What was signed the same but lasts no longer, what its
-// delegate's certificate cuts short, and a 304 (no proof), renew what is held.
+// clients would not take it. Three answers only renew the response that e holds: a 304
+// (no proof), the same signed bytes that last no longer, and a response that an older
+// certificate of its delegate cuts short.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
 	if a.Proof == nil || a.repeats(h) || a.cutShort(h, now) {
@@ -232,7 +233,7 @@ func (s *Stapler) startOverLocked(e *entry) {
 // with a handshake header of 4 bytes, the status type and a length of 3.
 const maxStaple = 1<<14 - 4 - 1 - 3
 
-// repeats reports whether a is what is held: the same signed bytes. Another
+// repeats reports whether a has the same signed bytes as h. Another
 // certificate of the same delegate that ends later is an improvement; one that
 // ends sooner, which anyone on the path may have put there, is not.
 func (a *answer) repeats(h *held) bool {
@@ -246,9 +247,9 @@ func (a *answer) repeats(h *held) bool {
 	return wall(a.Limit.Unix()) <= limit
 }
 
-// cutShort reports whether a is newer and good, and ends before what is held only
-// as its delegate's certificate does. That may be an older one of the delegate's,
-// which anyone on the path may have put there; what is held is good still.
+// cutShort reports whether a is newer and good, and ends before h only because its
+// delegate's certificate does. That may be an older certificate of the delegate, which
+// anyone on the path may have put there; h is still good.
 func (a *answer) cutShort(h *held, now int64) bool {
 	return a.Status == ocsp.Good && h.state == StateGood && !h.open && h.current(now) &&
 		wall(a.Limit.Unix()) < h.until && wall(a.NextUpdate.Unix()) >= h.until && !older(a, h)
@@ -266,7 +267,7 @@ func (a *answer) unfit() error {
 
 func (a *answer) oversized() bool { return len(a.Raw) > maxStaple }
 
-// confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
+// confirm notes in h, which is not published yet, that a brought or confirmed it.
 // Without nextUpdate it may be served for a TTL from now on.
 func (h *held) confirm(a *answer, ttl time.Duration) {
 	received := a.received
@@ -289,7 +290,7 @@ func (a *answer) produced() int32 {
 	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
-// replay returns an error if a is older than what is held.
+// replay returns an error if a is older than h.
 func replay(a *answer, h *held) error {
 	if h.raw == nil || !older(a, h) {
 		return nil
@@ -298,7 +299,7 @@ func replay(a *answer, h *held) error {
 		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
 }
 
-// older reports whether a was signed before what is held, so that a replay
+// older reports whether a was signed before h, so that a replay
 // never replaces it. Of two made at one time the worse is kept.
 func older(a *answer, h *held) bool {
 	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {

@@ -106,7 +106,7 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 func WithTTL(d time.Duration) Option { return func(o *options) { o.ttl = d } }
 
 // WithStore sets a store that outlives the process and may be shared by a
-// fleet: what it holds is stapled from the first handshake after a restart,
+// fleet: a stored response is stapled from the first handshake after a restart,
 // even with the responder down. The store is not trusted: each record is
 // verified as if it came from the network. A store that is slow, fails, panics
 // or hangs costs a warning and never a handshake. The default, and nil, is no

@@ -104,7 +104,7 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 	}
 }
 
-// factsLocked completes what preparing found. err is why nobody can be asked.
+// factsLocked completes what preparing found. err is why no request can be made.
 func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f *schedule.Facts, now int64) (err error) {
 	f.Need, err = s.needLocked(e, leaf, d, now)
 	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), wall(e.notBefore)
@@ -244,8 +244,8 @@ func (s *Stapler) switched(e *entry, leaf *x509.Certificate, d directions) direc
 	return d
 }
 
-// keysLocked returns the keys of the responders at urls. Those that are not asked are
-// nobody's, to be shown alone.
+// keysLocked returns the keys of the responders at urls. A responder that is only shown,
+// and gets no requests, has a key without an issuer.
 func (e *entry) keysLocked(urls []string, need schedule.Need) []schedule.Key {
 	issuer := ""
 	if need == schedule.Wanted && e.issuer != nil {
@@ -309,7 +309,7 @@ func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now in
 	return schedule.NoIssuer, e.noIssuerLocked(leaf, nil) // the chain was changed meanwhile
 }
 
-// passesLocked tells, once, that a certificate needs no staple.
+// passesLocked logs, once, that a certificate needs no staple.
 func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 	if e.flags.told || leaf == nil {
 		return
@@ -333,7 +333,7 @@ func (s *Stapler) unreadableLocked(e *entry) error {
 	return err
 }
 
-// hopelessLocked tells, once, why no attempt is made for e.
+// hopelessLocked logs, once, why no attempt is made for e.
 func (s *Stapler) hopelessLocked(e *entry, err error) {
 	e.edit().err = err
 	if !e.flags.told {

@@ -55,7 +55,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	}
 	if first {
 		// The handshake that waited for the store goes on. Later reads leave the
-		// gate alone: whoever waits there waits for a responder.
+		// gate closed: it is a responder that handshakes wait for then.
 		s.settleLocked(e)
 	}
 	return false
@@ -76,8 +76,8 @@ func (e *entry) sparesLocked(h, had *held, now int64) bool {
 	return true
 }
 
-// acceptLocked takes what was read for e, and reports whether that is news. What
-// is not newer than what is held spares nothing: it is that which is due.
+// acceptLocked takes what was read for e, and reports whether that is news. A record that
+// is not newer than the response in memory saves no request, as a newer one is due.
 func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
 	had := e.held.Load()
 	if a != nil && err == nil {
@@ -174,9 +174,8 @@ func (s *Stapler) rereadLocked(e *entry) {
 	}
 }
 
-// reread reads the records that were not read in time. It has patience, as
-// nobody waits for it; the store rests again, longer each time, where none of
-// those that are read at once is answered.
+// reread reads the records that were not read in time. Its reads may take long, since no
+// handshake waits for them. If none of a batch is answered it pauses, longer each time.
 func (s *Stapler) reread() {
 	for pause := records.Rest; s.sleep(int64(pause+pause/4) - s.random(int64(pause)/4)); {
 		batch := s.unreadBatch()
@@ -287,9 +286,8 @@ func (s *Stapler) discardLocked(e *entry) {
 	s.storeLocked(e)
 }
 
-// write writes what is queued. Each entry is queued once at most, and what is
-// written is what it holds then, so that an older response never overtakes a
-// newer one.
+// write writes the queued entries. Each is queued once at most, and the response that it
+// holds at the time is written, so that an older one never overtakes a newer one.
 func (s *Stapler) write() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -365,7 +363,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 	return !got && !without
 }
 
-// storeSlow tells that the store is left alone for a while.
+// storeSlow logs that the store is not used for a while.
 func (s *Stapler) storeSlow(op records.Op, err error) {
 	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
 }

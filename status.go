@@ -222,8 +222,8 @@ func (e *entry) revokedLocked(h *held) error {
 	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.raw, e.subject()}}
 }
 
-// A revokedError reads how the certificate was revoked from what is held, when
-// somebody wants to know it.
+// A revokedError reads time and reason of the revocation from the response, when its
+// text is asked for.
 type revokedError struct {
 	raw []byte // verified
 	sub ocspresp.Subject

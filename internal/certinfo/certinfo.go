@@ -58,7 +58,7 @@ func extension(leaf *x509.Certificate, oid ...int) (value []byte, ok bool) {
 	return nil, false
 }
 
-// MayMustStaple tells from the bytes alone whether a leaf can have the TLS
+// MayMustStaple reports from the bytes alone whether a leaf can have the TLS
 // feature extension, for a handshake that can't wait for it to be parsed.
 func MayMustStaple(raw []byte) bool { return bytes.Contains(raw, oidTLSFeatureDER) }
 

@@ -37,7 +37,8 @@ type Question struct {
 	May     Way // the changes that may be tried, each once
 }
 
-// An Answer is one that Judge took, or says that what is held stands.
+// An Answer is one that Judge accepted, or a 304: the response that the caller has is
+// still current.
 type Answer struct {
 	NotModified bool // status 304
 	MaxAge      time.Duration

@@ -88,8 +88,8 @@ func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
 	return p, err
 }
 
-// quoting has the error of what is malformed say how it begins, which tells a
-// page of HTML from a cut response.
+// quoting adds the first bytes to the error of a malformed response, which shows whether
+// it was a page of HTML or a truncated response.
 func quoting(raw []byte, err error) error {
 	var re *Error
 	if errors.As(err, &re) && re.Reason == Malformed {
