@@ -162,7 +162,7 @@ type flags struct {
 	loaded  bool  // the store was read
 	dirty   bool  // queued to be written to the store
 	discard bool  // its record is to be deleted
-	told    bool  // why it is not asked about
+	logged  bool  // why no request is made
 	spared  uint8 // requests in a row that records with nothing newer took the place of
 }
 

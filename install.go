@@ -321,7 +321,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 	m.chain, m.scanned = chain, false
 	switch e.Need() {
 	case schedule.NoIssuer, schedule.Hopeless:
-		e.flags.told = false
+		e.flags.logged = false
 		s.startOverLocked(e)
 		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
 	}

@@ -311,10 +311,10 @@ func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now in
 
 // passesLocked logs, once, that a certificate needs no staple.
 func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
-	if e.flags.told || leaf == nil {
+	if e.flags.logged || leaf == nil {
 		return
 	}
-	e.flags.told = true
+	e.flags.logged = true
 	if certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
 		s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 	} else {
@@ -326,8 +326,8 @@ func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 func (s *Stapler) unreadableLocked(e *entry) error {
 	_, err := x509.ParseCertificate(e.DER)
 	err = fmt.Errorf("staple: certificate does not parse: %s", cut(err.Error()))
-	if !e.flags.told {
-		e.flags.told = true
+	if !e.flags.logged {
+		e.flags.logged = true
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
 	}
 	return err
@@ -336,8 +336,8 @@ func (s *Stapler) unreadableLocked(e *entry) error {
 // hopelessLocked logs, once, why no attempt is made for e.
 func (s *Stapler) hopelessLocked(e *entry, err error) {
 	e.edit().err = err
-	if !e.flags.told {
-		e.flags.told = true
+	if !e.flags.logged {
+		e.flags.logged = true
 		s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	}
 }

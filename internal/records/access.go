@@ -69,7 +69,7 @@ type Access struct {
 
 	mu     sync.Mutex       // guards the rest
 	rests  int64            // Unix ns: the store is left alone until then
-	failed map[Op]time.Time // since when an operation fails, or when that was last told
+	failed map[Op]time.Time // since when an operation fails, or when that was last logged
 }
 
 func (a *Access) shared() *foreign.Shared[[]byte] {
