@@ -24,7 +24,7 @@ const (
 	// idleLife is how long an entry outlives its last handshake. It is longer than
 	// inUse: a revocation stays known, or an older response would undo it.
 	idleLife = 7 * 24 * time.Hour
-	// inUse is how long Ready and Status tell of a certificate that no live config
+	// inUse is how long Ready and Status cover a certificate that no live config
 	// lists, after its last handshake.
 	inUse = 24 * time.Hour
 )
@@ -70,13 +70,13 @@ type ref = leafindex.Ref[entry]
 //
 // Keep it at 208 bytes: a million certificates pay 16 MB for one more field.
 type entry struct {
-	ref                                  // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
-	held   atomic.Pointer[held.Response] // never nil
-	judged atomic.Pointer[byte]          // the source's own staple that was last taken as a candidate
-	seen   atomic.Int32                  // Unix minute of the last handshake; 0: none yet
-	cold   atomic.Bool                   // handshakes may have to wait: see wait
-	lone   atomic.Bool                   // its issuer is not known, and not in the chain
-	said   atomic.Bool                   // a word of it is in Stapler.words
+	ref                                     // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
+	held      atomic.Pointer[held.Response] // never nil
+	judged    atomic.Pointer[byte]          // the source's own staple that was last taken as a candidate
+	seen      atomic.Int32                  // Unix minute of the last handshake; 0: none yet
+	cold      atomic.Bool                   // handshakes may have to wait: see wait
+	lone      atomic.Bool                   // its issuer is not known, and not in the chain
+	signalled atomic.Bool                   // one for it is in Stapler.signals
 
 	flags               flags
 	must                bool             // Must-Staple; set by readLeaf, as are the two times
@@ -148,7 +148,7 @@ func (e *entry) recovered() {
 // gone reports whether e was dropped from the cache.
 func (e *entry) gone() bool { return e.Phase() == schedule.Gone }
 
-// subject returns what a response must speak of.
+// subject returns what a response must be about.
 func (e *entry) subject() ocspresp.Subject {
 	return ocspresp.Subject{Serial: certinfo.SerialOf(e.DER), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
 }
@@ -160,7 +160,7 @@ type flags struct {
 	loaded  bool  // the store was read
 	dirty   bool  // queued to be written to the store
 	discard bool  // its record is to be deleted
-	told    bool  // why it is not asked about
+	logged  bool  // why no request is made
 	spared  uint8 // requests in a row that records with nothing newer took the place of
 }
 
@@ -200,8 +200,8 @@ func (c *cache) aliasLocked(e *entry, der []byte) {
 }
 
 // nominateLocked makes raw, which a source had set, a candidate, and reports
-// whether it is one that was not judged yet. A source that reads its files anew
-// each time brings the same bytes elsewhere.
+// whether it was not verified yet. A source that reads its files each time has the
+// same bytes at another address.
 func (c *cache) nominateLocked(e *entry, raw []byte) bool {
 	if len(raw) == 0 || e.judged.Swap(&raw[0]) == &raw[0] || len(raw) > ocspresp.MaxResponse {
 		return false
@@ -266,7 +266,7 @@ func (e *entry) usedUntil() int64 {
 	return (int64(max(e.seen.Load(), e.known)) + 1) * int64(time.Minute)
 }
 
-// inUseLocked reports whether Ready and Status tell of e.
+// inUseLocked reports whether Ready and Status cover e.
 func (e *entry) inUseLocked(now int64) bool {
 	return e.listedLocked() || now <= e.usedUntil()+int64(inUse)
 }

@@ -20,19 +20,18 @@ import (
 // begins now.
 const joinWithin = time.Second
 
-// Prefetch asks for every certificate of certs that holds no valid response, now,
-// whatever failed before, and returns when each is settled: it holds a valid
-// response; it needs none; it can't get one (revoked, no issuer, Must-Staple
-// without a responder, not parsable, not valid yet); or ctx or the Stapler
-// ([ErrClosed]) ended.
+// Prefetch makes an attempt now for every certificate of certs without a valid
+// response, whatever failed before. It returns when each certificate has a valid
+// response, needs none, or can't get one (revoked, no issuer, Must-Staple without a
+// responder, not parsable, not valid yet), or when ctx or the Stapler ([ErrClosed])
+// ends.
 //
-// The first attempt is made at once. If ctx has a deadline, further ones follow
-// as the schedule plans them, none sooner than 1 s, until then: the network may
-// come seconds after the process. Without a deadline Prefetch returns after the
-// first attempt over all responders, 10 s at most once it is under way. A record
-// of the store is waited for, 5 s at most. Once a responder has failed for 5
-// certificates of the call in a row, the first attempt does not ask it about the
-// rest.
+// If ctx has a deadline, Prefetch retries until then, at the times of the schedule
+// and at least 1 s apart: the network may come seconds after the process. Without a
+// deadline it returns after the first attempt over all responders, which takes 10 s
+// at most. It waits up to 5 s for a record of the store. Once a responder has failed
+// for 5 certificates of the call in a row, the first attempts for the rest make no
+// request to it.
 //
 // The error joins one for each certificate that needs a response and has none,
 // naming the certificate and the responder; retries for those go on in the
@@ -41,8 +40,8 @@ const joinWithin = time.Second
 // context.Background.
 //
 // Call it before serving to have the first handshake stapled, and once a day for
-// certificates that a standby keeps ready: one that no config lists and nobody
-// asks for is dropped after a week. It may be called concurrently, though not from an
+// certificates that a standby keeps ready: one that no config lists is dropped
+// after a week without a handshake. It may be called concurrently, though not from an
 // event function.
 func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error {
 	if ctx == nil {
@@ -54,25 +53,25 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 	return s.await(ctx, c, s.name(c, certs))
 }
 
-// Refresh asks now for certs, or for all known certificates if there are none,
-// whatever they hold and however their responders fared. For each it waits for an
-// attempt that is under way and then makes its own: unconditional, past caches
-// (Cache-Control: no-cache), past the records of the store and past a lease of
-// another process. Backoff and breakers don't hold it back; the limits of parallel
-// requests do, and once a responder has failed for 5 certificates of the call in a
-// row the rest get that error without a request. The function of [WithResponders]
-// is asked at once.
+// Refresh makes an attempt now for each of certs, or for all known certificates if
+// certs is empty, also where a response is valid or the responder failed before. If
+// an attempt is under way it waits for its end first. Its own attempt is
+// unconditional and bypasses caches (Cache-Control: no-cache), the records of the
+// store, and a lease of another process. Pauses after failures don't apply; the
+// limits of parallel requests do, and once a responder has failed for 5 certificates
+// of the call in a row the rest get that error without a request. The function of
+// [WithResponders] is called at once.
 //
 // The error joins one for each certificate whose attempt failed, whatever it
 // holds, naming the certificate and the responder. A certificate that turns out to
-// be revoked is not one: see [Stapler.Status]. What is held stays when an attempt
-// fails, and the retries that are planned stay, too. [ErrClosed] after Close;
+// be revoked is no error: see [Stapler.Status]. If an attempt fails, the response in
+// memory and the planned retries stay. [ErrClosed] after Close;
 // [ErrNoStaple] for what [Stapler.Forget] dropped meanwhile; a nil or empty
 // certificate is an error. A nil ctx is context.Background; when ctx ends, the
 // attempts go on in the background.
 //
-// Call it after the network was mended, a certificate was revoked or the switch of
-// WithResponders was turned. It may be called concurrently, though not from an
+// Call it after you repaired the network, revoked a certificate, or made the function
+// of WithResponders return something else. It may be called concurrently, though not from an
 // event function.
 func (s *Stapler) Refresh(ctx context.Context, certs ...*tls.Certificate) error {
 	if ctx == nil {
@@ -368,7 +367,7 @@ func (e *entry) failureLocked() error {
 // waits for one returns [ErrNoStaple]. Its record stays in the store, so that a
 // revocation is not forgotten.
 //
-// Call it for a certificate that was replaced: without it Ready and alerts tell of
+// Call it for a certificate that was replaced: without it Ready and alerts cover
 // that for a day. nil, empty and unknown certificates are ignored. It waits for
 // nothing and may be called concurrently, from an event function, too.
 func (s *Stapler) Forget(certs ...*tls.Certificate) {

@@ -27,13 +27,11 @@ import (
 // session ticket keys belong on the config that TLSConfig returned
 // ([tls.Config.SetSessionTicketKeys]).
 //
-// With http.Server pass no file names to ListenAndServeTLS: net/http would put
-// that pair beside ours, unstapled. Load it into Certificates of base.
-//
-// An httptest.Server does the same with a pair of its own, always, and clients
-// that ask by address get that one. Ask by a name: the server's Client finds it
-// under example.com and names below that, once it trusts the CA of your
-// certificate. Or let an http.Server ServeTLS a listener, with no file names.
+// With http.Server pass no file names to ListenAndServeTLS, and load the pair into
+// Certificates of base: net/http would add the files' pair to the copy, unstapled.
+// A server that insists on files, as httptest.Server does on a pair of its own,
+// staples with a config whose GetConfigForClient returns the copy. The copy must
+// then list its protocols in NextProtos itself, for HTTP/2 "h2" and "http/1.1".
 func (s *Stapler) TLSConfig(base *tls.Config) *tls.Config {
 	if base == nil {
 		base = new(tls.Config)
@@ -99,7 +97,7 @@ func (s *Stapler) perHandshake(base *tls.Config) *tls.Config {
 	return cfg
 }
 
-// warnFiles tells, once, of a hook that has nothing to serve: net/http loads
+// warnFiles logs, once, that a hook has nothing to serve: net/http loads
 // the files named to ListenAndServeTLS behind its back.
 func (s *Stapler) warnFiles() {
 	if s.warned.CompareAndSwap(false, true) {

@@ -43,7 +43,7 @@ var (
 	ErrClosed = errors.New("staple: closed")
 )
 
-// A ResponseError tells why an answer was not taken as proof. It is returned,
+// A ResponseError says why an answer was not accepted as proof. It is returned,
 // wrapped or bare, by everything that judges responses: find it with
 // [errors.As].
 type ResponseError struct {
@@ -200,17 +200,16 @@ const (
 	ReasonTruncated
 	// ReasonEmpty: an answer without a byte in it.
 	ReasonEmpty
-	// ReasonIssuer: the issuer's certificate was not to be had from
+	// ReasonIssuer: the issuer's certificate could not be downloaded from
 	// id-ad-caIssuers, came in a format that is not supported, such as PKCS#7,
 	// or is not the issuer (RFC 5280 section 4.2.2.1).
 	ReasonIssuer
 	// ReasonUnavailable: the responder failed lately and was not asked again.
 	ReasonUnavailable
-	// ReasonPanic: code that is not ours (a RoundTripper, a Store, a callback)
-	// panicked.
+	// ReasonPanic: the user's code (a RoundTripper, a Store, a callback) panicked.
 	ReasonPanic
 
-	// The rest is named as package ocspresp, which verifies responses, has it.
+	// The rest has the names of package ocspresp, which verifies responses.
 
 	// The error statuses of OCSPResponseStatus (RFC 6960 section 4.2.1), which
 	// are unsigned and prove nothing:
@@ -323,10 +322,10 @@ func (r Reason) String() string {
 	return ocspresp.Reason(r).String()
 }
 
-// refusals say what follows from a Reason: what the answer speaks of, and which other
-// ways of asking may bring a better one: the other method where it is none, the other
-// hash where it is not about this certificate. Those that are not here are the
-// responder's fault.
+// refusals say what follows from a Reason: whether the certificate or the responder is
+// at fault, and which other request may get a better answer: the other method if it was
+// no OCSP response, the other hash if it was not about this certificate. A Reason that
+// is not here is the responder's fault.
 var refusals = map[Reason]struct {
 	verdict schedule.Verdict
 	ways    ocsphttp.Way
@@ -407,7 +406,7 @@ func retryHint(err error) time.Duration {
 	return 0
 }
 
-// fault says in our words how code that is not ours failed.
+// fault converts the error of a call of the user's code.
 func fault(err error) error {
 	switch err := err.(type) {
 	case *foreign.PanicError:

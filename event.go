@@ -21,10 +21,10 @@ const (
 	slogWarn  = slog.LevelWarn
 	slogError = slog.LevelError
 
-	// grace is how long after its first sight a certificate may be unknown to
-	// its responder without anyone being told: CAs publish with a delay.
+	// grace is how long after it was first seen a certificate may be unknown to its
+	// responder without a warning: CAs publish with a delay.
 	grace = 15 * time.Minute
-	// warnEach is how often an operator is told the same.
+	// warnEach is how often a failure that lasts is logged above debug level.
 	warnEach = 24 * time.Hour
 
 	clientCode = "HTTP client" // calls of the RoundTripper
@@ -51,7 +51,7 @@ func (s *Stapler) log(level slog.Level, msg string, args ...any) {
 	}
 }
 
-// notifyLocked queues an event and the log record that tells of it.
+// notifyLocked queues an event and its log record.
 func (s *Stapler) notifyLocked(n *notice) {
 	if s.opts.logger == nil && len(s.opts.events) == 0 {
 		return
@@ -66,14 +66,14 @@ func (s *Stapler) notifyLocked(n *notice) {
 		n.asked = re.Responder
 	}
 	if s.opts.logger != nil {
-		s.wordLocked(n)
+		s.messageLocked(n)
 	}
 	s.post(n)
 }
 
-// wordLocked says how an event is logged: what an operator must act on once
-// per certificate and day at most, everything else at debug level.
-func (s *Stapler) wordLocked(n *notice) {
+// messageLocked sets the message and level of an event's log record. Failures that an
+// operator must act on are above debug level once per certificate and day.
+func (s *Stapler) messageLocked(n *notice) {
 	now := s.nanos()
 	e := n.e
 	valid := n.held.StapleAt(now) != nil
@@ -87,12 +87,12 @@ func (s *Stapler) wordLocked(n *notice) {
 	switch n.kind {
 	case EventFetched:
 		n.msg = "OCSP response fetched"
-		if e.details().warned != 0 { // they were told of what is over now
-			n.level, e.more.warned = slogInfo, 0
-			n.args = []any{"failed_for", time.Duration(now - e.more.failing).Round(time.Second)}
-		}
+		n.recoveredLocked(now)
 	case EventUnchanged:
 		n.msg = "OCSP response confirmed, nothing new"
+		if n.held.State == held.Good {
+			n.recoveredLocked(now)
+		}
 	case EventStored:
 		n.msg = "OCSP response stored"
 	case EventStoreFailed:
@@ -101,13 +101,25 @@ func (s *Stapler) wordLocked(n *notice) {
 	case EventRevoked:
 		loud(slogError, "certificate is revoked; replace it")
 	case EventExpiring, EventExpired:
-		wordExpiry(n, loud)
+		expiryMessage(n, loud)
 	case EventFailed:
-		s.wordFailure(n, valid, now, loud)
+		s.failureMessage(n, valid, now, loud)
 	}
 }
 
-func wordExpiry(n *notice, loud func(slog.Level, string)) {
+// recoveredLocked puts an event at info if a failure was logged before it. A response
+// that expired in a suspend was no outage, which would have begun with a failure.
+func (n *notice) recoveredLocked(now int64) {
+	if n.e.details().warned == 0 {
+		return
+	}
+	n.level, n.e.more.warned = slogInfo, 0
+	if from := n.e.more.failing; from != 0 {
+		n.args = []any{"failed_for", time.Duration(now - from).Round(time.Second)}
+	}
+}
+
+func expiryMessage(n *notice, loud func(slog.Level, string)) {
 	switch {
 	case n.kind == EventExpiring && n.e.must:
 		loud(slogWarn, "OCSP response of a Must-Staple certificate expires soon and refreshes fail, after that clients will refuse it; check the responder and the way to it")
@@ -122,7 +134,7 @@ func wordExpiry(n *notice, loud func(slog.Level, string)) {
 	}
 }
 
-func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
+func (s *Stapler) failureMessage(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
 	switch {
 	case errors.Is(n.err, ErrNoResponder) && (valid || !n.e.must):
 		loud(slogWarn, "WithResponders function named no URL that can be asked; have it return http or https URLs")
@@ -137,7 +149,7 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 	case errors.Is(n.err, ErrNoIssuer):
 		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
 	case valid:
-		n.msg = "OCSP refresh failed; the response that is held is served until it expires"
+		n.msg = "OCSP refresh failed; the response in memory is served until it expires"
 	case n.held.State == held.Revoked:
 		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:
@@ -151,8 +163,8 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 	}
 }
 
-// outage reports whether the responder of e fails for others, too: failsLocked tells
-// of that, for all of them.
+// outage reports whether the responder of e fails for others, too: failsLocked logs
+// that once for all of them.
 func (e *entry) outage() bool {
 	r := e.Best()
 	return r != nil && r.Failing() && r.Certificates() > 1
@@ -217,8 +229,7 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 	s.opts.logger.LogAttrs(ctx, n.level, n.msg, attrs...)
 }
 
-// eventAttrs says what there is to say of an event: what does not apply is left
-// out.
+// eventAttrs returns the attributes that apply to an event.
 func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 	attrs := append([]slog.Attr{slog.String("event", n.kind.String())}, certAttrs(n.e, leaf)...)
 	attrs = append(attrs, slog.String("responder", n.asked))
@@ -248,15 +259,15 @@ func certAttrs(e *entry, leaf *x509.Certificate) []slog.Attr {
 	return []slog.Attr{slog.String("certificate", certinfo.Legible(certinfo.Names(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
 }
 
-// guard calls code that is not ours, however long that takes: Close can say that
-// it hangs, and a panic of it is an error like others.
+// guard calls the user's code. If it hangs Close can name it; a panic is returned as
+// an error.
 func guard[T any](s *Stapler, what string, f func() (T, error)) (T, error) {
 	v, err := foreign.Call(&s.calls, what, f)
 	return v, fault(err)
 }
 
-// complain logs that code of the user's failed: once a day for each kind, or
-// what fails each time would fill the log.
+// complain logs that the user's code failed: once a day for each kind, so that code
+// which always fails does not fill the log.
 func (s *Stapler) complain(what, msg string, err error, args ...any) {
 	now, level := s.nanos(), slogError
 	s.complainMu.Lock()
@@ -269,7 +280,7 @@ func (s *Stapler) complain(what, msg string, err error, args ...any) {
 	s.log(level, msg, append(args, "error", err)...)
 }
 
-// storeLevel returns how loudly to say that an operation of the store fails.
+// storeLevel returns the level at which a failed operation of the store is logged.
 func (s *Stapler) storeLevel(op records.Op) slog.Level {
 	if s.records.News(op) {
 		return slogWarn

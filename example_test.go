@@ -61,35 +61,6 @@ func ExampleStapler_TLSConfig() {
 	log.Print(srv.ListenAndServeTLS("", ""))
 }
 
-// An httptest.Server serves a pair of its own to clients that name no server,
-// as those don't that know its address alone. A name finds the right one.
-func ExampleStapler_TLSConfig_httptest() {
-	ca := ocsptest.NewCA()
-	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}})
-	s := staple.New(staple.WithHTTPClient(ca.Responder.Client()))
-	defer s.Close()
-	if err := s.Prefetch(context.Background(), cert); err != nil {
-		fmt.Println(err)
-	}
-
-	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-	srv.TLS = s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*cert}})
-	srv.StartTLS()
-	defer srv.Close()
-
-	client := srv.Client() // goes to the server for example.com and names below that
-	trust := client.Transport.(*http.Transport).TLSClientConfig
-	trust.RootCAs, trust.VerifyConnection = ca.Pool(), staple.RequireStaple
-	res, err := client.Get("https://www.example.com")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer res.Body.Close()
-	fmt.Println(res.Status, len(res.TLS.OCSPResponse) > 0)
-	// Output: 404 Not Found true
-}
-
 // With a store, a restart needs no responder. Prefetch has even the first
 // handshake stapled, and its error is news, not a reason to stop: retries go on.
 func ExampleStapler_Prefetch() {

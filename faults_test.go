@@ -37,7 +37,7 @@ included.
 - **after a restart**: the first handshake of a new process with a store, which holds a response two hours old.
 
 Nothing else is ever stapled: no cell says "an expired one", or "what the responder sent". A test measures all this and
-fails if it is not what is written here; to write it anew:
+fails if this file says anything else. To update the file:
 
     UPDATE_FAULTS=1 go test -run TestFaultTable .
 

@@ -15,10 +15,10 @@ import (
 )
 
 // The life of an attempt. The schedule says what is to be done (doLocked). A worker
-// prepares the certificate: see prepare.go. The schedule then has its responders
-// asked (ask): the exchange is made without the lock, its answer judged and
-// installed, and the schedule told what came of it. It answers with what is next,
-// an attempt that failed for one (failedLocked). endLocked tells who waits.
+// prepares the certificate: see prepare.go. The schedule then names a responder (ask):
+// the exchange is made without the lock, its answer verified and installed, and its
+// outcome reported to the schedule, which returns the next action, such as a failed
+// attempt (failedLocked). endLocked releases those that wait.
 
 type (
 	action    = schedule.Action[*entry]
@@ -43,7 +43,7 @@ func newSchedule(o *options) *schedule.Schedule[*entry] {
 	return schedule.New[*entry](schedule.Config{TTL: int64(o.ttl), FixedTTL: o.fixedTTL, Rand: rand.Int64N})
 }
 
-// doLocked has done what the schedule says, and sets the timer for what is next.
+// doLocked does what the schedule says, and sets the timer for the next action.
 func (s *Stapler) doLocked(actions []action) {
 	for _, a := range actions {
 		switch a.Kind {
@@ -70,7 +70,7 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Recovers:
 			s.recoversLocked(a.Responder)
 		case schedule.Misuse:
-			s.log(slogError, "this is a defect of the library: a certificate was to go from one phase to one that does not follow; it is retried in a minute; please report it",
+			s.log(slogError, "this is a defect of the library: a change of phase that is not allowed was planned for a certificate; it is retried in a minute; please report it",
 				"certificate", a.Item, "from", a.From, "to", a.To)
 		}
 	}
@@ -97,8 +97,8 @@ func (s *Stapler) tick() {
 	if s.closed {
 		return
 	}
-	for w := s.words.Swap(nil); w != nil; w = w.next {
-		w.e.said.Store(false)
+	for w := s.signals.Swap(nil); w != nil; w = w.next {
+		w.e.signalled.Store(false)
 		if !w.e.gone() {
 			s.hearLocked(w.e, w.cert)
 		}
@@ -168,7 +168,7 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 	s.lost.Add(-1)
 }
 
-// failedLocked ends an attempt that brought nothing. What e holds stays.
+// failedLocked ends an attempt that failed. The response that e holds stays.
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
@@ -189,7 +189,7 @@ func (s *Stapler) failedLocked(a action) {
 	}
 	s.stats.failures.Add(1)
 	if r := e.Best(); r != nil && r.Failing() {
-		s.tellLocked(r)
+		s.warnLocked(r)
 	}
 	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
 		state := held.Pending
@@ -206,8 +206,8 @@ func (s *Stapler) failedLocked(a action) {
 	s.endLocked(e, err)
 }
 
-// endLocked ends an attempt, and has all who wait for it go on. err is why it
-// brought nothing; nil if it did, or if nothing is needed.
+// endLocked ends an attempt and releases all that wait for it. err is why it failed;
+// nil if it did not, or if no response is needed.
 func (s *Stapler) endLocked(e *entry, err error) {
 	now := s.nanos()
 	if !e.held.Load().Current(now) {
@@ -268,31 +268,31 @@ func dataOf(r *responder) *responderData {
 // failsLocked follows a responder that began to fail.
 func (s *Stapler) failsLocked(r *responder) {
 	dataOf(r).failed = s.nanos()
-	s.tellLocked(r)
+	s.warnLocked(r)
 }
 
-// tellLocked tells of a responder that fails: once a day, for all its certificates.
-func (s *Stapler) tellLocked(r *responder) {
+// warnLocked logs that a responder fails: above debug level once a day, for all its
+// certificates.
+func (s *Stapler) warnLocked(r *responder) {
 	now, d, warning := s.nanos(), dataOf(r), slogDebug
-	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // of one its own events tell
+	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // with one certificate its own events suffice
 		warning, d.warned = slogWarn, now
 	}
-	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; what is held is served until it expires; check the responder and the way to it",
+	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",
 		"responder", r.URL, "certificates", r.Certificates(), "error", d.err)
 }
 
-// recoversLocked tells of its end.
+// recoversLocked logs that a responder works again.
 func (s *Stapler) recoversLocked(r *responder) {
 	now, d, level := s.nanos(), dataOf(r), slogDebug
 	if d.warned >= d.failed {
-		level = slogInfo
+		level, d.warned = slogInfo, 0 // the next outage is logged again
 	}
 	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }
 
-// exchange puts the question of a to its responder. Whoever asks the same at the
-// same time shares the exchange: an entry that was dropped and learned again while
-// it was in flight. If the budget ends first, left ends with the exchange.
+// exchange makes the request of a. A request for the same certificate that is in flight
+// is shared: it may be of an entry that was dropped and learned again meanwhile. If the budget ends first, left ends with the exchange.
 func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err error) {
 	e, u := a.Item, a.Responder.URL
 	key := string(e.DER) + u

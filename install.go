@@ -107,7 +107,7 @@ func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	return min(end, idle)
 }
 
-// dropLocked forgets e. What is under way for it comes to nothing.
+// dropLocked removes e. The result of an attempt under way is discarded.
 func (s *Stapler) dropLocked(e *entry) {
 	s.doLocked(s.sched.Remove(e, s.nanos()))
 	s.cache.removeLocked(e)
@@ -128,8 +128,10 @@ func (s *Stapler) setLocked(e *entry, state held.State) {
 	}
 }
 
-// installLocked takes a for the response of e, where it is news or confirms what e
-// holds.
+// installLocked takes a for the response of e, unless what e holds is newer, or
+// clients would not take it. Three answers only renew the response that e holds: a 304
+// (no proof), the same signed bytes that last no longer, and a response that an older
+// certificate of its delegate cuts short.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
 	n, news, err := h.Take(&a.Answer, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
@@ -210,7 +212,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 	m.chain, m.scanned = chain, false
 	switch e.Need() {
 	case schedule.NoIssuer, schedule.Hopeless:
-		e.flags.told = false
+		e.flags.logged = false
 		s.startOverLocked(e)
 		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
 	}

@@ -106,7 +106,7 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 func WithTTL(d time.Duration) Option { return func(o *options) { o.ttl = d } }
 
 // WithStore sets a store that outlives the process and may be shared by a
-// fleet: what it holds is stapled from the first handshake after a restart,
+// fleet: a stored response is stapled from the first handshake after a restart,
 // even with the responder down. The store is not trusted: each record is
 // verified as if it came from the network. A store that is slow, fails, panics
 // or hangs costs a warning and never a handshake. The default, and nil, is no
@@ -118,16 +118,15 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 // alone, a POST stays a POST); its Transport decides about dialling, proxies
 // and connections.
 //
-// The default, and nil, is a client of our own: it takes the proxy of the
-// environment, keeps up to 32 connections to a responder, and refuses to dial
+// The default, and nil, is a client that uses the proxy of the environment, keeps up to 32 connections to a responder, and refuses to dial
 // link-local, multicast and unspecified addresses and the metadata services of
-// clouds, since URLs come out of certificates.
+// clouds, because URLs come from certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
-// WithLogger sets a logger: slog.Default(), say. Good news is logged at debug
-// level, the end of a failure at info. What an operator must act on is at warn or
-// error: once a day while it lasts, for each certificate, or for a responder that
-// fails for several of them; and when a response expires. Records are written by the
+// WithLogger sets a logger: slog.Default(), say. Successes are logged at debug level,
+// the end of a failure at info. Failures that an operator must act on are at warn or
+// error: once a day while they last, for each certificate, or for a responder that
+// fails for several; and whenever a response expires. Records are written by the
 // goroutine that delivers events, so that a slow handler delays no handshake. The
 // default, and nil, is silence.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
@@ -135,8 +134,8 @@ func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l 
 // WithEventFunc adds a function that is called with every [Event], one at a
 // time and in order, in a goroutine of the Stapler's and with no lock held. It
 // may call any method but Close, Prefetch and Refresh. While it is slow up to 1,024
-// events queue; what comes on top is dropped and counted in [Stats]. If it
-// panics the panic is logged and the next event delivered. nil is ignored.
+// events wait in a queue; more are dropped and counted in [Stats]. If it panics, the
+// panic is logged and the next event delivered. nil is ignored.
 func WithEventFunc(f func(Event)) Option {
 	return func(o *options) {
 		if f != nil {
@@ -145,19 +144,19 @@ func WithEventFunc(f func(Event)) Option {
 	}
 }
 
-// WithResponders sets the switch per certificate, and overrides where it is
-// asked about. f is called off the handshake when a certificate becomes known
-// and before each refresh, concurrently, so what it answers may change at run
-// time. With on false stapling is off for the certificate, whose state is
-// [StateNone]; f is asked again after the TTL, or by [Stapler.Refresh]. With on
+// WithResponders switches stapling on or off per certificate, and overrides its
+// responders. f is called concurrently, outside handshakes, when a certificate
+// becomes known and before each refresh, so what it returns may change at run time.
+// With on false stapling is off for the certificate, whose state is [StateNone]; f is
+// called again after the TTL, or by [Stapler.Refresh]. With on
 // true urls are the responders, in order of preference; none means the
 // certificate's own (RFC 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and
 // read-only. nil means the certificate's own URLs.
 //
-// If f panics or takes longer than 5 s what it said last stays. Before that
-// nothing is fetched: the certificate is pending, [Stapler.Ready] and
-// [Stapler.Prefetch] say why, and f is asked again like a responder that fails.
-// The same goes for urls that hold no http or https URL ([ErrNoResponder]).
+// If f panics or takes longer than 5 s, its last result stays in use. If there is
+// none, no request is made: the certificate is pending, [Stapler.Ready] and
+// [Stapler.Prefetch] say why, and f is called again at the times of retries. urls
+// without any http or https URL are treated alike ([ErrNoResponder]).
 func WithResponders(f func(leaf *x509.Certificate) (urls []string, on bool)) Option {
 	return func(o *options) { o.responders = f }
 }
@@ -194,9 +193,8 @@ func WithColdWait(d time.Duration) Option { return func(o *options) { o.coldWait
 func WithHash(h crypto.Hash) Option { return func(o *options) { o.hash = h } }
 
 // WithStapleRevoked says whether a response that proves its certificate revoked
-// is stapled. By default nothing is: the owner is told (event, error log,
-// Ready), and clients find out in their own way. With on, clients that check
-// staples stop at once.
+// is stapled. By default nothing is stapled then; event, error log and Ready report
+// the revocation. With on, clients that check staples refuse the connection.
 func WithStapleRevoked(on bool) Option { return func(o *options) { o.stapleRevoked = on } }
 
 // An EventKind says what happened.
@@ -209,26 +207,26 @@ const (
 	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
 	// bytes, or once more that the certificate is revoked.
 	EventUnchanged
-	// EventFailed: an attempt over all responders brought nothing, or there is
-	// nobody to ask; Err says why. What was held stays, and retries go on unless
-	// the certificate has no issuer and names no URL for it, or has Must-Staple
-	// and names no responder.
+	// EventFailed: an attempt failed at all responders, or none could be made; Err
+	// says why. The response in memory stays, and retries go on unless the
+	// certificate has no issuer and names no URL for it, or has Must-Staple and
+	// names no responder.
 	EventFailed
-	// EventRevoked: a valid response says that the certificate is revoked, and it
-	// was not known to be: once per revocation, not per refresh. Nothing is
+	// EventRevoked: a valid response says for the first time that the certificate is
+	// revoked: once per revocation, not per refresh. Nothing is
 	// stapled from now on, but see WithStapleRevoked. A revocation with reason
 	// certificateHold at 1970-01-01 means that the certificate was never issued
 	// (RFC 6960 §2.2).
 	EventRevoked
-	// EventExpiring: attempts fail, and half of the time that was left when
-	// they began to is gone.
+	// EventExpiring: refreshes have failed for half of the time that the response
+	// had left.
 	EventExpiring
 	// EventExpired: the response expired and nothing is stapled until an
 	// attempt succeeds.
 	EventExpired
-	// EventStored: what is held was written to the store.
+	// EventStored: the response in memory was written to the store.
 	EventStored
-	// EventStoreFailed: it was not; Err says why.
+	// EventStoreFailed: it could not be written to the store; Err says why.
 	EventStoreFailed
 )
 
@@ -248,19 +246,18 @@ type Event struct {
 	Kind EventKind
 	// Leaf is the certificate; nil if it does not parse.
 	Leaf *x509.Certificate
-	// Responder is the URL that the event is about: the one that answered, or
-	// failed, of several the first. Where none was asked it is the one that
-	// would be; empty for none.
+	// Responder is the URL that answered, or that failed, the first if several did.
+	// If no request was made it is the URL of the next request, or empty.
 	Responder string
-	// Duration is how long the exchange took that brought the response.
+	// Duration is how long the exchange took that returned the response.
 	Duration time.Duration
 	// Response is the response that came, for EventFetched and EventRevoked; for
 	// EventUnchanged it and Duration are what came, unless that was a 304.
-	// It is filled from our own verification.
+	// It is filled by this package's verification.
 	Response *ocsp.Response
-	// Err is why, for what failed, and how the certificate was revoked;
-	// errors.As finds a [*ResponseError] in it. For EventFetched and
-	// EventUnchanged it is why responders failed that were asked before the one
-	// that answered; nil if none was.
+	// Err is the cause of a failure, or an [ErrRevoked] with time and reason;
+	// errors.As finds a [*ResponseError] in it. For EventFetched and EventUnchanged
+	// it has the errors of responders that failed before another one answered; nil
+	// if none did.
 	Err error
 }

@@ -105,7 +105,7 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 	}
 }
 
-// factsLocked completes what preparing found. err is why nobody can be asked.
+// factsLocked completes what preparing found. err is why no request can be made.
 func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f *schedule.Facts, now int64) (err error) {
 	f.Need, err = s.needLocked(e, leaf, d, now)
 	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), held.Nanos(e.notBefore)
@@ -233,8 +233,8 @@ func (s *Stapler) switched(e *entry, leaf *x509.Certificate, d directions) direc
 	return d
 }
 
-// keysLocked returns the keys of the responders at urls. Those that are not asked are
-// nobody's, to be shown alone.
+// keysLocked returns the keys of the responders at urls. A responder that is only shown,
+// and gets no requests, has a key without an issuer.
 func (e *entry) keysLocked(urls []string, need schedule.Need) []schedule.Key {
 	issuer := ""
 	if need == schedule.Wanted && e.issuer != nil {
@@ -298,12 +298,12 @@ func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now in
 	return schedule.NoIssuer, e.noIssuerLocked(leaf, nil) // the chain was changed meanwhile
 }
 
-// passesLocked tells, once, that a certificate needs no staple.
+// passesLocked logs, once, that a certificate needs no staple.
 func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
-	if e.flags.told || leaf == nil {
+	if e.flags.logged || leaf == nil {
 		return
 	}
-	e.flags.told = true
+	e.flags.logged = true
 	if certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0 {
 		s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 	} else {
@@ -315,18 +315,18 @@ func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 func (s *Stapler) unreadableLocked(e *entry) error {
 	_, err := x509.ParseCertificate(e.DER)
 	err = fmt.Errorf("staple: certificate does not parse: %s", cut(err.Error()))
-	if !e.flags.told {
-		e.flags.told = true
+	if !e.flags.logged {
+		e.flags.logged = true
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
 	}
 	return err
 }
 
-// hopelessLocked tells, once, why no attempt is made for e.
+// hopelessLocked logs, once, why no attempt is made for e.
 func (s *Stapler) hopelessLocked(e *entry, err error) {
 	e.edit().err = err
-	if !e.flags.told {
-		e.flags.told = true
+	if !e.flags.logged {
+		e.flags.logged = true
 		s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	}
 }

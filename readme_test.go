@@ -23,8 +23,8 @@ func TestREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	readme := string(data)
-	if got := strings.Count(readme, "\n"); got > 150 {
-		t.Errorf("README.md has %d lines, want at most 150", got)
+	if got := strings.Count(readme, "\n"); got > 170 {
+		t.Errorf("README.md has %d lines, want at most 170", got)
 	}
 	for _, command := range []string{"go run ./examples/quickstart\n", "go test work\n"} {
 		if !strings.Contains(readme, command) {
@@ -115,11 +115,13 @@ func TestOperations(t *testing.T) {
 		rows = append(rows, row[1])
 	}
 	var lines []string
+	var source strings.Builder
 	for _, name := range sources(t) {
 		src, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
+		source.Write(src)
 		for _, m := range regexp.MustCompile("(?:loud|s\\.log)\\((?:slogWarn|slogError|warning|s\\.storeLevel\\(op\\)), [\"`]([^\"`]+)|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)|n\\.msg = \"([^\"]*check[^\"]*)").FindAllStringSubmatch(string(src), -1) {
 			lines = append(lines, strings.Join(m[1:], ""))
 		}
@@ -132,11 +134,41 @@ func TestOperations(t *testing.T) {
 			t.Errorf("not explained: %q", line)
 		}
 	}
+	for _, key := range attributes(t, string(data)) {
+		if !strings.Contains(source.String(), `"`+key+`"`) {
+			t.Errorf("explained, and no attribute: %q", key)
+		}
+	}
 	for _, row := range rows {
 		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, row) }) {
 			t.Errorf("explained, and not logged: %q", row)
 		}
 	}
+}
+
+// attributes returns those of log lines that docs/operations.md explains.
+func attributes(t *testing.T, doc string) (keys []string) {
+	t.Helper()
+	_, table, _ := strings.Cut(doc, "| attribute | meaning |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(firstCells(table), -1) {
+		keys = append(keys, m[1])
+	}
+	if len(keys) < 10 {
+		t.Errorf("found %d attributes: %q", len(keys), keys)
+	}
+	return keys
+}
+
+// firstCells returns the first column of a table.
+func firstCells(table string) string {
+	var cells []string
+	for line := range strings.Lines(table) {
+		if parts := strings.SplitN(line, "|", 3); len(parts) == 3 {
+			cells = append(cells, parts[1])
+		}
+	}
+	return strings.Join(cells, "\n")
 }
 
 // sources returns the files of the package that are not tests.

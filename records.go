@@ -54,7 +54,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	}
 	if first {
 		// The handshake that waited for the store goes on. Later reads leave the
-		// gate alone: whoever waits there waits for a responder.
+		// gate closed: it is a responder that handshakes wait for then.
 		s.settleLocked(e)
 	}
 	return false
@@ -75,8 +75,8 @@ func (e *entry) sparesLocked(h, had *held.Response, now int64) bool {
 	return true
 }
 
-// acceptLocked takes what was read for e, and reports whether that is news. What
-// is not newer than what is held spares nothing: it is that which is due.
+// acceptLocked takes what was read for e, and reports whether that is news. A record that
+// is not newer than the response in memory saves no request, as a newer one is due.
 func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
 	had := e.held.Load()
 	if a != nil && err == nil {
@@ -295,7 +295,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 	return !got && !without
 }
 
-// storeSlow tells that the store is left alone for a while.
+// storeSlow logs that the store is not used for a while.
 func (s *Stapler) storeSlow(op records.Op, err error) {
 	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
 }

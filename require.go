@@ -30,9 +30,10 @@ const resumedGrace = 7 * 24 * time.Hour
 //
 // The issuer's certificate is taken from all of VerifiedChains. If there are
 // none, because the [tls.Config] has InsecureSkipVerify set or asks for a client
-// certificate without verifying it, it is whichever of the PeerCertificates
-// issued the first of them; the proof is then worth no more than the peer's own
-// claim, until something else verifies the chain.
+// certificate without verifying it, it is the one of the PeerCertificates that
+// issued the first of them. The proof is then worth no more than the peer's own
+// claim. A callback that verifies the chain by itself, as with go-spiffe, should set
+// VerifiedChains before it calls VerifyStaple or RequireStaple.
 //
 // Times are compared with [time.Now]. On a resumed connection the response is
 // that of the first handshake and may be up to 7 days past its nextUpdate, a
@@ -52,9 +53,9 @@ func VerifyStaple(cs tls.ConnectionState) error {
 	return RequireStaple(cs)
 }
 
-// RequireStaple is [VerifyStaple] for those who insist: every connection with a
-// peer certificate must have a staple that proves it good, and where there is
-// none the error is [ErrNoStaple]. Only a connection without peer certificates,
+// RequireStaple is a stricter [VerifyStaple]: every connection with a peer
+// certificate must have a staple that proves it good. Without one the error is
+// [ErrNoStaple]. Only a connection without peer certificates,
 // such as one from a client that need not have any, passes without.
 func RequireStaple(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
@@ -71,8 +72,8 @@ func RequireStaple(cs tls.ConnectionState) error {
 	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace))
 }
 
-// Verify says what raw, an OCSP response in DER that came from anywhere, proves
-// about leaf at this moment, by the rules of [VerifyStaple]: nil is proven good.
+// Verify says what raw, an OCSP response in DER from any source, proves about leaf
+// now, by the rules of [VerifyStaple]. A nil error means proven good.
 // For a revoked certificate the error is an [ErrRevoked], and the response is
 // returned with it. Every other error is an [ErrNoIssuer], if issuer did not sign
 // leaf, or a [*ResponseError] that says why raw is no proof; then there is no
@@ -93,7 +94,7 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 	return p.Response(), about(leaf.Raw, leaf, responseError("", p.Err()))
 }
 
-// proveGood tries each issuer. The first one is spoken of if none of them will do.
+// proveGood tries each issuer. If none of them works, the error is that of the first.
 func proveGood(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate, grace time.Duration) error {
 	first := ErrNoIssuer
 	now := time.Now()

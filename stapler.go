@@ -1,7 +1,7 @@
 // Package staple gives any crypto/tls server fresh, verified OCSP staples.
 //
 // A [Stapler] wraps a [tls.Config], or any GetCertificate function, and fills
-// OCSPStaple (RFC 6066 §8) of what it serves:
+// OCSPStaple (RFC 6066 §8) of the certificates that it serves:
 //
 //	s := staple.New()
 //	defer s.Close()
@@ -9,54 +9,55 @@
 //
 // # What it promises
 //
-// A handshake never waits for the network: it reads what is in memory. The
-// exceptions are bounded, and shared by all handshakes that wait: the first
-// response of a certificate with Must-Staple ([WithColdWait]), and one read of
-// the store at the first sight of a certificate ([WithStore]).
+// A handshake does not wait for the network: the response is in memory. There
+// are two exceptions, both bounded, in which concurrent handshakes share one
+// request: the first response of a Must-Staple certificate ([WithColdWait]), and
+// the store, the first time that a certificate is served ([WithStore]).
 //
-// What is stapled is proven good, at the moment of the handshake, for exactly
-// the certificate that is served. Responses are verified as strict clients do
-// it (RFC 6960 §3.2, RFC 9919 §3.2); whatever is refused, for whichever
-// [Reason], is not stapled, and the last good response stays until it expires.
+// A stapled response proves, at the moment of the handshake, that exactly the
+// certificate that is served is good. Responses are verified by the rules of
+// strict clients (RFC 6960 §3.2, RFC 9919 §3.2). A response that is refused, for
+// one of the [Reason]s, is not stapled; the last good response stays in use until
+// it expires.
 //
 // Responses are refreshed in the background long before they expire: after an
-// hour ([WithTTL]) or half of their validity. In an outage what is held is
-// served until it expires, and retries go on.
+// hour ([WithTTL]) or half of their validity. In an outage the response in memory
+// is served until it expires, and retries go on.
 //
-// An attempt takes 10 s at most. It asks the certificate's responders, four at most:
-// each 2 s after the one before (1 s while a handshake waits), or at once when that
-// fails. The first valid response wins. A responder is asked again at once where its
-// answer says how to do better: by POST where a GET brought nothing of use, with the
-// other CertID hash where it does not know the certificate, past all caches where the
-// response has expired. Where a GET got no answer the next attempt is a POST.
+// An attempt takes 10 s at most and tries up to four responders: the next one 2 s
+// after the one before (1 s while a handshake waits), or at once when that fails.
+// The first valid response is used. A request is repeated at once in another way if
+// the answer suggests one: by POST if a GET got an unusable answer, with the other
+// CertID hash if the responder does not know the certificate, with no-cache if the
+// response has expired. If a GET got no answer, the next attempt uses POST.
 //
-// After a failed attempt the next one follows within a second. Pauses grow with the
-// time that it has failed, to 5 minutes for a Must-Staple certificate and 15 minutes for
-// others. While a responder fails for all its certificates one at a time is tried.
+// The first retry follows within a second. The pauses between retries grow with the
+// duration of the outage, up to 5 minutes for a Must-Staple certificate and 15
+// minutes for others. A responder that fails for all its certificates gets one
+// request at a time.
 //
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.
 //
 // # Errors
 //
-// Nothing here fails a handshake. What goes wrong is in [Stapler.Status],
-// [Stapler.Ready] and [Event]s; [WithLogger] logs what an operator must act on.
-// Bad input passes through: for a nil or empty certificate hooks return what
-// the source returned, and [Stapler.Prefetch] an error. A leaf that does not
-// parse is served as it is and logged once, [StateNone]. URLs in it other than
-// http and https, such as ldap, count as none. Without the issuer nothing is
-// asked: it is looked for as [WithIssuers] says, else it is an [ErrNoIssuer].
+// The package fails no handshake. Errors are in [Stapler.Status], [Stapler.Ready]
+// and [Event]s; [WithLogger] logs those that an operator must act on. Invalid
+// input passes through: for a nil or empty certificate hooks return what the source
+// returned; [Stapler.Prefetch] returns an error. A leaf that does not parse is
+// served unchanged and logged once; its state is [StateNone]. Responder URLs other
+// than http and https, such as ldap, are ignored. Without the issuer's certificate
+// no request can be made: the error is [ErrNoIssuer] (see [WithIssuers]).
 //
-// Code that is not ours runs off the handshake: while a [Store] hangs responders
-// are asked without it, a slow logger or event function has a queue, whose
-// overflow is counted ([Stats]), and what panics is logged.
+// The user's code (stores, loggers, callbacks) runs outside handshakes. While a
+// [Store] hangs, requests are made without it. Events and log records for slow code
+// wait in a queue; those that overflow it are counted ([Stats]). Panics are logged.
 //
 // # Ownership
 //
-// What the caller passes in is never written: configs and certificates are
-// copied before they are changed. Certificates are known by their bytes, which
-// must not be changed while they are served. All methods may be called
-// concurrently.
+// What the caller passes in is not modified: configs and certificates are copied
+// before they are changed. Certificates are identified by their bytes, which must
+// not be changed while they are served. All methods may be called concurrently.
 package staple
 
 import (
@@ -109,16 +110,16 @@ type Stapler struct {
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
 	stats     counters
-	outbox    foreign.Queue         // of events and log records
-	work      foreign.Queue         // certificates to be prepared
-	writes    foreign.Queue         // to the store
-	unread    records.Later[*entry] // whose records were not read in time
-	words     atomic.Pointer[word]  // from handshakes, the last one first
-	lost      atomic.Int32          // calls of the RoundTripper that outlived their context
+	outbox    foreign.Queue          // of events and log records
+	work      foreign.Queue          // certificates to be prepared
+	writes    foreign.Queue          // to the store
+	unread    records.Later[*entry]  // whose records were not read in time
+	signals   atomic.Pointer[signal] // from handshakes, the last one first
+	lost      atomic.Int32           // calls of the RoundTripper that outlived their context
 	warned    atomic.Bool
 
 	complainMu sync.Mutex       // guards complained
-	complained map[string]int64 // Unix ns: when a failure of each kind of the user's code was last told
+	complained map[string]int64 // Unix ns: when a failure of each kind of the user's code was last logged
 
 	mu        sync.Mutex // guards the rest; never held over I/O or code that is not ours
 	closed    bool
@@ -293,11 +294,11 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
 		if last != 0 && minute-last >= int32(inUse/time.Minute) {
-			s.tell(e, cert) // it can wait less from now on
+			s.signal(e, cert) // it can wait less from now on
 		}
 	}
 	if now-int64(time.Second) > e.Due() {
-		s.tell(e, cert) // the timer slept through a suspend, or the clock was set
+		s.signal(e, cert) // the timer slept through a suspend, or the clock was set
 	}
 	staple := h.StapleAt(now)
 	if len(cert.OCSPStaple) > 0 {
@@ -305,11 +306,11 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 			return cert
 		}
 		if e.judged.Load() != &cert.OCSPStaple[0] {
-			s.tell(e, cert) // not sent until it is judged: then it is what e holds
+			s.signal(e, cert) // not sent until it is judged: then it is what e holds
 		}
 	} else if staple == nil {
 		if e.lone.Load() && len(cert.Certificate) > 1 {
-			s.tell(e, cert) // the chain may have been mended
+			s.signal(e, cert) // the chain may have been mended
 		}
 		return cert
 	}
@@ -323,26 +324,25 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 	return &own
 }
 
-// A word is from a handshake to the driver: have a look at this entry, which was
-// served with this certificate.
-type word struct {
+// A signal asks the driver to check an entry that a handshake served with cert.
+type signal struct {
 	e    *entry
 	cert *tls.Certificate
-	next *word
+	next *signal
 }
 
-// tell leaves a word. It takes no lock: one word is enough until it is heard.
-func (s *Stapler) tell(e *entry, cert *tls.Certificate) {
-	if !e.said.CompareAndSwap(false, true) {
+// signal queues one for the driver. It takes no lock. An entry has one at most.
+func (s *Stapler) signal(e *entry, cert *tls.Certificate) {
+	if !e.signalled.CompareAndSwap(false, true) {
 		return
 	}
-	w := &word{e: e, cert: cert}
-	for w.next = s.words.Load(); !s.words.CompareAndSwap(w.next, w); w.next = s.words.Load() {
+	w := &signal{e: e, cert: cert}
+	for w.next = s.signals.Load(); !s.signals.CompareAndSwap(w.next, w); w.next = s.signals.Load() {
 	}
-	s.timer.Reset(0) // tick hears it
+	s.timer.Reset(0) // tick takes it
 }
 
-// settleLocked lets everyone go on who waits for e: handshakes, Prefetch, Refresh.
+// settleLocked releases all that wait for e: handshakes, Prefetch, Refresh.
 func (s *Stapler) settleLocked(e *entry) {
 	m := e.more
 	if m == nil {
@@ -358,9 +358,8 @@ func (s *Stapler) settleLocked(e *entry) {
 	}
 }
 
-// wait holds a handshake that would have no staple: while the store is read
-// at the first sight of the certificate, and while the first fetch is in
-// flight, if the certificate is one to wait for.
+// wait delays a handshake that would have no staple: until the store was read for a
+// new certificate, and during the first attempt, if mustWait allows that.
 func (s *Stapler) wait(ctx context.Context, e *entry) {
 	var done <-chan struct{}
 	if ctx != nil {
@@ -429,15 +428,16 @@ type tally struct {
 	_  [64 - 8*(StateNone+1)]byte
 }
 
-// served counts a handshake. What stands for it, its ClientHelloInfo say, is
-// hashed by its address to spread those that go on at the same time.
+// served counts a handshake. The pointer, to its ClientHelloInfo say, is hashed to
+// spread concurrent handshakes over the counters.
 func served[T any](s *Stapler, handshake *T, state State) {
 	c := &s.stats.handshakes
 	c[maphash.Comparable(s.stats.seed, handshake)%uint64(len(c))].by[state].Add(1)
 }
 
 // issuerWait is how much of an attempt's time the search for the issuer may take.
-// What hangs there is to be told from a responder that does.
+// A download that hangs ends before the attempt does, so that its error names the
+// issuer and not the responder.
 const issuerWait = 7500 * time.Millisecond
 
 // download gets what is at u, the issuer's certificate.

@@ -18,16 +18,16 @@ import (
 type Status struct {
 	// Leaf is the certificate, shared and read-only; nil if it does not parse.
 	Leaf *x509.Certificate
-	// Responder is the URL that answered last or, where none did, the first one
-	// that [WithResponders] or the certificate names: also if it is never asked,
-	// as the certificate has noRevAvail, say, or no issuer was found for it.
-	// Empty if none is named, or none was looked for yet.
+	// Responder is the URL that answered last or, if none did, the first one that
+	// [WithResponders] or the certificate names, even if no request is made, because
+	// of noRevAvail or a missing issuer. It is empty if none is named, or the
+	// certificate was not read yet.
 	Responder string
 	State     State
 	// MustStaple: the certificate has the TLS feature status_request (RFC 7633).
 	MustStaple bool
-	// ThisUpdate and NextUpdate are those of the response that is held, zero
-	// for none. A response without nextUpdate has the time until which it is
+	// ThisUpdate and NextUpdate are those of the response in memory, zero if there
+	// is none. A response without nextUpdate has the time until which it is
 	// served.
 	ThisUpdate, NextUpdate time.Time
 	// NextRefresh is when the next attempt is due, zero while one is under way
@@ -38,9 +38,9 @@ type Status struct {
 	// LastHandshake is when the certificate was last served by a hook or
 	// [Stapler.Staple], to the minute, rounded down; zero: not yet.
 	LastHandshake time.Time
-	// Failures counts the attempts that failed since; Err is the last one's
-	// error, nil after a success. For a revoked certificate Err is how it was
-	// revoked, an [ErrRevoked], joined with that of a failed attempt.
+	// Failures counts the attempts that failed since LastSuccess; Err is the error of
+	// the last attempt, nil if it succeeded. For a revoked certificate Err is an
+	// [ErrRevoked] with time and reason, joined with the error of a failed attempt.
 	Failures int
 	Err      error
 }
@@ -52,7 +52,7 @@ type Stats struct {
 	Handshakes [StateNone + 1]uint64
 	// Requests counts HTTP requests sent, redirects and issuers included.
 	Requests uint64
-	// Failures counts attempts over all responders that brought nothing.
+	// Failures counts attempts that failed at all responders.
 	Failures uint64
 	// EventsDropped counts events and log records that found the queue full.
 	EventsDropped uint64
@@ -140,16 +140,16 @@ func (e *entry) statusLocked(now int64) Status {
 const maxReasons = 10
 
 // Ready returns nil when every certificate in use that needs a staple has a valid
-// one, and also when none is known; else an error that joins one for each that has
-// not, saying which it is and why: ten at most, Must-Staple first, then what is
-// revoked, then what has expired. It answers from memory and waits for nothing. A
-// revoked certificate is not ready, stapled or not. Which certificates are in use
-// [Stapler.Status] says: what was replaced is told of for a day after its last
-// handshake, or until [Stapler.Forget].
+// one, and also when no certificate is known. Otherwise it joins one error for each
+// certificate without a valid staple, which names it and says why: ten at most,
+// Must-Staple first, then revoked ones, then expired ones. A revoked certificate is
+// not ready, stapled or not. [Stapler.Status] says which certificates are in use: a
+// replaced one is until a day after its last handshake, or until [Stapler.Forget].
+// Ready reads memory only and does not block.
 //
-// It suits a gate before the first traffic, and an alert. It does not suit a
-// check that takes running servers out of service: where a responder fails it
-// fails for all of them at once, and they serve all the same.
+// Use it before a process takes its first traffic, and for alerts. Don't use it to
+// remove running servers from service: when a responder fails, Ready fails on all of
+// them at once, although they serve as before.
 func (s *Stapler) Ready() error {
 	now := s.nanos()
 	var failed [severities][]failure // the first of each, to be cut when all are known
@@ -223,8 +223,8 @@ func (e *entry) revokedLocked(h *held.Response) error {
 	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.Raw, e.subject()}}
 }
 
-// A revokedError reads how the certificate was revoked from what is held, when
-// somebody wants to know it.
+// A revokedError reads time and reason of the revocation from the response, when its
+// text is asked for.
 type revokedError struct {
 	raw []byte // verified
 	sub ocspresp.Subject

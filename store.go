@@ -17,11 +17,10 @@ import (
 //	openssl asn1parse -in record.pem -noout -out resp.der
 //	openssl ocsp -respin resp.der -issuer record.pem -cert leaf.pem -CAfile ca.pem
 //
-// The header Expires says, in RFC 3339, from when on a record is of no use and
-// may be dropped. A Stapler deletes those of certificates that it serves until
-// they expire. Of those that were replaced before the records stay, 4 KB or so
-// for each, in an autocert.DirCache say, until somebody drops them: [DirStore]
-// does, and redisstore.
+// The header Expires says, in RFC 3339, from when on a record may be deleted. A
+// Stapler deletes the record of a certificate that it serves until the certificate
+// expires. The record of a certificate that was replaced before stays, about 4 KB,
+// in an autocert.DirCache for example; [DirStore] and redisstore delete it.
 //
 // Methods are called concurrently, off the handshake, with a context that ends
 // after 100 ms for Get, and 5 s for the others and for a Get that no handshake
@@ -34,14 +33,13 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// A Leaser is a [Store] that lets one of the processes that share it ask a
-// responder at a time. Lease reports whether the caller holds the lease on key
-// for ttl from now: it was free, had ended, or was held by this same Leaser,
-// which renews it. The others read what the holder stores; where nothing comes
-// they ask without the lease, so that a holder that is cut off costs nobody a
-// staple. An error counts as held: a store that fails must not keep anyone from
-// asking. key is that of the record: a lease must be kept elsewhere than under it. ctx ends
-// after 1 s.
+// A Leaser is a [Store] that grants leases, so that one of the processes that share
+// it makes a request and the others read its result. Lease reports whether the caller
+// holds the lease on key for ttl from now: it was free, had ended, or was held by this
+// same Leaser, which renews it. If the holder stores nothing in that time, the others
+// make their own requests, so that a holder that is cut off takes no staple away. An
+// error counts as held: a store that fails must not prevent requests. key is that of
+// the record; keep the lease under another one. ctx ends after 1 s.
 type Leaser interface {
 	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
 }
@@ -50,9 +48,9 @@ type Leaser interface {
 // key, with permissions 0600. The directory is made, with permissions 0700, by
 // the first Put if it is not there. A file is replaced whole or not at all,
 // whatever happens to the process or the disk meanwhile, so several processes
-// may share the directory. One Put in 64 looks through it for what is of no use
-// any more: records that were not written for a week and have expired, and what
-// killed processes left; other files are not touched. The empty DirStore is the
+// may share the directory. One Put in 64 deletes expired records
+// that were not written for a week, and temporary files of killed processes; other
+// files are not touched. The empty DirStore is the
 // working directory.
 type DirStore string
 

@@ -1,7 +1,7 @@
 // Package ocsptest is a certificate authority and an OCSP responder for tests.
 //
-// It plays the part that no test can leave to the real world: it issues certificates, says
-// whether they are good, and fails in every way that responders are known to fail.
+// It issues certificates, answers requests about their status, and fails in every way in which
+// responders are known to fail.
 //
 //	ca := ocsptest.NewCA()
 //	cert := ca.Issue(ocsptest.Leaf{Names: []string{"www.example.com"}, MustStaple: true})
@@ -23,8 +23,9 @@
 //
 // # Use
 //
-// Nothing fails at once: what was fetched is served, and asked for again after an hour or so.
-// A test of an outage has to let that time pass, and to see that it did:
+// An outage has no effect at once: a Stapler serves the response that it has and makes the next
+// request after an hour or so. A test of an outage has to let that time pass, and to check that
+// requests were made:
 //
 //	func TestOutage(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) { // days pass in no time
@@ -57,8 +58,8 @@
 // Everything may be used by several goroutines at once, and a setter may be called while
 // requests are served: a request sees the settings of the moment when its delay is over. What
 // cannot work (no port to listen on, a certificate of another CA passed to [Responder.Revoke])
-// panics, as net/http/httptest does, since a test has no other use for the error.
+// panics, as in net/http/httptest.
 //
-// Nothing here is fit for production: keys are never protected, and most answers are wrong by
+// Don't use it in production: keys are never protected, and most answers are wrong by
 // design.
 package ocsptest

@@ -1,4 +1,4 @@
-// Package promstaple tells Prometheus what a [staple.Stapler] knows and does.
+// Package promstaple exports the state and work of a [staple.Stapler] to Prometheus.
 //
 //	s, metrics := promstaple.New(staple.WithStore(store))
 //	defer s.Close()
@@ -21,9 +21,9 @@
 //     nextUpdate counts until when it is served.
 //   - staple_response_remaining_ratio{responder,must_staple}: the least share of
 //     its validity that a response in state good has left, from 1 to 0. Refreshes
-//     are due at 0.4 or before. Less is a sign of trouble where certificates
-//     are failing too: some responders sign the next response late, or give a
-//     thisUpdate long past.
+//     are due at 0.4 or before. A lower value alone may be harmless, because some
+//     responders sign the next response late, or give a thisUpdate long past;
+//     together with failing certificates it is a problem.
 //   - staple_oldest_success_timestamp_seconds{responder}: when a responder last
 //     gave, or confirmed, a response for the certificate for which that is
 //     longest ago, in Unix time.
@@ -34,19 +34,19 @@
 //     served. All states are always there.
 //   - staple_requests_total: HTTP requests sent, redirects and issuers included.
 //   - staple_attempt_failures_total: attempts over all responders of a
-//     certificate that brought nothing.
+//     certificate that failed.
 //   - staple_attempts_total{responder,outcome}: how attempts ended at each
 //     responder: "fetched" (a new response), "unchanged", "revoked", "loaded" (a
-//     response from the store or the source, nobody was asked), or a reason as
-//     above. Where one responder failed and the next did not, both count.
+//     response from the store or the source, without a request), or a [staple.Reason].
+//     If one responder failed and the next did not, both count.
 //   - staple_fetch_duration_seconds{responder}: a histogram of how long the
 //     exchanges took that brought a response.
 //   - staple_store_writes_total{outcome}: "stored" or "failed", both always
 //     there.
 //   - staple_expirations_total: responses that expired before another came.
 //   - staple_events_dropped_total: events that slow event functions or loggers
-//     made the Stapler drop. The four metrics before this one lack them; all
-//     others are right nevertheless.
+//     made the Stapler drop. staple_attempts_total, staple_fetch_duration_seconds,
+//     staple_store_writes_total and staple_expirations_total lack them.
 //
 // # Cardinality
 //

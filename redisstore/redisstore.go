@@ -1,22 +1,22 @@
 // Package redisstore keeps OCSP responses in Redis or Valkey, for a fleet of
-// servers that share certificates: one of them asks the responder, the others
-// take what it stored, and a new one staples from its first handshake.
+// servers that share certificates: one of them makes the request, the others use the
+// response that it stored, and a new server staples from its first handshake.
 //
 //	client := redisstore.Client(&redis.UniversalOptions{Addrs: []string{"redis.internal:6379"}})
 //	s := staple.New(staple.WithStore(redisstore.New(client, "")))
 //
-// What is in Redis is not trusted: staple verifies each response as if it came
-// from the network. While Redis is away each server asks for itself and goes on
-// with what it holds.
+// Redis is not trusted: staple verifies each response as if it came from the
+// network. While Redis is down each server makes its own requests and
+// serves the responses in its memory.
 //
-// A fleet that has a store for autocert already needs nothing from here: every
-// autocert.Cache is a staple.Store. It only lacks the lease, so that each server
-// that finds a response due asks.
+// A fleet that has a store for autocert does not need this package: every
+// autocert.Cache is a staple.Store. It lacks the lease, so each server makes a
+// request when a response is due.
 //
 // It sends GETRANGE, SET, DEL, EVALSHA and EVAL, and in a script GET and SET: a
 // user of Redis that is limited to some commands needs those.
 //
-// go-redis logs to stderr. This has it log to a logger of yours, in the whole
+// go-redis logs to stderr. This makes it log to your logger instead, in the whole
 // process:
 //
 //	redis.SetLogger(redisstore.Logger{Logger: slog.Default()})

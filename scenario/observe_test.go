@@ -3,6 +3,7 @@ package scenario_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -442,4 +443,40 @@ func TestRecoveryIsTold(t *testing.T) {
 			runtime.KeepAlive(cfg)
 		})
 	}
+}
+
+// REQ G3: a certificate that names no responder is one line at debug level, however many
+// handshakes it has, and names it by what it has in place of DNS names.
+func TestNoResponderIsOneLine(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var log testkit.Logbook
+		s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()))
+		cert := ca.Issue(ocsptest.Leaf{NoURL: true, Template: func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses, c.EmailAddresses = nil, nil, []string{"who@example.org"}
+		}})
+		for range 3 {
+			s.Staple(cert)
+			time.Sleep(9 * time.Hour)
+		}
+		all := log.All()
+		if len(all) != 1 || all[0].Level != slog.LevelDebug || !strings.Contains(all[0].Message, "names no OCSP responder") {
+			t.Fatalf("%d lines: %v", len(all), all)
+		}
+		if got := attrs(all[0])["certificate"].String(); got != "who@example.org" {
+			t.Errorf("it is about %q", got)
+		}
+	})
+}
+
+// REQ G6: an error about a date in the future has the time by this host's clock, which
+// may be the one that is wrong.
+func TestFutureNamesTheClock(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetFault(ocsptest.FaultNotYetValid)
+		s := testkit.Stapler(t, ca)
+		err := s.Prefetch(t.Context(), ca.Issue(ocsptest.Leaf{}))
+		if want := "while this host's clock says 2000-01-01"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	})
 }

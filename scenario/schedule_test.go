@@ -45,6 +45,7 @@ func TestRefreshTimes(t *testing.T) {
 		{"max-age below TTL", 0, 4 * testkit.Day, "max-age=600", 45 * time.Minute, time.Hour},
 		{"max-age", 0, 4 * testkit.Day, "public, max-age=21600", 6 * time.Hour, 8 * time.Hour},
 		{"max-age past half-life", 0, 4 * testkit.Day, "max-age=8640000", 24 * time.Hour, 48 * time.Hour},
+		{"TTL beside max-age", 10 * time.Minute, 4 * testkit.Day, "max-age=864000", 450 * time.Second, 10 * time.Minute},
 		{"max-age and short validity", 0, time.Hour, "max-age=3600", 15 * time.Minute, 30 * time.Minute},
 		{"no-cache", 0, 4 * testkit.Day, "no-cache, max-age=86400", 45 * time.Minute, time.Hour},
 		{"absurd max-age", 0, 4 * testkit.Day, "max-age=99999999999999999999", 45 * time.Minute, time.Hour},

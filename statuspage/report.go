@@ -30,7 +30,7 @@ type Report struct {
 	Certificates []Certificate `json:"certificates"`
 }
 
-// A Certificate is one of a Report. What is not known is left out.
+// A Certificate is one of a Report. Unknown values are left out.
 type Certificate struct {
 	// Names are its DNS names and IP addresses, or its subject if it has none.
 	Names []string `json:"names"`

@@ -1,11 +1,11 @@
-// Package statuspage shows what a [staple.Stapler] knows: a page for people, the
-// same as JSON for programs, and a health check.
+// Package statuspage shows the certificates of a [staple.Stapler]: a page for people, its
+// content as JSON for programs, and a health check.
 //
 //	mux.Handle("/ocsp", statuspage.Handler(s))
 //	mux.Handle("/healthz", statuspage.Health(s))
 //
-// Both tell the names of certificates, their responders and what went wrong, so
-// they belong where operators are, not on the public side of a server.
+// Both show the names of certificates, their responders and errors, so serve them on
+// the operators' port, not on the public one.
 package statuspage
 
 import (
@@ -30,12 +30,12 @@ var files embed.FS
 // worst first (see [Report]): HTML, or JSON where the request's Accept
 // prefers application/json (RFC 9110 §12.5.1). It answers GET and HEAD.
 //
-// The query parameter state shows one state alone, or with the value failing
-// those whose last attempt failed; q what has that text in its names, serial
-// number or responder. HTML has 200 certificates to a page, chosen
+// The query parameter state selects certificates in one state, or with the value
+// failing those whose last attempt failed; q selects those that have its text in
+// their names, serial number or responder. HTML has 200 certificates to a page, chosen
 // by the parameter page; JSON has all of them, as a [Report].
 //
-// The page needs nothing from elsewhere and runs no script. It is made anew for
+// The page needs nothing from elsewhere and runs no script. It is made for
 // each request from s.Status, which parses certificates that came without their
 // Leaf: about 10 µs for each.
 func Handler(s *staple.Stapler) http.Handler { return handler(s.Status) }

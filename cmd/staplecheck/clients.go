@@ -21,7 +21,7 @@ const (
 	heeding  = "clients that heed Must-Staple, such as Firefox and what is built on GnuTLS"
 	insisted = "clients that insist on a staple, such as curl --cert-status"
 	openSSL  = "what is built on OpenSSL, such as curl --cert-status"
-	bySHA1   = "clients that look for SHA-1, such as curl --cert-status and NSS"
+	bySHA1   = "clients that look for SHA-1, such as curl --cert-status, NSS, libtls, and Java that checks revocation"
 	curl     = "what looks for the signer in the chain, such as curl --cert-status"
 	goOCSP   = "Go programs that use golang.org/x/crypto/ocsp, such as MongoDB's driver"
 )

@@ -1,5 +1,5 @@
-// Command staplecheck connects to a TLS server and tells what it staples, whether
-// clients take it, and what the OCSP responder says.
+// Command staplecheck connects to a TLS server and shows what it staples, whether
+// clients accept the staple, and what the OCSP responder answers.
 //
 //	go run github.com/ocspstaple/staple/cmd/staplecheck@latest [flags] host[:port]
 //
@@ -25,7 +25,7 @@
 //	             this update 2026-11-27 02:00:00 UTC, next update 2026-12-01 02:00:00 UTC
 //	result       good: a good staple, which all clients take
 //
-// The handshake verifies nothing, so that what is wrong can be told. The staple is
+// The handshake verifies nothing, so that errors can be reported. The staple is
 // then judged by [github.com/ocspstaple/staple.Verify] and by what clients demand
 // beyond that: those of docs/clients.md, and those that use
 // golang.org/x/crypto/ocsp. A status that is not proven is shown as what the
@@ -43,7 +43,7 @@
 //	2  It could not tell: usage, no connection, no TLS, or the issuer was not found,
 //	   without which nothing is proven. Give it by -issuer.
 //
-// Two facts are told and do not count: that the certificate is not trusted here (a
+// Two facts are shown and do not change the exit status: that the certificate is not trusted here (a
 // private CA, another name, expired), and that the responder does not answer here,
 // since the server may reach it. They do not change a good staple.
 //

@@ -204,7 +204,7 @@ func (s *Staple) rows(row rowFunc, now time.Time) {
 func (a *Answer) rows(row rowFunc) {
 	switch {
 	case a.Status == "":
-		row("asked", "%s, no answer of use after %d ms: %s", a.Responder, a.Milliseconds, a.Error)
+		row("asked", "%s, no usable answer after %d ms: %s", a.Responder, a.Milliseconds, a.Error)
 		return
 	case a.Error == "":
 		row("asked", "%s answered in %d ms: %s", a.Responder, a.Milliseconds, a.Status)

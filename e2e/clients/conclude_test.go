@@ -49,14 +49,14 @@ const conclusions = `
 ## What follows from it
 
 - **SHA-1 first is the right default.** A good staple with a SHA-256 CertID is refused by: %s.
-  The same with a SHA-1 CertID by: %s. These judge staples, and take either: %s.
-  RFC 9919 wants SHA-256; ask for it where you know your clients.
+  A good staple with a SHA-1 CertID is refused by: %s. These judge staples, and take either: %s.
+  RFC 9919 asks for SHA-256; use it if you know your clients.
 - **A Must-Staple certificate without a staple** is refused by: %s.
   These ask for a staple and do without: %s.
 - **A stapled revoked response** stops: %s.
-  These ask for a staple and let it pass: %s.
-  By default staple staples nothing for a revoked certificate. Unless it is Must-Staple, these then go on, if they do not
-  find out elsewhere: %s.
+  These ask for a staple and accept it: %s.
+  By default staple staples nothing for a revoked certificate. Unless it is Must-Staple, these then accept it, if they do not
+  learn of the revocation elsewhere: %s.
 - **An expired staple** is refused by: %s.
   Unless there is Must-Staple, it is worse than none for: %s.
 - **No staple matters** to those that do not ask for one: %s; nor to those that ask and do not judge: %s.
@@ -64,11 +64,11 @@ const conclusions = `
 
 For operators:
 
-- ` + "`curl --cert-status`" + ` is the test to make by hand: a server that satisfies it satisfies all the others here.
+- ` + "`curl --cert-status`" + ` is the best test by hand: a server that it accepts is accepted by all the other clients here.
 - ` + "`openssl s_client -status`" + ` shows a staple and does not judge it: an expired one is shown as good. Look at its Next
   Update.
 - In the log of a Go server a client that refuses is ` + "`remote error: tls: bad certificate`" + ` or another of the alerts
   above, or nothing at all. git tells its user only that the verification failed.
-- Must-Staple binds Firefox and what is built on GnuTLS, not Chromium. These visitors are lost in an outage that is
-  longer than the validity of a response; Chromium's never learn that a staple is missing.
+- Must-Staple binds Firefox and what is built on GnuTLS, not Chromium. Their users can't connect in an outage that
+  is longer than the validity of a response; Chromium does not notice that a staple is missing.
 `

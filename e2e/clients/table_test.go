@@ -15,8 +15,8 @@ const clientsFile = "../../docs/clients.md"
 
 const intro = `# What clients do with staples
 
-Real clients visited a server with staple in front of a real CA and responder, on one machine; a test measures this
-anew and fails if the clients do not do what is written here (their versions, at the end, may differ). To write it anew:
+Real clients connected to a server that staples with this library, with a CA and a responder on one machine. A test repeats
+this and fails if a client does anything else than written here; versions may differ from those at the end. To update the file:
 
     cd e2e && GOWORK=off UPDATE_CLIENTS=1 go test ./clients
 
@@ -32,11 +32,11 @@ The staples of the next two tables:
 - **good, SHA-1** and **good, SHA-256**: what the responder says about a good certificate, with this hash in the CertID.
   SHA-1 is the default of staple, the other is ` + "`staple.WithHash(crypto.SHA256)`" + `.
 - **revoked**: the certificate is revoked, and ` + "`staple.WithStapleRevoked(true)`" + ` has that stapled.
-- **none**: nothing, since the responder answers tryLater, also to clients.
-- **expired**: a good response that expired a day ago, with the same responder. staple never sends one: it was put in by
-  hand, to see who looks.
+- **none**: nothing, because the responder answers tryLater, also to clients.
+- **expired**: a good response that expired a day ago; the responder answers tryLater. staple never sends one: the test puts
+  it in by hand, to see which clients check.
 
-What is said holds for TLS 1.2 and TLS 1.3; where they differ both are named.
+A cell is true of TLS 1.2 and TLS 1.3; if they differ it names both.
 `
 
 // A key is a cell of the tables.
@@ -117,6 +117,7 @@ func (m *matrix) document() string {
 	m.table(&out, "A certificate without Must-Staple", false)
 	m.table(&out, "A Must-Staple certificate", true)
 	m.conclude(&out)
+	out.WriteString(others)
 	return out.String()
 }
 

@@ -1,6 +1,5 @@
-// Command existing is an HTTPS server as many are: it reads its certificate
-// anew whenever the files change. Three lines make it staple, those marked
-// with +++.
+// Command existing is an ordinary HTTPS server that reloads its certificate whenever
+// the files change. The three lines marked with +++ make it staple.
 //
 //	go run ./examples/existing -cert cert.pem -key key.pem -addr :8443
 package main

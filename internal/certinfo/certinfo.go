@@ -1,6 +1,5 @@
 // Package certinfo reads what a certificate says about its own revocation: whether
-// it must be stapled, who is asked about it, who signed it, and what people call
-// it.
+// it must be stapled, its responders, who signed it, and its names for people.
 package certinfo
 
 import (
@@ -59,7 +58,7 @@ func extension(leaf *x509.Certificate, oid ...int) (value []byte, ok bool) {
 	return nil, false
 }
 
-// MayMustStaple tells from the bytes alone whether a leaf can have the TLS
+// MayMustStaple reports from the bytes alone whether a leaf can have the TLS
 // feature extension, for a handshake that can't wait for it to be parsed.
 func MayMustStaple(raw []byte) bool { return bytes.Contains(raw, oidTLSFeatureDER) }
 

@@ -1,6 +1,6 @@
-// Package foreign runs code that is not ours: stores, transports, callbacks. It
-// may panic, end its goroutine or never return. It costs its caller neither a
-// lock nor a goroutine then, and the caller can say what hangs.
+// Package foreign runs the user's code: stores, transports, callbacks. That code may
+// panic, end its goroutine or never return. None of this blocks the caller, and the
+// caller can name what hangs.
 package foreign
 
 import (
@@ -163,8 +163,8 @@ type result[T any] struct {
 	err error
 }
 
-// start calls f in a goroutine: runtime.Goexit (t.Fatal in a callback, say) would
-// take ours along, its locks and whoever waits for it.
+// start calls f in a goroutine of its own: runtime.Goexit (t.Fatal in a callback, say)
+// would end the caller's, with its locks held.
 func start[T any](c *Calls, kind string, f func() (T, error)) <-chan result[T] {
 	c.Enter(kind)
 	done := make(chan result[T], 1)

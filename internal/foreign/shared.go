@@ -24,8 +24,8 @@ func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error
 	return v, err
 }
 
-// Attempt is Do for who tries again: a call that is still under way when ctx ends
-// is lost, and the next one is made anew instead of waiting for it. left is nil
+// Attempt is Do for callers that retry: a call that is still under way when ctx ends is
+// lost, and the next Attempt makes a new call instead of waiting for it. left is nil
 // unless the call was lost; it is closed when the lost call returns.
 func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, error)) (v T, left <-chan struct{}, err error) {
 	v, lost, err := s.do(ctx, kind, key, f)
@@ -48,7 +48,7 @@ func (s *Shared[T]) do(ctx context.Context, kind, key string, f func() (T, error
 			return v, nil, err
 		}
 	}
-	// Under recover in there: singleflight panics where nobody recovers.
+	// Call recovers: singleflight would end the process with a panic of f.
 	call := s.flight.DoChan(flightKey(kind, key), func() (any, error) { return Call(s.Calls, kind, f) })
 	select {
 	case r := <-call:

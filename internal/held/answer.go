@@ -66,7 +66,7 @@ func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bo
 	return n, true, nil
 }
 
-// repeatedBy reports whether a is what is held: the same signed bytes. Another
+// repeatedBy reports whether a has the same signed bytes as h. Another
 // certificate of the same delegate that ends later is an improvement; one that
 // ends sooner, which anyone on the path may have put there, is not.
 func (h *Response) repeatedBy(a *Answer) bool {
@@ -80,15 +80,15 @@ func (h *Response) repeatedBy(a *Answer) bool {
 	return Nanos(a.Limit.Unix()) <= limit
 }
 
-// cutShortBy reports whether a is newer and good, and ends before what is held only
-// as its delegate's certificate does. That may be an older one of the delegate's,
-// which anyone on the path may have put there; what is held is good still.
+// cutShortBy reports whether a is newer and good, and ends before h only because its
+// delegate's certificate does. That may be an older certificate of the delegate, which
+// anyone on the path may have put there; h is still good.
 func (h *Response) cutShortBy(a *Answer, now int64) bool {
 	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.Current(now) &&
 		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && !h.newerThan(a)
 }
 
-// confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
+// confirm notes in h, which is not published yet, that a brought or confirmed it.
 // Without nextUpdate it may be served for a TTL from now on.
 func (h *Response) confirm(a *Answer, ttl time.Duration) {
 	received := a.Received
@@ -111,7 +111,7 @@ func (a *Answer) produced() int32 {
 	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
-// Replayed returns an error if a is older than what is held.
+// Replayed returns an error if a is older than h.
 func (h *Response) Replayed(a *Answer) error {
 	if h.Raw == nil || !h.newerThan(a) {
 		return nil
@@ -120,8 +120,8 @@ func (h *Response) Replayed(a *Answer) error {
 		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.ThisUpdate, 0).UTC().Format(time.RFC3339))}
 }
 
-// newerThan reports whether a was signed before what is held, so that a replay
-// never replaces it. Of two made at one time the worse is kept.
+// newerThan reports whether a was signed before h, so that a replay never replaces it. Of
+// two made at one time the worse is kept.
 func (h *Response) newerThan(a *Answer) bool {
 	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
 	case this != h.ThisUpdate:

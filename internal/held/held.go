@@ -82,7 +82,7 @@ func (h *Response) Current(now int64) bool {
 	if h.Raw == nil || now >= h.Until {
 		return false
 	}
-	// What is counted from its receipt was not received in the future: the clock was set back.
+	// Without nextUpdate the limit counts from receipt. If that is in the future, the clock was set back.
 	return !h.Open || now >= h.Checked-int64(ocspresp.ClockSkew)
 }
 

@@ -38,8 +38,8 @@ type download struct {
 	gap time.Duration
 }
 
-// lately reports whether d is less than span old. What is ahead was noted by a
-// clock that was set back since.
+// lately reports whether d is less than span old. A time in the future is
+// from before the clock was set back.
 func (d *download) lately(now time.Time, span time.Duration) bool {
 	return !d.at.After(now) && now.Sub(d.at) < span
 }

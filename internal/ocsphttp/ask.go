@@ -25,8 +25,8 @@ const (
 	OwnConn                    // on a connection that no other request has; follows a failure, and is no change to try
 )
 
-// A Question is put to one responder: in one way, and where that gets no answer
-// that is of use, in others.
+// A Question is an exchange with one responder: a request in one way and, if its
+// answer is unusable, in others.
 type Question struct {
 	URL     string                                 // of the responder
 	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest
@@ -37,7 +37,8 @@ type Question struct {
 	May     Way // the changes that may be tried, each once
 }
 
-// An Answer is one that Judge took, or says that what is held stands.
+// An Answer is one that Judge accepted, or a 304: the response that the caller has is
+// still current.
 type Answer struct {
 	NotModified bool // status 304
 	MaxAge      time.Duration

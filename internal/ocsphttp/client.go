@@ -1,6 +1,6 @@
-// Package ocsphttp puts one question to one OCSP responder by the rules of
+// Package ocsphttp makes one exchange with one OCSP responder by the rules of
 // RFC 9919 and RFC 6960 appendix A: GET and POST, caches, redirects, limits. It
-// knows HTTP and no OCSP: a question and its answer are bytes to it.
+// knows HTTP and not OCSP: requests and responses are bytes to it.
 package ocsphttp
 
 import (

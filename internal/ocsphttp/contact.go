@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A contact is how far a request got. Only a Transport of net/http tells; another
-// RoundTripper's errors have to do. Requests follow one another on one contact.
+// A contact is how far a request got. Only a Transport of net/http reports that; with
+// another RoundTripper its errors decide. Requests follow one another on one contact.
 type contact struct {
 	sought, got atomic.Bool // a connection
 	unsent      atomic.Bool // a connection is sought, and the request was not written

@@ -16,9 +16,9 @@ const (
 // A Memory is what was learned about how to ask one responder. The zero Memory
 // has learned nothing. Its owner guards it. Times are in Unix ns.
 //
-// GET is the usual method, and POST once it worked where GET did not. The other
-// one is tried at once where the usual one is answered with nothing of use, and
-// in the next attempt where it gets no answer at all (REQ A6).
+// GET is the usual method, or POST after it worked where GET did not. The other
+// method is tried at once if the answer to the usual one is unusable, and in the next
+// attempt if there was no answer (REQ A6).
 type Memory struct {
 	post   int64 // since when POST is the usual method; 0: GET is
 	swap   bool  // the next attempt begins with the other method

@@ -49,8 +49,8 @@ func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, oc
 // readBody reads no more than MaxBody and a byte, until ctx ends: the body of a
 // user's RoundTripper may go on for ever without a byte. It reads to the announced
 // length or the end of the body; or, in sequence, to the end of the DER SEQUENCE
-// there, since the connection may stay open (REQ A11). What is announced beyond
-// that end is read, for it to be refused.
+// there, since the connection may stay open (REQ A11). Announced bytes
+// beyond that end are read, too, so that the answer is refused.
 func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, error) {
 	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
 	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))

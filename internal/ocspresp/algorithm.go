@@ -126,8 +126,8 @@ func readPSS(in cryptobyte.String) algorithm {
 	return algorithm{}
 }
 
-// defaultSalt is the length that DER leaves out. Where it is stated that is
-// tolerated, as nobody signed it.
+// defaultSalt is the length that DER leaves out. A response that states it is accepted,
+// since the statement is not signed.
 const defaultSalt = 20
 
 // readSalt reads the optional last parameter that RSASSA-PSS may have here.

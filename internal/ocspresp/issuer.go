@@ -97,7 +97,7 @@ func (i *Issuer) Request(h crypto.Hash, serial []byte) ([]byte, error) {
 // selfSigned reports whether i is a root.
 func (i *Issuer) selfSigned() bool { return bytes.Equal(i.Cert.RawSubject, i.Cert.RawIssuer) }
 
-// A Subject is the certificate that a response must speak of.
+// A Subject is the certificate that a response must be about.
 type Subject struct {
 	Serial              []byte // the INTEGER's content octets
 	NotBefore, NotAfter int64  // Unix seconds

@@ -25,7 +25,7 @@ type Proof struct {
 	// leaf's.
 	Limit time.Time
 
-	// Raw is the response in DER: as it came of Verify, written anew of Prove.
+	// Raw is the response in DER: from Verify as received, from Prove encoded again.
 	Raw []byte
 
 	sub    *Subject

@@ -3,8 +3,8 @@
 // what a certificate's source had set, and what a TLS peer stapled (RFC 6960
 // §3.2, RFC 9919 §3.2).
 //
-// [Prove] is for what is to be stapled. It returns the response written anew, of
-// what was proven alone: most of what comes with a response is not signed.
+// [Prove] is for responses that are to be stapled. It returns the response encoded
+// again from what was proven: most of what comes with a response is not signed.
 package ocspresp
 
 import (
@@ -88,8 +88,8 @@ func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
 	return p, err
 }
 
-// quoting has the error of what is malformed say how it begins, which tells a
-// page of HTML from a cut response.
+// quoting adds the first bytes to the error of a malformed response, which shows whether
+// it was a page of HTML or a truncated response.
 func quoting(raw []byte, err error) error {
 	var re *Error
 	if errors.As(err, &re) && re.Reason == Malformed {

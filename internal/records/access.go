@@ -69,7 +69,7 @@ type Access struct {
 
 	mu     sync.Mutex       // guards the rest
 	rests  int64            // Unix ns: the store is left alone until then
-	failed map[Op]time.Time // since when an operation fails, or when that was last told
+	failed map[Op]time.Time // since when an operation fails, or when that was last logged
 }
 
 func (a *Access) shared() *foreign.Shared[[]byte] {
@@ -179,7 +179,7 @@ func (a *Access) restingLocked() bool {
 }
 
 // judge leaves a store alone for a while after it was too slow, or failed as code.
-// Other errors of Get are misses: nobody can name each store's own.
+// Other errors of Get are misses: each store has its own error for a miss.
 func (a *Access) judge(ctx context.Context, op Op, err error) {
 	var panicked *foreign.PanicError
 	var hung *foreign.HungError
@@ -207,8 +207,8 @@ func (a *Access) succeeded(op Op) {
 	delete(a.failed, op)
 }
 
-// News reports whether a failure of op is to be told: once a day, and again when the
-// operation succeeded since.
+// News reports whether a failure of op is to be logged above debug level: once a day,
+// and again when the operation succeeded since.
 func (a *Access) News(op Op) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

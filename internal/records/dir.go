@@ -101,8 +101,7 @@ func (d Dir) dir() string {
 	return string(d)
 }
 
-// path returns the file for key. What is no legal or portable name, on Windows
-// or elsewhere, is hashed.
+// path returns the file for key. A key that is not a portable file name is hashed.
 func (d Dir) path(key string) string {
 	name := strings.Map(func(c rune) rune {
 		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' {
@@ -117,9 +116,8 @@ func (d Dir) path(key string) string {
 	return filepath.Join(d.dir(), name+".pem")
 }
 
-// sweep removes the temporary files that killed processes left, and records that
-// are of no use to anyone. Of the records it looks at some, drawn by lot: there
-// may be many, and a Put waits for it.
+// sweep removes temporary files of killed processes and useless records. It checks a
+// random sample of the records: there may be many, and a Put waits for it.
 func (d Dir) sweep() {
 	var found []string
 	seen := 0
@@ -170,7 +168,7 @@ func unwritten(name string, d time.Duration) bool {
 	return err == nil && fi.Mode().IsRegular() && time.Since(fi.ModTime()) > d
 }
 
-// useless reports whether a file is a record that nobody renews, and expired.
+// useless reports whether a file is a record that has expired and is not renewed.
 func useless(name string) bool {
 	if !unwritten(name, recordLife) {
 		return false

@@ -16,10 +16,10 @@ const (
 	maxRest    = time.Minute
 )
 
-// A Later reads again what was not read in time, once the store has rested: or one
-// slow read would keep what is stored for all others from being served, for as long
-// as no responder answers. The store rests longer each time, where none of those that
-// are read at once is answered. Set its fields before its first use.
+// A Later reads again what was not read in time, once the store has rested. Without it one
+// slow read would keep all other records from being served for as long as no responder
+// answers. If none of a batch is answered it pauses, longer each time. Set its fields
+// before its first use.
 type Later[T any] struct {
 	Calls   *foreign.Calls
 	Context context.Context         // ends it

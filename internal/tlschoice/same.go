@@ -7,8 +7,8 @@ import (
 )
 
 // Same reports whether a and b differ in their staple at most, by identity: a
-// source that opened its key anew, or has a new chain, must be served what it
-// returns now. Anything that can't be told cheaply counts as different.
+// source that reopened its key, or has a new chain, must be served what it
+// returns now. Anything that is expensive to compare counts as different.
 func Same(a, b *tls.Certificate) bool {
 	return a.Leaf == b.Leaf && sameKey(a.PrivateKey, b.PrivateKey) &&
 		sameChain(a.Certificate, b.Certificate) &&
