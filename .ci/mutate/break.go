@@ -223,6 +223,9 @@ func (b *breaker) only(e ast.Expr) (string, bool) {
 func (b *breaker) constants(decl *ast.GenDecl) {
 	for _, spec := range decl.Specs {
 		v := spec.(*ast.ValueSpec)
+		if v.Type != nil {
+			continue // of an enumeration
+		}
 		for _, e := range v.Values {
 			text := b.code(e)
 			if strings.ContainsAny(text, "\"`'") || strings.Contains(text, "iota") || !strings.ContainsAny(text, "0123456789") && !strings.Contains(text, "time.") {
