@@ -15,8 +15,10 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/ocsptest"
 )
 
 // A CertID under a hash function that nobody knows is skipped, whatever parameters it
@@ -138,6 +140,38 @@ func TestReasonOfNoSigner(t *testing.T) {
 		err := ocspresp.NewSubject(w.leaf, ocspresp.NewIssuer(w.ca)).Check(c.raw, time.Now())
 		if got := ocspresp.ReasonOf(err); got != c.want || strings.HasSuffix(err.Error(), ": ") {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// A good one is stapled only while each that a client may pick is proof; a revocation
+// stands by itself.
+//
+// REQ B3, REQ C4
+func TestProveOfSeveral(t *testing.T) {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+	sub := ocspresp.NewSubject(cert.Leaf, ocspresp.NewIssuer(ca.Cert))
+	for name, c := range map[string]struct {
+		change func(old *ocsptest.Single)
+		status int // of the newer one
+		want   ocspresp.Reason
+	}{
+		"an older one that is good, too":         {func(*ocsptest.Single) {}, ocsp.Good, 0},
+		"an older one that expired":              {func(s *ocsptest.Single) { s.NextUpdate = time.Now().Add(-time.Minute) }, ocsp.Good, ocspresp.Expired},
+		"one that expired, of another":           {func(s *ocsptest.Single) { s.NextUpdate, s.Serial = time.Now().Add(-time.Minute), big.NewInt(7) }, ocsp.Good, 0},
+		"revoked, and an older one that expired": {func(s *ocsptest.Single) { s.NextUpdate = time.Now().Add(-time.Minute) }, ocsp.Revoked, 0},
+	} {
+		raw := ca.Responder.Build(cert, func(spec *ocsptest.Spec) {
+			old := spec.Singles[0]
+			old.ThisUpdate = old.ThisUpdate.Add(-time.Hour)
+			c.change(&old)
+			spec.Singles[0].Status, spec.Singles[0].RevokedAt = c.status, time.Now().Add(-time.Hour)
+			spec.Singles = append([]ocsptest.Single{old}, spec.Singles...)
+		})
+		p, err := sub.Prove(raw, time.Now())
+		if got := ocspresp.ReasonOf(err); got != c.want || err == nil && p.Status != c.status {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
 }
