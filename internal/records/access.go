@@ -106,7 +106,7 @@ func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 			ran.Store(true)
 			return a.Store.Get(ctx, key)
 		})
-		if err == nil || ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return data, err
 		}
 	}
