@@ -213,7 +213,7 @@ func (a *Access) News(op Op) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.Now()
-	if last, ok := a.failed[op]; ok && !last.After(now) && now.Sub(last) < newsAfter {
+	if last := a.failed[op]; !last.After(now) && now.Sub(last) < newsAfter {
 		return false
 	}
 	if a.failed == nil {
