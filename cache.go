@@ -6,13 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
-	"math"
 	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/leafindex"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
@@ -36,23 +36,23 @@ type State uint8
 
 const (
 	// StatePending: no response yet; nothing is stapled.
-	StatePending State = iota
+	StatePending = State(held.Pending)
 	// StateGood: a valid response is stapled.
-	StateGood
+	StateGood = State(held.Good)
 	// StateRevoked: proven revoked; nothing is stapled, but see
 	// [WithStapleRevoked].
-	StateRevoked
+	StateRevoked = State(held.Revoked)
 	// StateUnknown: no valid response, and the responder last said that it does
 	// not know the certificate; nothing is stapled.
-	StateUnknown
+	StateUnknown = State(held.Unknown)
 	// StateExpired: there was a response, it expired and no other came; nothing
 	// is stapled.
-	StateExpired
+	StateExpired = State(held.Expired)
 	// StateNone: needs no staple: the certificate names no responder under http
 	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
 	// challenge, has expired itself, does not parse, or was switched off by
 	// [WithResponders]. It passes untouched.
-	StateNone
+	StateNone = State(held.None)
 )
 
 var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}
@@ -72,13 +72,13 @@ type ref = leafindex.Ref[entry]
 //
 // Keep it at 240 bytes: a million certificates pay 16 MB for one more field.
 type entry struct {
-	ref                         // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
-	held   atomic.Pointer[held] // never nil
-	judged atomic.Pointer[byte] // the source's own staple that was last taken as a candidate
-	seen   atomic.Int32         // Unix minute of the last handshake; 0: none yet
-	cold   atomic.Bool          // handshakes may have to wait: see wait
-	lone   atomic.Bool          // its issuer is not known, and not in the chain
-	said   atomic.Bool          // a word of it is in Stapler.words
+	ref                                  // DER, the leaf: identity, never its name (RFC 6066 §8: exactly the certificate served)
+	held   atomic.Pointer[held.Response] // never nil
+	judged atomic.Pointer[byte]          // the source's own staple that was last taken as a candidate
+	seen   atomic.Int32                  // Unix minute of the last handshake; 0: none yet
+	cold   atomic.Bool                   // handshakes may have to wait: see wait
+	lone   atomic.Bool                   // its issuer is not known, and not in the chain
+	said   atomic.Bool                   // a word of it is in Stapler.words
 
 	flags               flags
 	must                bool             // Must-Staple; set by readLeaf, as are the two times
@@ -168,7 +168,7 @@ type flags struct {
 
 // leafOf returns the certificate of e, parsed if the source did not set it.
 func (e *entry) leafOf() *x509.Certificate {
-	if c := e.held.Load().copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
+	if c := e.held.Load().Copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
 		return c.Leaf
 	}
 	leaf, err := x509.ParseCertificate(e.DER)
@@ -246,7 +246,7 @@ func (c *cache) roomLocked() (evict *entry, ok bool) {
 
 // sortLocked has e in never if it belongs there.
 func (c *cache) sortLocked(e *entry) {
-	belongs := !e.gone() && !e.keptLocked() && e.held.Load().raw == nil
+	belongs := !e.gone() && !e.keptLocked() && e.held.Load().Raw == nil
 	switch in := e.details().never; {
 	case belongs && in == nil:
 		e.edit().never = c.never.PushBack(e)
@@ -274,7 +274,7 @@ func (e *entry) inUseLocked(now int64) bool {
 }
 
 // validFrom returns from when on a responder may know e, in Unix ns.
-func (e *entry) validFrom() int64 { return wall(e.notBefore) - int64(ocspresp.ClockSkew) }
+func (e *entry) validFrom() int64 { return held.Nanos(e.notBefore) - int64(ocspresp.ClockSkew) }
 
 // foundLocked notes who issued the certificate of e. alone says that its chain
 // lacks a certificate that can be handed to clients: one that was downloaded, or
@@ -294,97 +294,6 @@ func (e *entry) url() string {
 		return r.URL
 	}
 	return e.details().first
-}
-
-// A held is an immutable snapshot of the newest verified response.
-type held struct {
-	state      State  // Good stays Good past until: see at
-	staple     bool   // raw may be stapled while it is current
-	open       bool   // it has no nextUpdate
-	maxAge     uint32 // s: what the responder's cache headers ask for
-	produced   int32  // s from thisUpdate to producedAt
-	age        uint32 // s from its receipt to checked
-	lasts      uint32 // s from thisUpdate to nextUpdate, or if open to the end of what it rests on
-	modified   uint32 // of the validator, as is etag: from the responder that confirmed it, Item.Best
-	etag       string
-	raw        []byte                          // nil: none
-	until      int64                           // Unix ns: not served from then on
-	checked    int64                           // Unix ns: when a responder last confirmed it
-	thisUpdate int64                           // Unix s
-	copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
-}
-
-func (h *held) validator() ocsphttp.Validator {
-	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
-}
-
-// inSeconds returns n within what a uint32 holds.
-func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
-
-// current reports whether the response may be served at now.
-func (h *held) current(now int64) bool {
-	if h.raw == nil || now >= h.until {
-		return false
-	}
-	// What is counted from its receipt was not received in the future: the clock was set back.
-	return !h.open || now >= h.checked-int64(ocspresp.ClockSkew)
-}
-
-// at returns the state of what is served at now.
-func (h *held) at(now int64) State {
-	if h.state == StateGood && !h.current(now) {
-		return StateExpired
-	}
-	return h.state
-}
-
-// stapleAt returns what to staple at now: nil for nothing.
-func (h *held) stapleAt(now int64) []byte {
-	if h.staple && h.current(now) {
-		return h.raw
-	}
-	return nil
-}
-
-// with returns a copy of h in another state.
-func (h *held) with(s State) *held {
-	return &held{state: s, staple: h.staple, open: h.open, maxAge: h.maxAge, produced: h.produced, age: h.age, lasts: h.lasts,
-		modified: h.modified, etag: h.etag, raw: h.raw, until: h.until, checked: h.checked, thisUpdate: h.thisUpdate}
-}
-
-// span returns the time in which h is proof, and its length.
-func (h *held) span() (start, length int64) {
-	start = wall(h.thisUpdate)
-	if h.open { // counted from its receipt: WithTTL
-		start = h.checked
-	}
-	return start, h.until - start
-}
-
-// scheduled returns what the schedule has to know of h.
-func (h *held) scheduled() schedule.Held {
-	if h.raw == nil {
-		return schedule.Held{}
-	}
-	from, _ := h.span()
-	return schedule.Held{From: from, Until: h.until, Checked: h.checked, MaxAge: int64(h.maxAge) * int64(time.Second), Silent: h.state != StateGood}
-}
-
-// end returns nextUpdate, or if h is open the end of the first thing that it
-// rests on, in Unix s.
-func (h *held) end() int64 { return h.thisUpdate + int64(h.lasts) }
-
-// received returns when h came, in Unix ns.
-func (h *held) received() int64 { return h.checked - int64(h.age)*int64(time.Second) }
-
-// condition makes a request conditional on h being out of date. When h is about to
-// expire it does not: a cache that goes on with 304 would be no help.
-func (h *held) condition(now int64) ocsphttp.Validator {
-	_, length := h.span()
-	if !h.current(now) || h.until-now < length/8 {
-		return ocsphttp.Validator{}
-	}
-	return h.validator()
 }
 
 // same reports whether a and b differ in their staple at most, by identity: a
@@ -426,12 +335,6 @@ func sameKey(a, b any) bool {
 		return ok && sameSlice(x, y)
 	}
 	return reflect.TypeOf(a).Kind() == reflect.Pointer && a == b
-}
-
-// wall returns a time in Unix seconds as one in ns, where that has an end:
-// private PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
-func wall(sec int64) int64 {
-	return min(max(sec, 0), math.MaxInt64/int64(time.Second)-1) * int64(time.Second)
 }
 
 // minuteOf returns a time in ns as one in minutes.
@@ -476,12 +379,7 @@ func unixNano(ns int64) time.Time {
 
 // answer is a verified response on its way into an entry.
 type answer struct {
-	*ocspresp.Proof        // nil: a 304
-	responder       string // its URL; of a record it may be unknown
-	received        int64  // Unix ns
-	checked         int64  // Unix ns
-	maxAge          time.Duration
-	validator       ocsphttp.Validator
-	took            time.Duration
-	stored          bool // from the store, which needs no telling
+	held.Answer
+	took   time.Duration
+	stored bool // from the store, which needs no telling
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -314,11 +315,11 @@ func (t *turn) settledLocked() (done bool, err error) {
 	}
 	h := e.held.Load()
 	switch {
-	case h.state == StateRevoked:
+	case h.State == held.Revoked:
 		return true, e.revokedLocked(h)
-	case h.current(now):
+	case h.Current(now):
 		return true, nil
-	case e.Need() == schedule.None, e.Need() == schedule.Off, h.state == StateNone:
+	case e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
 		return true, e.details().err
 	}
 	if done, err := s.droppedLocked(e); done {
@@ -341,7 +342,7 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 		return true, ErrClosed
 	case !e.gone():
 		return false, nil
-	case e.notAfter != 0 && s.nanos() > wall(e.notAfter):
+	case e.notAfter != 0 && s.nanos() > held.Nanos(e.notAfter):
 		return true, errLeafExpired
 	}
 	return true, fmt.Errorf("%w: the certificate was forgotten", ErrNoStaple)
@@ -350,8 +351,8 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 // failureLocked returns why e holds no valid response after an attempt.
 func (e *entry) failureLocked() error {
 	err := e.details().err
-	if h := e.held.Load(); h.raw != nil {
-		return &lapsedError{unixNano(h.until), err}
+	if h := e.held.Load(); h.Raw != nil {
+		return &lapsedError{unixNano(h.Until), err}
 	}
 	if err == nil {
 		err = errPending

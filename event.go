@@ -9,6 +9,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -34,7 +35,7 @@ const (
 type notice struct {
 	kind   EventKind // 0: a log record alone
 	e      *entry
-	held   *held // at the time
+	held   *held.Response // at the time
 	answer *answer
 	err    error
 	asked  string // responder
@@ -57,8 +58,8 @@ func (s *Stapler) notifyLocked(n *notice) {
 	}
 	n.held = n.e.held.Load()
 	n.asked = n.e.url()
-	if n.answer != nil && n.answer.responder != "" {
-		n.asked = n.answer.responder
+	if n.answer != nil && n.answer.Responder != "" {
+		n.asked = n.answer.Responder
 	}
 	var re *ResponseError
 	if n.answer == nil && errors.As(n.err, &re) && re.Responder != "" && re.Reason != ReasonIssuer {
@@ -75,7 +76,7 @@ func (s *Stapler) notifyLocked(n *notice) {
 func (s *Stapler) wordLocked(n *notice) {
 	now := s.nanos()
 	e := n.e
-	valid := n.held.stapleAt(now) != nil
+	valid := n.held.StapleAt(now) != nil
 	n.level, n.msg = slogDebug, "OCSP event"
 	loud := func(level slog.Level, msg string) {
 		n.msg = msg
@@ -137,7 +138,7 @@ func (s *Stapler) wordFailure(n *notice, valid bool, now int64, loud func(slog.L
 		loud(slogWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers")
 	case valid:
 		n.msg = "OCSP refresh failed; the response that is held is served until it expires"
-	case n.held.state == StateRevoked:
+	case n.held.State == held.Revoked:
 		n.msg = "OCSP refresh failed; the certificate stays revoked"
 	case n.e.must:
 		loud(slogError, "Must-Staple certificate has no valid OCSP response, clients will refuse it; retries go on, check the responder and the way to it")
@@ -221,13 +222,13 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 	attrs := append([]slog.Attr{slog.String("event", n.kind.String())}, certAttrs(n.e, leaf)...)
 	attrs = append(attrs, slog.String("responder", n.asked))
-	if n.held.raw != nil {
-		attrs = append(attrs, slog.Time("this_update", unix(n.held.thisUpdate)))
+	if n.held.Raw != nil {
+		attrs = append(attrs, slog.Time("this_update", unix(n.held.ThisUpdate)))
 	}
-	stapled := n.held.stapleAt(s.nanos()) != nil
+	stapled := n.held.StapleAt(s.nanos()) != nil
 	attrs = append(attrs, slog.Bool("stapled", stapled))
 	if stapled {
-		attrs = append(attrs, slog.Time("served_until", time.Unix(0, n.held.until)))
+		attrs = append(attrs, slog.Time("served_until", time.Unix(0, n.held.Until)))
 	}
 	if a := n.answer; a != nil && a.Proof != nil && n.kind == EventRevoked {
 		attrs = append(attrs, slog.Time("revoked_at", a.RevokedAt), slog.String("revocation_reason", ocspresp.ReasonCode(a.Reason)),

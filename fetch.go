@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -49,7 +50,11 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Prepare:
 			m := a.Item.edit()
 			m.begun, m.errs = s.nanos(), nil
-			s.workLocked(job{a, s.prepare}, a.Urgency > schedule.Routine)
+			if prepare := func() { s.prepare(a) }; a.Urgency > schedule.Routine {
+				s.work.AddUrgent(prepare)
+			} else {
+				s.work.Add(prepare)
+			}
 		case schedule.Ask:
 			s.calls.Go(func() { s.ask(a) })
 		case schedule.Failed:
@@ -101,60 +106,6 @@ func (s *Stapler) tick() {
 	s.doLocked(s.sched.Run(s.nanos()))
 }
 
-// A job is something to be done about an entry off the lock, by a worker.
-type job struct {
-	action
-	do func(action)
-}
-
-// jobs is a queue for the workers.
-type jobs struct{ urgent, routine []job }
-
-func (j *jobs) pop() (next job, ok bool) {
-	q := &j.urgent
-	if len(*q) == 0 {
-		q = &j.routine
-	}
-	if len(*q) == 0 {
-		*j = jobs{}
-		return job{}, false
-	}
-	next = (*q)[0]
-	(*q)[0], *q = job{}, (*q)[1:]
-	return next, true
-}
-
-// workLocked hands j to a worker.
-func (s *Stapler) workLocked(j job, urgent bool) {
-	if s.closed {
-		return
-	}
-	if urgent {
-		s.jobs.urgent = append(s.jobs.urgent, j)
-	} else {
-		s.jobs.routine = append(s.jobs.routine, j)
-	}
-	if s.workers < maxWorkers {
-		s.workers++
-		s.calls.Go(s.work)
-	}
-}
-
-func (s *Stapler) work() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		j, ok := s.jobs.pop()
-		if !ok || s.closed {
-			s.workers--
-			return
-		}
-		s.mu.Unlock()
-		j.do(j.action)
-		s.mu.Lock()
-	}
-}
-
 // ask makes one exchange and reports what came of it.
 func (s *Stapler) ask(a action) {
 	e, r := a.Item, a.Responder
@@ -171,10 +122,13 @@ func (s *Stapler) ask(a action) {
 	dataOf(r).err = err
 	outcome := schedule.Outcome{Verdict: verdict(err), RetryAfter: int64(retryHint(err)), Hangs: left != nil}
 	switch {
+	case reasonOf(err) == ReasonReplay && e.held.Load().Current(now):
+		// What is held is the newest, and nothing is urgent: nodes of a cache differ in age.
+		outcome.RetryAfter = int64(s.opts.ttl)
 	case err == nil:
-		outcome.Held = e.held.Load().scheduled()
+		outcome.Held = e.held.Load().Scheduled()
 		e.flags.spared = 0
-	case now < wall(e.notBefore): // what is said of it now says nothing
+	case now < held.Nanos(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
 	}
 	if err != nil && !late {
@@ -237,15 +191,15 @@ func (s *Stapler) failedLocked(a action) {
 	if r := e.Best(); r != nil && r.Failing() {
 		s.tellLocked(r)
 	}
-	if h := e.held.Load(); !h.current(now) && h.state != StateRevoked && h.state != StateNone {
-		state := StatePending
+	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
+		state := held.Pending
 		if errors.Is(err, ErrUnknown) {
-			state = StateUnknown
-		} else if h.raw != nil {
-			state = StateGood // that is to say expired
+			state = held.Unknown
+		} else if h.Raw != nil {
+			state = held.Good // that is to say expired
 		}
-		if state != h.state {
-			e.held.Store(h.with(state))
+		if state != h.State {
+			e.held.Store(h.With(state))
 		}
 	}
 	s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
@@ -256,7 +210,7 @@ func (s *Stapler) failedLocked(a action) {
 // brought nothing; nil if it did, or if nothing is needed.
 func (s *Stapler) endLocked(e *entry, err error) {
 	now := s.nanos()
-	if !e.held.Load().current(now) {
+	if !e.held.Load().Current(now) {
 		e.flags.tried = true
 	}
 	e.cold.Store(false)
@@ -277,7 +231,7 @@ func (s *Stapler) endLocked(e *entry, err error) {
 // expiredLocked follows a response that is not served any more.
 func (s *Stapler) expiredLocked(e *entry) {
 	if e.Need() == schedule.None { // it was the source's own staple
-		s.setLocked(e, StateNone)
+		s.setLocked(e, held.None)
 		return
 	}
 	s.startOverLocked(e)
@@ -345,7 +299,7 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	if a.Urgency == schedule.Unconditional {
 		key += " past caches"
 	}
-	if e.held.Load().raw == nil {
+	if e.held.Load().Raw == nil {
 		key += " first" // what a 304 confirms it does not hold
 	}
 	if n := int(s.lost.Load()); n >= maxLost {
@@ -373,7 +327,7 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 // request asks, and notes what was learned of how to.
 func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	e, r := a.Item, a.Responder
-	q, got := &ocsphttp.Question{URL: r.URL}, &answer{responder: r.URL}
+	q, got := &ocsphttp.Question{URL: r.URL}, &answer{Answer: held.Answer{Responder: r.URL}}
 	if s.opts.fixedTTL {
 		q.MaxAge = s.opts.ttl
 	}
@@ -384,12 +338,12 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	if probe { // it stands for all certificates of r
 		tries = d.tries
 	}
-	q.First, q.May = d.memory.Plan(&tries, h.current(now), now)
-	again := !h.current(now) && reasonOf(e.details().err) == ReasonUnauthorized
+	q.First, q.May = d.memory.Plan(&tries, h.Current(now), now)
+	again := !h.Current(now) && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
 		q.First |= ocsphttp.PastCaches
 	} else if r == e.Best() {
-		q.Held = h.condition(now)
+		q.Held = h.Condition(now)
 	}
 	s.mu.Unlock()
 	q.Request = func(otherHash bool) ([]byte, error) {
@@ -399,7 +353,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 		var err error
 		if got.Proof, err = ocspresp.Prove(body, &sub, s.now()); err != nil {
 			err = responseError(r.URL, err)
-		} else if err = replay(got, h); err != nil {
+		} else if err = responseError(r.URL, h.Replayed(&got.Answer)); err != nil {
 			got.Proof = nil // or a 304 that follows would seem to bring it
 		}
 		return betterWays(err, again), err
@@ -419,7 +373,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	if err != nil {
 		return nil, unanswered(r.URL, err)
 	}
-	got.received, got.checked, got.maxAge, got.validator = now, now, res.MaxAge, res.Validator
+	got.Received, got.Checked, got.MaxAge, got.Validator = now, now, res.MaxAge, res.Validator
 	return got, nil
 }
 
@@ -433,6 +387,6 @@ func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has the staple that the source set judged, once.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.workLocked(job{action{Item: e}, s.judgeStaple}, true)
+		s.work.AddUrgent(func() { s.judgeStaple(e) })
 	}
 }

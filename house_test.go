@@ -28,6 +28,7 @@ var rooms = map[string]room{
 	"ocspresp":  {may: []string{"certinfo", "der"}, never: []string{"net/http", "crypto/tls", "log"}},
 	"ocsphttp":  {},
 	"issuers":   {may: []string{"certinfo", "ocspresp", "ocsphttp", "foreign"}},
+	"held":      {may: []string{"certinfo", "der", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
 	"schedule":  {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
 	"records":   {may: []string{"foreign"}},
 	"foreign":   {},

@@ -4,16 +4,14 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
-	"golang.org/x/crypto/ocsp"
 )
 
 // idsOf returns the IDs of the leafs of certs. Hashing takes no lock.
@@ -47,7 +45,7 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 	e = &entry{ref: ref{DER: der}, id: id, known: minuteOf(now), listings: listings}
 	e.more = &details{learned: now, begun: now, chain: cert.Certificate[1:]}
 	s.cache.nominateLocked(e, cert.OCSPStaple) // to be judged before anyone is asked
-	e.held.Store(&held{state: StatePending})
+	e.held.Store(new(held.Response))
 	e.cold.Store(true)
 	s.cache.addLocked(e)
 	s.cache.sortLocked(e)
@@ -88,7 +86,7 @@ func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 		return
 	}
 	s.dropLocked(e)
-	if e.notAfter != 0 && now > wall(e.notAfter) && s.opts.store != nil {
+	if e.notAfter != 0 && now > held.Nanos(e.notAfter) && s.opts.store != nil {
 		s.discardLocked(e)
 	}
 }
@@ -100,7 +98,7 @@ func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	case e.Need() == schedule.LeafExpired:
 		life = int64(time.Hour) // it is served all the same, and would be learned each time
 	case e.notAfter != 0:
-		end = wall(e.notAfter + 1)
+		end = held.Nanos(e.notAfter + 1)
 	}
 	idle := e.usedUntil() + life
 	if e.keptLocked() || overslept {
@@ -117,50 +115,41 @@ func (s *Stapler) dropLocked(e *entry) {
 }
 
 // fresh reports whether h need not be asked for yet.
-func (s *Stapler) fresh(h *held, now int64) bool {
-	_, to := h.scheduled().Window(int64(s.opts.ttl), s.opts.fixedTTL)
+func (s *Stapler) fresh(h *held.Response, now int64) bool {
+	_, to := h.Scheduled().Window(int64(s.opts.ttl), s.opts.fixedTTL)
 	return to > now
 }
 
 // setLocked drops what e holds and puts it into a state without a response.
-func (s *Stapler) setLocked(e *entry, state State) {
-	if h := e.held.Load(); h.state != state || h.raw != nil {
-		e.held.Store(&held{state: state})
+func (s *Stapler) setLocked(e *entry, state held.State) {
+	if h := e.held.Load(); h.State != state || h.Raw != nil {
+		e.held.Store(&held.Response{State: state})
 		s.doLocked(s.sched.Hold(e, schedule.Held{}, s.nanos()))
 	}
 }
 
-// installLocked takes a for the response of e, unless what e holds is newer, or
-// clients would not take it. What was signed the same but lasts no longer, what its
-// delegate's certificate cuts short, and a 304 (no proof), renew what is held.
+// installLocked takes a for the response of e, where it is news or confirms what e
+// holds.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
-	if a.Proof == nil || a.repeats(h) || a.cutShort(h, now) {
-		s.renewLocked(e, h, a, now)
-		return nil
+	n, news, err := h.Take(&a.Answer, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
+	if err != nil || n == h {
+		return responseError(a.Responder, err)
 	}
-	if err := replay(a, h); err != nil {
-		return err
-	}
-	if err := a.unfit(); err != nil {
-		return err
-	}
-	n := &held{state: StateGood, staple: true, open: a.NextUpdate.IsZero(), produced: a.produced(), raw: a.Raw,
-		until: wall(a.Limit.Unix()), thisUpdate: a.ThisUpdate.Unix(), lasts: inSeconds(a.NextUpdate.Unix() - a.ThisUpdate.Unix())}
-	if n.open {
-		n.lasts = inSeconds(a.Limit.Unix() - n.thisUpdate)
-	}
-	n.confirm(a, s.opts.ttl)
-	kind, says := EventFetched, e.failedBefore()
-	if a.Status == ocsp.Revoked {
-		n.state, n.staple, kind = StateRevoked, s.opts.stapleRevoked && !a.oversized(), EventUnchanged
-		if h.state != StateRevoked {
-			kind, says = EventRevoked, responseError(a.responder, a.Err())
-		}
+	kind, says := EventUnchanged, e.failedBefore()
+	switch {
+	case news && n.State == held.Good:
+		kind = EventFetched
+	case news && h.State != held.Revoked:
+		kind, says = EventRevoked, responseError(a.Responder, a.Err())
 	}
 	e.held.Store(n)
-	e.flags.tried = false
-	s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
+	if news {
+		e.flags.tried = false
+	}
+	if news || !a.stored {
+		s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
+	}
 	if !a.stored {
 		s.storeLocked(e)
 	}
@@ -173,21 +162,6 @@ func (e *entry) failedBefore() error {
 		return nil
 	}
 	return errors.Join(e.details().errs...)
-}
-
-// renewLocked notes that what e holds was confirmed.
-func (s *Stapler) renewLocked(e *entry, h *held, a *answer, now int64) {
-	if a.checked <= h.checked && h.checked <= now { // else the clock was set back
-		return
-	}
-	n := h.with(h.state)
-	n.confirm(a, s.opts.ttl)
-	n.copy.Store(h.copy.Load())
-	e.held.Store(n)
-	if !a.stored {
-		s.notifyLocked(&notice{kind: EventUnchanged, e: e, answer: a, err: e.failedBefore()})
-		s.storeLocked(e)
-	}
 }
 
 // judge takes the staple that the source had set for a candidate.
@@ -209,8 +183,8 @@ func (s *Stapler) judge(e *entry) {
 	}
 	if err == nil && !e.gone() {
 		n := now.UnixNano()
-		err = s.installLocked(e, &answer{Proof: p, received: n, checked: min(n, wall(p.ThisUpdate.Unix()))}, n)
-		s.doLocked(s.sched.Hold(e, e.held.Load().scheduled(), n))
+		err = s.installLocked(e, &answer{Answer: held.Answer{Proof: p, Received: n, Checked: min(n, held.Nanos(p.ThisUpdate.Unix()))}}, n)
+		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), n))
 		s.cache.sortLocked(e)
 		s.settleLocked(e)
 	}
@@ -224,90 +198,6 @@ func (s *Stapler) startOverLocked(e *entry) {
 	e.flags.tried = false
 	e.cold.Store(true)
 	s.cache.sortLocked(e)
-}
-
-// maxStaple is the longest response that is stapled. OpenSSL's clients take a
-// CertificateStatus message (RFC 6066 §8) of one record, 2^14 bytes, and
-// crypto/tls can't write one of 2^16 in TLS 1.3. The response shares the record
-// with a handshake header of 4 bytes, the status type and a length of 3.
-const maxStaple = 1<<14 - 4 - 1 - 3
-
-// repeats reports whether a is what is held: the same signed bytes. Another
-// certificate of the same delegate that ends later is an improvement; one that
-// ends sooner, which anyone on the path may have put there, is not.
-func (a *answer) repeats(h *held) bool {
-	if h.raw == nil || !a.SameSigned(h.raw) {
-		return false
-	}
-	limit := h.until
-	if h.open {
-		limit = wall(h.end())
-	}
-	return wall(a.Limit.Unix()) <= limit
-}
-
-// cutShort reports whether a is newer and good, and ends before what is held only
-// as its delegate's certificate does. That may be an older one of the delegate's,
-// which anyone on the path may have put there; what is held is good still.
-func (a *answer) cutShort(h *held, now int64) bool {
-	return a.Status == ocsp.Good && h.state == StateGood && !h.open && h.current(now) &&
-		wall(a.Limit.Unix()) < h.until && wall(a.NextUpdate.Unix()) >= h.until && !older(a, h)
-}
-
-// unfit reports why clients would not take a as a staple. A revocation counts
-// all the same.
-func (a *answer) unfit() error {
-	if !a.oversized() || a.Status == ocsp.Revoked {
-		return nil
-	}
-	return &ResponseError{Responder: a.responder, Reason: ReasonTooLarge,
-		Err: fmt.Errorf("%d bytes, where TLS clients take %d", len(a.Raw), maxStaple)}
-}
-
-func (a *answer) oversized() bool { return len(a.Raw) > maxStaple }
-
-// confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
-// Without nextUpdate it may be served for a TTL from now on.
-func (h *held) confirm(a *answer, ttl time.Duration) {
-	received := a.received
-	if h.checked != 0 {
-		received = h.received()
-	}
-	h.checked = a.checked
-	h.age = inSeconds((a.checked - received) / int64(time.Second))
-	h.maxAge = inSeconds(int64(a.maxAge / time.Second))
-	if a.Proof != nil && a.responder != "" {
-		h.modified, h.etag = a.validator.Modified, a.validator.ETag
-	}
-	if h.open {
-		h.until = min(wall(h.end()), h.checked+int64(ttl))
-	}
-}
-
-// produced returns how long after thisUpdate the response was signed, in seconds.
-func (a *answer) produced() int32 {
-	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
-}
-
-// replay returns an error if a is older than what is held.
-func replay(a *answer, h *held) error {
-	if h.raw == nil || !older(a, h) {
-		return nil
-	}
-	return &ResponseError{Responder: a.responder, Reason: ReasonReplay,
-		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.thisUpdate, 0).UTC().Format(time.RFC3339))}
-}
-
-// older reports whether a was signed before what is held, so that a replay
-// never replaces it. Of two made at one time the worse is kept.
-func older(a *answer, h *held) bool {
-	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
-	case this != h.thisUpdate:
-		return this < h.thisUpdate
-	case produced != h.produced:
-		return produced < h.produced
-	}
-	return h.state == StateRevoked && a.Status == ocsp.Good
 }
 
 // rechainLocked looks for the issuer of e in chain, if it was not found yet and

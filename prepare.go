@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,8 +14,8 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
-	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -51,9 +52,9 @@ func (s *Stapler) prepare(a action) {
 }
 
 // judgeStaple does of prepare what needs no attempt: the source set a staple.
-func (s *Stapler) judgeStaple(a action) {
-	s.readLeaf(a.Item)
-	s.judge(a.Item)
+func (s *Stapler) judgeStaple(e *entry) {
+	s.readLeaf(e)
+	s.judge(e)
 }
 
 // conclude reports what preparing found, once it has looked at what the store has.
@@ -82,7 +83,7 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 	best := e.Best()
 	actions := s.sched.Prepared(e, f, now)
 	if best != nil && best != e.Best() {
-		e.forgetValidatorLocked()
+		e.held.Store(e.held.Load().WithoutValidator())
 	}
 	switch f.Need {
 	case schedule.Hopeless:
@@ -107,33 +108,21 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 // factsLocked completes what preparing found. err is why nobody can be asked.
 func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f *schedule.Facts, now int64) (err error) {
 	f.Need, err = s.needLocked(e, leaf, d, now)
-	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), wall(e.notBefore)
+	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), held.Nanos(e.notBefore)
 	f.Route = e.keysLocked(d.urls, f.Need)
 	h := e.held.Load()
 	if f.Fresh = f.Need == schedule.Wanted && (f.Fresh || e.details().restored && s.fresh(h, now)); f.Fresh {
-		held := h.scheduled()
-		f.Held = &held
+		has := h.Scheduled()
+		f.Held = &has
 	}
 	if s.opts.responders != nil && f.Need != schedule.LeafExpired {
-		f.Again = now + int64(s.opts.ttl) - s.random(int64(s.opts.ttl)/4) // the switch may be turned
+		f.Again = now + int64(s.opts.ttl) - rand.Int64N(int64(s.opts.ttl)/4+1) // the switch may be turned
 	}
 	if err != nil {
 		m := e.edit()
 		m.errs = append(m.errs, err)
 	}
 	return err
-}
-
-// forgetValidatorLocked has the next request be unconditional: the validator is
-// another responder's.
-func (e *entry) forgetValidatorLocked() {
-	h := e.held.Load()
-	if h.validator() == (ocsphttp.Validator{}) {
-		return
-	}
-	n := h.with(h.state)
-	n.etag, n.modified = "", 0
-	e.held.Store(n)
 }
 
 // hasIssuer reports whether the issuer of e is known.
@@ -171,7 +160,7 @@ func (s *Stapler) readLeaf(e *entry) *x509.Certificate {
 	if !e.flags.read {
 		e.notBefore, e.notAfter, e.must = leaf.NotBefore.Unix(), leaf.NotAfter.Unix(), certinfo.MustStaple(leaf)
 		e.flags.read = true
-		if !s.closed && s.nanos() < wall(e.notAfter+1) {
+		if !s.closed && s.nanos() < held.Nanos(e.notAfter+1) {
 			s.reviewLocked(e, false)
 		}
 	}
@@ -272,15 +261,15 @@ func (s *Stapler) needLocked(e *entry, leaf *x509.Certificate, d *directions, no
 	h := e.held.Load()
 	switch need {
 	case schedule.Wanted, schedule.NoIssuer, schedule.Hopeless:
-		if h.state == StateNone {
-			s.setLocked(e, StatePending)
+		if h.State == held.None {
+			s.setLocked(e, held.Pending)
 			s.startOverLocked(e)
 		}
 	case schedule.Off:
-		s.setLocked(e, StateNone)
+		s.setLocked(e, held.None)
 	default:
-		if h.stapleAt(now) == nil {
-			s.setLocked(e, StateNone)
+		if h.StapleAt(now) == nil {
+			s.setLocked(e, held.None)
 		}
 	}
 	return need, err
@@ -292,7 +281,7 @@ func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now in
 		return schedule.None, s.unreadableLocked(e)
 	case d.need == schedule.Off:
 		return schedule.Off, nil
-	case now > wall(e.notAfter): // RFC 9919 §4.2
+	case now > held.Nanos(e.notAfter): // RFC 9919 §4.2
 		return schedule.LeafExpired, errLeafExpired
 	case d.need == schedule.None && e.must:
 		return schedule.Hopeless, ErrNoResponder
@@ -347,7 +336,7 @@ func (s *Stapler) hopelessLocked(e *entry, err error) {
 func (s *Stapler) wantsIssuerLocked(e *entry, leaf *x509.Certificate, d directions) bool {
 	now := s.nanos()
 	return leaf != nil && d.need == schedule.Wanted && d.err == nil && e.issuer == nil && !s.closed &&
-		now <= wall(e.notAfter) && now >= e.validFrom() && e.mayDownloadLocked(leaf)
+		now <= held.Nanos(e.notAfter) && now >= e.validFrom() && e.mayDownloadLocked(leaf)
 }
 
 // mayDownloadLocked reports whether the issuer may be had from where leaf says. A

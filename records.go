@@ -3,11 +3,10 @@ package staple
 import (
 	"errors"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
@@ -48,7 +47,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	now := s.nanos()
 	had := e.held.Load()
 	news := s.acceptLocked(e, got, err, now)
-	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.current(now) {
+	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.Current(now) {
 		s.rereadLocked(e)
 	} else if news && s.fresh(h, now) && !past && e.sparesLocked(h, had, now) {
 		return true
@@ -64,11 +63,11 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 // sparesLocked reports whether a record spares the request, where had was held before
 // it. One with newer signed times does. One that only says that it was checked may
 // hide a revocation: it does so eight times in a row, and not past half of the validity.
-func (e *entry) sparesLocked(h, had *held, now int64) bool {
-	if had.raw == nil || h.thisUpdate != had.thisUpdate || h.produced != had.produced {
+func (e *entry) sparesLocked(h, had *held.Response, now int64) bool {
+	if had.Raw == nil || h.ThisUpdate != had.ThisUpdate || h.Produced != had.Produced {
 		return true
 	}
-	start, length := h.span()
+	start, length := h.Span()
 	if e.flags.spared >= maxSpared || now >= start+length/2 {
 		return false
 	}
@@ -88,7 +87,7 @@ func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news 
 	}
 	h := e.held.Load()
 	if h != had {
-		s.doLocked(s.sched.Hold(e, h.scheduled(), now))
+		s.doLocked(s.sched.Hold(e, h.Scheduled(), now))
 	}
 	return h != had
 }
@@ -111,13 +110,13 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, er
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Proof: p, stored: true, maxAge: rec.MaxAge, received: rec.Received, checked: rec.Checked}
+	a := &answer{Answer: held.Answer{Proof: p, MaxAge: rec.MaxAge, Received: rec.Received, Checked: rec.Checked}, stored: true}
 	if !slices.Contains(urls, rec.Responder) {
 		return a, nil // not one of ours: a name that anybody may have written
 	}
-	a.responder = rec.Responder
+	a.Responder = rec.Responder
 	if rec.Responder == urls[0] && rec.ETag != "*" { // who is asked first, and any response at all matches "*"
-		a.validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
+		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a, nil
 }
@@ -159,72 +158,14 @@ func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error)
 }
 
 // rereadLocked has the record of e, which holds nothing, read again when the
-// store has rested: or one slow read would keep what is stored for all others
-// from being served, for as long as no responder answers.
+// store has rested.
 func (s *Stapler) rereadLocked(e *entry) {
 	m := e.edit()
 	if m.unread || s.closed {
 		return
 	}
 	m.unread = true
-	s.unread = append(s.unread, e)
-	if !s.rereading {
-		s.rereading = true
-		s.calls.Go(s.reread)
-	}
-}
-
-// reread reads the records that were not read in time. It has patience, as
-// nobody waits for it; the store rests again, longer each time, where none of
-// those that are read at once is answered.
-func (s *Stapler) reread() {
-	for pause := records.Rest; s.sleep(int64(pause+pause/4) - s.random(int64(pause)/4)); {
-		batch := s.unreadBatch()
-		if batch == nil {
-			return
-		}
-		var answered atomic.Bool
-		var readers sync.WaitGroup
-		for _, e := range batch {
-			readers.Go(func() {
-				if s.readAgain(e) {
-					answered.Store(true)
-				}
-			})
-		}
-		readers.Wait()
-		if answered.Load() {
-			pause = 0
-		} else {
-			pause = min(max(2*pause, records.Rest), time.Minute)
-		}
-	}
-}
-
-// sleep returns after d, or reports false when s is closed.
-func (s *Stapler) sleep(d int64) bool {
-	timer := time.NewTimer(time.Duration(d))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return s.ctx.Err() == nil
-	case <-s.ctx.Done():
-		return false
-	}
-}
-
-// unreadBatch returns the entries to be read next; nil ends the reading.
-func (s *Stapler) unreadBatch() []*entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := min(len(s.unread), maxWorkers)
-	if n == 0 {
-		s.unread, s.rereading = nil, false
-		return nil
-	}
-	batch := s.unread[:n:n]
-	s.unread = s.unread[n:]
-	return batch
+	s.unread.Add(e)
 }
 
 // readAgain reads the record of e, and reports whether the store answered. An
@@ -265,7 +206,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 // record may have the issuer that the chain lacks.
 func (e *entry) doneReadingLocked(now int64) bool {
 	hopeless := e.Need() == schedule.Hopeless && !errors.Is(e.details().err, ErrNoIssuer)
-	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().current(now)
+	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().Current(now)
 }
 
 // storeLocked has what e holds written to the store, off this goroutine.
@@ -274,11 +215,7 @@ func (s *Stapler) storeLocked(e *entry) {
 		return
 	}
 	e.flags.dirty = true
-	s.writes = append(s.writes, e)
-	if s.writers < maxWriters {
-		s.writers++
-		s.calls.Go(s.write)
-	}
+	s.writes.Add(func() { s.write(e) })
 }
 
 // discardLocked has the record of an expired certificate deleted.
@@ -287,30 +224,23 @@ func (s *Stapler) discardLocked(e *entry) {
 	s.storeLocked(e)
 }
 
-// write writes what is queued. Each entry is queued once at most, and what is
-// written is what it holds then, so that an older response never overtakes a
-// newer one.
-func (s *Stapler) write() {
+// write writes what e holds by now. Each entry is queued once at most, so that an
+// older response never overtakes a newer one.
+func (s *Stapler) write(e *entry) {
+	s.mu.Lock()
+	discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
+	s.mu.Unlock()
+	err := s.put(e, h, from, is, discard)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.writes) > 0 {
-		e := s.writes[0]
-		s.writes[0], s.writes = nil, s.writes[1:]
-		discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
-		s.mu.Unlock()
-		err := s.put(e, h, from, is, discard)
-		s.mu.Lock()
-		e.flags.dirty = false
-		n := e.held.Load()
-		if n.raw != nil && n.checked != h.checked || e.flags.discard && !discard {
-			s.storeLocked(e)
-		}
-		if discard || h.raw != nil {
-			s.storedLocked(e, err, discard)
-		}
+	e.flags.dirty = false
+	n := e.held.Load()
+	if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
+		s.storeLocked(e)
 	}
-	s.writers--
-	s.writes = nil
+	if discard || h.Raw != nil {
+		s.storedLocked(e, err, discard)
+	}
 }
 
 func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
@@ -323,17 +253,17 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
-func (s *Stapler) put(e *entry, h *held, from string, is *ocspresp.Issuer, discard bool) error {
+func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issuer, discard bool) error {
 	key := records.Key(e.DER)
 	if discard {
 		return fault(s.records.Write(key, nil))
 	}
-	if h.raw == nil {
+	if h.Raw == nil {
 		return nil
 	}
-	v := h.validator()
-	rec := &records.Record{Response: h.raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: time.Duration(h.maxAge) * time.Second,
-		Received: h.received(), Checked: h.checked, Until: h.until, Responder: from}
+	v := h.Validator()
+	rec := &records.Record{Response: h.Raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: h.MaxAge(),
+		Received: h.Received(), Checked: h.Checked, Until: h.Until, Responder: from}
 	if is != nil {
 		rec.Issuer = is.Cert.Raw
 	}

@@ -65,7 +65,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -73,6 +72,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
@@ -108,9 +108,12 @@ type Stapler struct {
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
 	stats     counters
-	outbox    foreign.Queue        // of events and log records
-	words     atomic.Pointer[word] // from handshakes, the last one first
-	lost      atomic.Int32         // calls of the RoundTripper that outlived their context
+	outbox    foreign.Queue         // of events and log records
+	work      foreign.Queue         // certificates to be prepared
+	writes    foreign.Queue         // to the store
+	unread    records.Later[*entry] // whose records were not read in time
+	words     atomic.Pointer[word]  // from handshakes, the last one first
+	lost      atomic.Int32          // calls of the RoundTripper that outlived their context
 	warned    atomic.Bool
 
 	complainMu sync.Mutex       // guards complained
@@ -121,13 +124,7 @@ type Stapler struct {
 	cache     cache
 	sched     *schedule.Schedule[*entry]
 	timer     *time.Timer
-	armed     int64 // Unix ns for which timer is set
-	jobs      jobs
-	workers   int
-	writes    []*entry
-	writers   int
-	unread    []*entry // whose record was not read in time
-	rereading bool
+	armed     int64                    // Unix ns for which timer is set
 	forgotten map[uint64]*atomic.Int32 // entry.listings of what Forget dropped, by entry.id
 }
 
@@ -139,6 +136,9 @@ func New(opts ...Option) *Stapler {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.outbox = foreign.Queue{Calls: &s.calls, Max: maxNotices}
+	s.work = foreign.Queue{Calls: &s.calls, Workers: maxWorkers}
+	s.writes = foreign.Queue{Calls: &s.calls, Workers: maxWriters}
+	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
 	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.stats.requests, Now: s.now}
 	if s.opts.store != nil {
 		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
@@ -165,7 +165,7 @@ func (s *Stapler) Close() error {
 	}
 	s.closed = true
 	s.timer.Stop()
-	s.jobs = jobs{}
+	s.work.Close()
 	for e := range s.cache.leaves.AllLocked {
 		e.cold.Store(false)
 		s.settleLocked(e)
@@ -284,11 +284,11 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, Stat
 	}
 	now := s.nanos()
 	h := e.held.Load()
-	return s.stapled(e, h, cert, now), h.at(now)
+	return s.stapled(e, h, cert, now), State(h.At(now))
 }
 
 // stapled is serve for a certificate that is known.
-func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *tls.Certificate {
+func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now int64) *tls.Certificate {
 	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
 		if last != 0 && minute-last >= int32(inUse/time.Minute) {
@@ -298,7 +298,7 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 	if now-int64(time.Second) > e.Due() {
 		s.tell(e, cert) // the timer slept through a suspend, or the clock was set
 	}
-	staple := h.stapleAt(now)
+	staple := h.StapleAt(now)
 	if len(cert.OCSPStaple) > 0 {
 		if sameSlice(cert.OCSPStaple, staple) {
 			return cert
@@ -312,13 +312,13 @@ func (s *Stapler) stapled(e *entry, h *held, cert *tls.Certificate, now int64) *
 		}
 		return cert
 	}
-	c := h.copy.Load()
+	c := h.Copy.Load()
 	if c != nil && sameSlice(c.OCSPStaple, staple) && same(c, cert) {
 		return c
 	}
 	own := *cert
 	own.OCSPStaple = staple
-	h.copy.Store(&own)
+	h.Copy.Store(&own)
 	return &own
 }
 
@@ -389,7 +389,7 @@ func (s *Stapler) wait(ctx context.Context, e *entry) {
 func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().current(s.nanos()) {
+	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().Current(s.nanos()) {
 		return nil, 0
 	}
 	d := s.opts.mustWait(e.must || !e.flags.read && certinfo.MayMustStaple(e.DER))
@@ -414,9 +414,6 @@ func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
-
-// random returns a random number in [0, n); 0 for n <= 0.
-func (s *Stapler) random(n int64) int64 { return rand.Int64N(max(n, 1)) }
 
 type counters struct {
 	seed                        maphash.Seed

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -112,11 +113,11 @@ func (s *Stapler) each(now int64, f func(*entry)) {
 func (e *entry) statusLocked(now int64) Status {
 	h := e.held.Load()
 	more := e.details()
-	st := Status{State: h.at(now), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
-	if h.raw != nil {
-		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.thisUpdate), unix(h.end()), unixNano(h.checked)
-		if h.open {
-			st.NextUpdate = unixNano(h.until)
+	st := Status{State: State(h.At(now)), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
+	if h.Raw != nil {
+		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.ThisUpdate), unix(h.End()), unixNano(h.Checked)
+		if h.Open {
+			st.NextUpdate = unixNano(h.Until)
 		}
 	}
 	if due := e.NextAttempt(); due != schedule.Never {
@@ -126,7 +127,7 @@ func (e *entry) statusLocked(now int64) Status {
 	if seen := e.seen.Load(); seen != 0 {
 		st.LastHandshake = unix(int64(seen) * 60)
 	}
-	if h.state == StateRevoked {
+	if h.State == held.Revoked {
 		st.Err = e.revokedLocked(h)
 		if more.err != nil {
 			st.Err = errors.Join(st.Err, more.err)
@@ -190,9 +191,9 @@ func (e *entry) severityLocked() int {
 	switch {
 	case e.must:
 		return 0
-	case h.state == StateRevoked:
+	case h.State == held.Revoked:
 		return 1
-	case h.raw != nil:
+	case h.Raw != nil:
 		return 2
 	}
 	return severities - 1
@@ -205,12 +206,12 @@ var errPending = errors.New("no response yet")
 func (e *entry) problemLocked(now int64) error {
 	h, err := e.held.Load(), e.details().err
 	switch {
-	case h.state == StateRevoked:
+	case h.State == held.Revoked:
 		return e.revokedLocked(h)
-	case h.current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.state == StateNone:
+	case h.Current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
 		return nil
-	case h.raw != nil:
-		return &lapsedError{unixNano(h.until), err}
+	case h.Raw != nil:
+		return &lapsedError{unixNano(h.Until), err}
 	case e.Need() == schedule.Hopeless || e.flags.tried && err != nil:
 		return err
 	}
@@ -218,8 +219,8 @@ func (e *entry) problemLocked(now int64) error {
 }
 
 // revokedLocked says when and why the certificate was revoked.
-func (e *entry) revokedLocked(h *held) error {
-	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.raw, e.subject()}}
+func (e *entry) revokedLocked(h *held.Response) error {
+	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.Raw, e.subject()}}
 }
 
 // A revokedError reads how the certificate was revoked from what is held, when

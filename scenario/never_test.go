@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,33 @@ func TestRevokedWhileServed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// REQ E4, REQ B15: a cache whose nodes differ in age answers with what is older than what is held,
+// for hours. That costs one refresh an hour, as if it were unchanged, and not the retries of a failure.
+func TestOlderNode(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+		keep := testkit.List(t, s, cert)
+		synctest.Wait()
+		this := time.Now().Add(-12 * time.Hour)
+		ca.Responder.SetEdit(func(spec *ocsptest.Spec) {
+			spec.ProducedAt = this
+			for i := range spec.Singles {
+				spec.Singles[i].ThisUpdate = this
+			}
+		})
+		before := ca.Responder.Requests()
+		time.Sleep(12 * time.Hour)
+		if st := s.Status()[0]; st.State != staple.StateGood || testkit.Reason(st.Err) != staple.ReasonReplay {
+			t.Errorf("%v, %v", st.State, st.Err)
+		}
+		if got := ca.Responder.Requests() - before; got < 12 || got > 32 { // 12 to 20 refreshes, and one past the caches an hour
+			t.Errorf("%d requests in 12 hours", got)
+		}
+		runtime.KeepAlive(keep)
+	})
 }
 
 // REQ B15: a response that is older than the one held never replaces it,

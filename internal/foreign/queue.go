@@ -2,27 +2,41 @@ package foreign
 
 import "sync"
 
-// A Queue calls functions one after the other, in a goroutine that lives while there
-// are any. Set its fields before its first use.
+// A Queue calls functions, in goroutines that live while there are any to call. Set its
+// fields before its first use.
 type Queue struct {
-	Calls *Calls
-	Max   int // how many may wait
+	Calls   *Calls
+	Max     int // how many may wait; 0: any number
+	Workers int // how many are called at once; 0: one, and so in the order in which they came
 
-	mu      sync.Mutex // guards the rest
-	waiting []func()
-	running bool
+	mu              sync.Mutex // guards the rest
+	urgent, routine []func()
+	running         int
+	closed          bool
 }
 
 // Add queues f, or reports that there is no room. It never blocks.
-func (q *Queue) Add(f func()) bool {
+func (q *Queue) Add(f func()) bool { return q.add(&q.routine, f) }
+
+// AddUrgent queues f before all that Add has queued.
+func (q *Queue) AddUrgent(f func()) bool { return q.add(&q.urgent, f) }
+
+// Close drops what waits, and what is added later.
+func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) >= q.Max {
+	q.urgent, q.routine, q.closed = nil, nil, true
+}
+
+func (q *Queue) add(to *[]func(), f func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.Max > 0 && len(q.urgent)+len(q.routine) >= q.Max {
 		return false
 	}
-	q.waiting = append(q.waiting, f)
-	if !q.running {
-		q.running = true
+	*to = append(*to, f)
+	if q.running < max(q.Workers, 1) {
+		q.running++
 		q.Calls.Go(q.run)
 	}
 	return true
@@ -31,12 +45,20 @@ func (q *Queue) Add(f func()) bool {
 func (q *Queue) run() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.waiting) > 0 {
-		f := q.waiting[0]
-		q.waiting[0], q.waiting = nil, q.waiting[1:]
+	for {
+		from := &q.urgent
+		if len(*from) == 0 {
+			from = &q.routine
+		}
+		if len(*from) == 0 {
+			q.urgent, q.routine = nil, nil // the arrays grow to what a burst took
+			q.running--
+			return
+		}
+		f := (*from)[0]
+		(*from)[0], *from = nil, (*from)[1:]
 		q.mu.Unlock()
 		f()
 		q.mu.Lock()
 	}
-	q.waiting, q.running = nil, false
 }

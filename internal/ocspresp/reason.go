@@ -57,7 +57,7 @@ const (
 	Expired
 	Unknown
 	Revoked
-	Replay // by the root, which knows what is held
+	Replay // by package held
 
 	Last = Replay
 )

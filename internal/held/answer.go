@@ -1,0 +1,133 @@
+package held
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"golang.org/x/crypto/ocsp"
+)
+
+// maxStaple is the longest response that is stapled. OpenSSL's clients take a
+// CertificateStatus message (RFC 6066 §8) of one record, 2^14 bytes, and
+// crypto/tls can't write one of 2^16 in TLS 1.3. The response shares the record
+// with a handshake header of 4 bytes, the status type and a length of 3.
+const maxStaple = 1<<14 - 4 - 1 - 3
+
+// An Answer is a verified response that has come, or that nothing is newer.
+type Answer struct {
+	*ocspresp.Proof        // nil: a 304
+	Responder       string // its URL; of a record it may be unknown
+	Received        int64  // Unix ns
+	Checked         int64  // Unix ns
+	MaxAge          time.Duration
+	Validator       ocsphttp.Validator
+}
+
+// Rules are what a user may choose.
+type Rules struct {
+	TTL           time.Duration // how long a response without nextUpdate is served
+	StapleRevoked bool
+}
+
+// Take returns what is held once a has come, and whether that is news, or h
+// confirmed. It returns h itself if nothing changes. What was signed the same but
+// lasts no longer, what its delegate's certificate cuts short, and a 304 confirm h.
+// The error is an [ocspresp.Error]: Replay, or TooLarge for TLS clients.
+func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bool, err error) {
+	if a.Proof == nil || h.repeatedBy(a) || h.cutShortBy(a, now) {
+		if a.Checked <= h.Checked && h.Checked <= now { // else the clock was set back
+			return h, false, nil
+		}
+		n = h.With(h.State)
+		n.confirm(a, rules.TTL)
+		n.Copy.Store(h.Copy.Load())
+		return n, false, nil
+	}
+	if err := h.Replayed(a); err != nil {
+		return h, false, err
+	}
+	oversized := len(a.Raw) > maxStaple
+	if oversized && a.Status != ocsp.Revoked { // a revocation counts all the same
+		return h, false, &ocspresp.Error{Reason: ocspresp.TooLarge, Err: fmt.Errorf("%d bytes, where TLS clients take %d", len(a.Raw), maxStaple)}
+	}
+	n = &Response{State: Good, staple: true, Open: a.NextUpdate.IsZero(), Produced: a.produced(), Raw: a.Raw,
+		Until: Nanos(a.Limit.Unix()), ThisUpdate: a.ThisUpdate.Unix(), lasts: inSeconds(a.NextUpdate.Unix() - a.ThisUpdate.Unix())}
+	if n.Open {
+		n.lasts = inSeconds(a.Limit.Unix() - n.ThisUpdate)
+	}
+	if a.Status == ocsp.Revoked {
+		n.State, n.staple = Revoked, rules.StapleRevoked && !oversized
+	}
+	n.confirm(a, rules.TTL)
+	return n, true, nil
+}
+
+// repeatedBy reports whether a is what is held: the same signed bytes. Another
+// certificate of the same delegate that ends later is an improvement; one that
+// ends sooner, which anyone on the path may have put there, is not.
+func (h *Response) repeatedBy(a *Answer) bool {
+	if h.Raw == nil || !a.SameSigned(h.Raw) {
+		return false
+	}
+	limit := h.Until
+	if h.Open {
+		limit = Nanos(h.End())
+	}
+	return Nanos(a.Limit.Unix()) <= limit
+}
+
+// cutShortBy reports whether a is newer and good, and ends before what is held only
+// as its delegate's certificate does. That may be an older one of the delegate's,
+// which anyone on the path may have put there; what is held is good still.
+func (h *Response) cutShortBy(a *Answer, now int64) bool {
+	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.Current(now) &&
+		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && !h.newerThan(a)
+}
+
+// confirm notes in h, which nobody has seen yet, that a brought or confirmed it.
+// Without nextUpdate it may be served for a TTL from now on.
+func (h *Response) confirm(a *Answer, ttl time.Duration) {
+	received := a.Received
+	if h.Checked != 0 {
+		received = h.Received()
+	}
+	h.Checked = a.Checked
+	h.age = inSeconds((a.Checked - received) / int64(time.Second))
+	h.maxAge = inSeconds(int64(a.MaxAge / time.Second))
+	if a.Proof != nil && a.Responder != "" {
+		h.modified, h.etag = a.Validator.Modified, a.Validator.ETag
+	}
+	if h.Open {
+		h.Until = min(Nanos(h.End()), h.Checked+int64(ttl))
+	}
+}
+
+// produced returns how long after thisUpdate the response was signed, in seconds.
+func (a *Answer) produced() int32 {
+	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
+}
+
+// Replayed returns an error if a is older than what is held.
+func (h *Response) Replayed(a *Answer) error {
+	if h.Raw == nil || !h.newerThan(a) {
+		return nil
+	}
+	return &ocspresp.Error{Reason: ocspresp.Replay,
+		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.ThisUpdate, 0).UTC().Format(time.RFC3339))}
+}
+
+// newerThan reports whether a was signed before what is held, so that a replay
+// never replaces it. Of two made at one time the worse is kept.
+func (h *Response) newerThan(a *Answer) bool {
+	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
+	case this != h.ThisUpdate:
+		return this < h.ThisUpdate
+	case produced != h.Produced:
+		return produced < h.Produced
+	}
+	return h.State == Revoked && a.Status == ocsp.Good
+}

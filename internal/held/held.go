@@ -1,0 +1,140 @@
+// Package held has what is known of a certificate's status at one moment, and the
+// rules by which an answer takes its place: only what is proven and newer does, and
+// nothing outlives what it rests on.
+package held
+
+import (
+	"crypto/tls"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
+)
+
+// A State is what is known, in the order of the root's State.
+type State uint8
+
+const (
+	Pending State = iota // no response yet
+	Good
+	Revoked
+	Unknown // no valid response, and the responder last said that it does not know the certificate
+	Expired // of At alone: a Response stays Good past its end
+	None    // needs none
+)
+
+// A Response is an immutable snapshot of the newest proven response, or of why there is
+// none.
+type Response struct {
+	State      State
+	Open       bool   // it has no nextUpdate
+	staple     bool   // Raw may be stapled while it is current
+	Produced   int32  // s from thisUpdate to producedAt
+	maxAge     uint32 // s: what the responder's cache headers ask for
+	age        uint32 // s from its receipt to Checked
+	lasts      uint32 // s from thisUpdate to nextUpdate, or if it is open to the end of what it rests on
+	modified   uint32 // of the validator, as is etag: from the responder that confirmed it last
+	etag       string
+	Raw        []byte                          // DER; nil: none
+	Until      int64                           // Unix ns: not served from then on
+	Checked    int64                           // Unix ns: when a responder last confirmed it
+	ThisUpdate int64                           // Unix s
+	Copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
+}
+
+// With returns a copy of h in another state.
+func (h *Response) With(s State) *Response {
+	return &Response{State: s, staple: h.staple, Open: h.Open, maxAge: h.maxAge, Produced: h.Produced, age: h.age, lasts: h.lasts,
+		modified: h.modified, etag: h.etag, Raw: h.Raw, Until: h.Until, Checked: h.Checked, ThisUpdate: h.ThisUpdate}
+}
+
+// WithoutValidator returns h, or a copy that makes no request conditional: the
+// validator is another responder's.
+func (h *Response) WithoutValidator() *Response {
+	if h.Validator() == (ocsphttp.Validator{}) {
+		return h
+	}
+	n := h.With(h.State)
+	n.etag, n.modified = "", 0
+	return n
+}
+
+// Validator returns that of the responder which confirmed h last.
+func (h *Response) Validator() ocsphttp.Validator {
+	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
+}
+
+// Condition makes a request conditional on h being out of date. When h is about to
+// expire it does not: a cache that goes on with 304 would be no help.
+func (h *Response) Condition(now int64) ocsphttp.Validator {
+	_, length := h.Span()
+	if !h.Current(now) || h.Until-now < length/8 {
+		return ocsphttp.Validator{}
+	}
+	return h.Validator()
+}
+
+// Current reports whether the response may be served at now.
+func (h *Response) Current(now int64) bool {
+	if h.Raw == nil || now >= h.Until {
+		return false
+	}
+	// What is counted from its receipt was not received in the future: the clock was set back.
+	return !h.Open || now >= h.Checked-int64(ocspresp.ClockSkew)
+}
+
+// At returns the state of what is served at now.
+func (h *Response) At(now int64) State {
+	if h.State == Good && !h.Current(now) {
+		return Expired
+	}
+	return h.State
+}
+
+// StapleAt returns what to staple at now: nil for nothing.
+func (h *Response) StapleAt(now int64) []byte {
+	if h.staple && h.Current(now) {
+		return h.Raw
+	}
+	return nil
+}
+
+// Span returns the time in which h is proof, and its length, in ns.
+func (h *Response) Span() (start, length int64) {
+	start = Nanos(h.ThisUpdate)
+	if h.Open { // counted from its receipt
+		start = h.Checked
+	}
+	return start, h.Until - start
+}
+
+// Scheduled returns what the schedule has to know of h.
+func (h *Response) Scheduled() schedule.Held {
+	if h.Raw == nil {
+		return schedule.Held{}
+	}
+	from, _ := h.Span()
+	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Silent: h.State != Good}
+}
+
+// End returns nextUpdate, or if h is open the end of the first thing that it rests on,
+// in Unix s.
+func (h *Response) End() int64 { return h.ThisUpdate + int64(h.lasts) }
+
+// Received returns when h came, in Unix ns.
+func (h *Response) Received() int64 { return h.Checked - int64(h.age)*int64(time.Second) }
+
+// MaxAge returns what the responder's cache headers ask for.
+func (h *Response) MaxAge() time.Duration { return time.Duration(h.maxAge) * time.Second }
+
+// inSeconds returns n within what a uint32 holds.
+func inSeconds(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+
+// Nanos returns a time in Unix seconds as one in ns, where that has an end: private
+// PKIs have certificates until 9999-12-31 (RFC 5280 §4.1.2.5).
+func Nanos(sec int64) int64 {
+	return min(max(sec, 0), math.MaxInt64/int64(time.Second)-1) * int64(time.Second)
+}
