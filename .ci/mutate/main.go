@@ -33,7 +33,7 @@ var (
 	all    = flag.Bool("v", false, "list what is noticed, too, with the test that does")
 )
 
-var targets = []string{"internal/ocspresp", "internal/ocsphttp", "internal/records", "internal/issuers", "internal/schedule",
+var targets = []string{"internal/ocspresp", "internal/ocsphttp", "internal/held", "internal/records", "internal/issuers", "internal/schedule",
 	"install.go", "stapler.go", "cache.go"}
 
 func main() {
@@ -128,7 +128,7 @@ func notice(m mutant, suites map[string]*suite, tmp string) (by string, reached 
 				return "the compiler", true, nil
 			}
 		}
-		if by := s.fails(tests, m.id, 5*took+20*time.Second); by != "" {
+		if by := s.fails(tests, m.id, 5*took+10*time.Second); by != "" {
 			return by, true, nil
 		}
 	}
