@@ -1,9 +1,13 @@
 package ocsphttp_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 )
@@ -30,6 +34,71 @@ func TestLocationOfAnswers(t *testing.T) {
 		_, _, err := f.client().Ask(t.Context(), q)
 		if (err == nil) != (status != 201) || len(f.log) != 1 {
 			t.Errorf("%d: %v after %d requests", status, err, len(f.log))
+		}
+	}
+}
+
+// idler is a user's transport, which may have connections of others.
+type idler struct {
+	fake
+	closed int
+}
+
+func (i *idler) CloseIdleConnections() { i.closed++ }
+
+// REQ A13: a user's transport decides what it dials, and keeps its connections.
+func TestUsersTransport(t *testing.T) {
+	i := &idler{fake: fake{answer: func(int, *http.Request) (*http.Response, error) { return good(), nil }}}
+	c := i.client()
+	c.HTTP = ocsphttp.OwnRules(&http.Client{Transport: i})
+	q := question(ocsphttp.OwnConn)
+	q.URL = "http://169.254.1.1/"
+	if _, _, err := c.Ask(t.Context(), q); err != nil || len(i.log) != 1 || i.closed != 0 {
+		t.Errorf("%v after %d requests; idle connections closed %d times", err, len(i.log), i.closed)
+	}
+}
+
+// REQ A11: at the end of its time a request ends, also while a connection is made. One
+// that is given up then may go out first, for a second.
+func TestEndWhileDialling(t *testing.T) {
+	for name, c := range map[string]struct {
+		cancel time.Duration // 0: the deadline ends it
+		dials  bool
+		want   time.Duration
+		kind   ocsphttp.Kind
+	}{
+		"deadline":           {0, false, 5 * time.Second, ocsphttp.Timeout},
+		"deadline, dialling": {0, true, 5 * time.Second, ocsphttp.Timeout},
+		"given up":           {3 * time.Second, false, 3 * time.Second, ocsphttp.Network},
+		"given up, dialling": {3 * time.Second, true, 4 * time.Second, ocsphttp.Network},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if c.cancel > 0 {
+				time.AfterFunc(c.cancel, cancel)
+			}
+			f := &fake{answer: func(_ int, r *http.Request) (*http.Response, error) {
+				if c.dials {
+					httptrace.ContextClientTrace(r.Context()).GetConn("ocsp.example:80")
+				}
+				<-r.Context().Done()
+				return nil, context.Canceled // of a context of its own
+			}}
+			begun := time.Now()
+			_, _, err := f.client().Ask(ctx, question(0))
+			if took := time.Since(begun); took != c.want || kind(err) != c.kind {
+				t.Errorf("%s: %v (%v) after %v; want %v after %v", name, err, kind(err), took, c.kind, c.want)
+			}
+		})
+	}
+}
+
+// What is no number of an enumeration has words, too.
+func TestKindsOutOfRange(t *testing.T) {
+	for _, k := range []ocsphttp.Kind{0, ocsphttp.Empty + 1, 255} {
+		if got := k.String(); got != "no kind" {
+			t.Errorf("Kind %d: %q", k, got)
 		}
 	}
 }
