@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +92,15 @@ func TestEndWhileDialling(t *testing.T) {
 				t.Errorf("%s: %v (%v) after %v; want %v after %v", name, err, kind(err), took, c.kind, c.want)
 			}
 		})
+	}
+}
+
+// An ETag is kept up to its limit.
+func TestLongestETag(t *testing.T) {
+	for n, kept := range map[int]bool{256: true, 257: false} {
+		if v := ocsphttp.NewValidator(strings.Repeat("e", n), ""); (v.ETag != "") != kept {
+			t.Errorf("%d bytes: kept %v", n, !kept)
+		}
 	}
 }
 
