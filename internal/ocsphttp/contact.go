@@ -47,12 +47,7 @@ type following struct {
 
 func (f following) Deadline() (time.Time, bool) { return f.ctx.Deadline() }
 
-func (f following) Err() error {
-	if f.Context.Err() == nil {
-		return nil
-	}
-	return context.Cause(f.Context)
-}
+func (f following) Err() error { return context.Cause(f.Context) }
 
 func (c *contact) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

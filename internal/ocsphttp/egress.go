@@ -43,9 +43,6 @@ func refused(ip netip.Addr) bool {
 	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || metadata[ip] {
 		return true
 	}
-	if ip.Is4() {
-		return false
-	}
 	b := ip.As16()
 	for _, e := range embedding {
 		if !e.network.Contains(ip) {
@@ -91,7 +88,7 @@ func refuseHost(u *url.URL) error {
 	if err != nil {
 		ip = looseAddr(strings.TrimRight(host, "."))
 	}
-	if ip.IsValid() && refused(ip) {
+	if refused(ip) {
 		return fmt.Errorf("refusing to dial %v: not the address of a responder", ip.WithZone(""))
 	}
 	return nil

@@ -1,7 +1,6 @@
 package ocsphttp
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -78,7 +77,7 @@ func transportError(err error) *Error {
 	e := &Error{Kind: Network, Err: err}
 	var ne net.Error
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+	case errors.As(err, &ne) && ne.Timeout(): // as is context.DeadlineExceeded
 		e.Kind = Timeout
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		e.Kind = Truncated

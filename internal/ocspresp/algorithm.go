@@ -111,14 +111,14 @@ func readPSS(in cryptobyte.String) algorithm {
 		return algorithm{}
 	}
 	hash := readHash(&explicit)
-	if hash == 0 || !explicit.Empty() ||
+	if !explicit.Empty() ||
 		!params.ReadASN1(&mgf, der.Tag1) || !der.ReadAlgorithm(&mgf, &oid, &mgfParams) || !mgf.Empty() ||
-		string(oid) != oidMGF1 || readHash(&mgfParams) != hash || !mgfParams.Empty() ||
+		string(oid) != oidMGF1 || readHash(&mgfParams) != hash ||
 		!readSalt(&params, &salt) || salt <= 0 {
 		return algorithm{}
 	}
 	for _, a := range pssAlgorithms {
-		if a.hash == hash { // SHA-1 is not among them
+		if a.hash == hash { // neither SHA-1 nor what readHash does not know is among them
 			a.salt = salt
 			return a
 		}

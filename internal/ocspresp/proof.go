@@ -84,7 +84,7 @@ func (p *Proof) Revocation() string {
 // NotIssued: a responder may call a certificate that was never issued revoked, in
 // this form (RFC 6960 §2.2).
 func (p *Proof) NotIssued() bool {
-	return p.Status == ocsp.Revoked && p.Reason == ocsp.CertificateHold && p.RevokedAt.Unix() == 0
+	return p.Reason == ocsp.CertificateHold && p.RevokedAt.Unix() == 0 // both are of a revocation
 }
 
 // ReasonCode names a CRLReason (RFC 5280 §5.3.1).

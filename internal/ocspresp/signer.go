@@ -92,7 +92,7 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 	}
 	tries := 0
 	for raw := range b.embedded {
-		if bytes.Equal(raw, iss.Cert.Raw) || best != nil && bytes.Equal(raw, best.cert.Raw) {
+		if bytes.Equal(raw, iss.Cert.Raw) {
 			continue
 		}
 		d, err := iss.delegate(raw)
@@ -125,7 +125,7 @@ func (d *delegate) outlasts(other *delegate) bool {
 // that the responderID gives: then that is why there is no signer.
 func (b *basicResponse) namesUnparsed(raw []byte) bool {
 	subject, _ := certinfo.SubjectAndKey(raw)
-	return !b.byKey && subject != nil && bytes.Equal(b.responder, subject)
+	return bytes.Equal(b.responder, subject) // a key's hash is no Name in DER
 }
 
 // misnamed reports whether someone who may sign did, without being named by the

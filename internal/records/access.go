@@ -106,7 +106,7 @@ func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 			ran.Store(true)
 			return a.Store.Get(ctx, key)
 		})
-		if err == nil || ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return data, err
 		}
 	}
@@ -213,7 +213,7 @@ func (a *Access) News(op Op) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.Now()
-	if last, ok := a.failed[op]; ok && !last.After(now) && now.Sub(last) < newsAfter {
+	if last := a.failed[op]; !last.After(now) && now.Sub(last) < newsAfter {
 		return false
 	}
 	if a.failed == nil {
