@@ -36,8 +36,12 @@ func (c *chosenBytes) Uint64() uint64 {
 func FuzzChoice(f *testing.F) {
 	all := stock()
 	for i, name := range helloNames {
-		f.Add([]byte{byte(i)}, name, "*.example.com")
-		f.Add(slices.Repeat([]byte{byte(i), 255, 0, 7}, 16), "www."+name, name)
+		for n := range 6 {
+			data := []byte{byte(i), byte(n)} // the rest follows from these
+			f.Add(data, name, "*.example.com")
+			f.Add(data, name+".", name)
+			f.Add(data, "["+name+"]", name+".")
+		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, sni, name string) {
 		r := rand.New(newChosenBytes(data))
