@@ -188,6 +188,10 @@ func (t *try) fail(ctx context.Context, err error) {
 // getURL returns the URL of a GET (RFC 6960 A.1), and whether it may be used. A
 // responder's URL may have a path of its own; one with a query is asked by POST.
 func getURL(responder string, der []byte) (u string, fits bool) {
-	u = strings.TrimRight(responder, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
+	u = responder
+	if parsed, err := url.Parse(u); err == nil {
+		u = parsed.String() // else net/http would escape it, and unescape the slashes in base64
+	}
+	u = strings.TrimRight(u, "/") + "/" + url.QueryEscape(base64.StdEncoding.EncodeToString(der))
 	return u, len(u) <= maxGetURL && !strings.ContainsAny(responder, "?#")
 }

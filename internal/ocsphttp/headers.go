@@ -56,14 +56,21 @@ func (v Validator) condition(h http.Header) bool {
 // maxAge returns how long caches may keep an answer (RFC 9111 §4.2), a hint for
 // when there will be news (RFC 9919 §7); 0 for no hint.
 func maxAge(h http.Header, now time.Time) time.Duration {
+	age, given := time.Duration(0), false
 	for _, d := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(d), "=")
 		switch strings.ToLower(name) {
 		case "no-cache", "no-store":
 			return 0
 		case "max-age":
-			return max(Seconds(value)-Seconds(h.Get("Age")), 0)
+			if given { // the first counts
+				continue
+			}
+			age, given = max(Seconds(value)-Seconds(h.Get("Age")), 0), true
 		}
+	}
+	if given {
+		return age
 	}
 	if t, err := http.ParseTime(h.Get("Expires")); err == nil {
 		return min(max(t.Sub(now), 0), maxHint)

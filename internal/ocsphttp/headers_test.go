@@ -23,6 +23,8 @@ func TestMaxAge(t *testing.T) {
 			{[]string{"Cache-Control", "max-age=3600", "Age", "600"}, 50 * time.Minute},
 			{[]string{"Cache-Control", "max-age=60", "Age", "600"}, 0},
 			{[]string{"Cache-Control", "no-cache, max-age=3600"}, 0},
+			{[]string{"Cache-Control", "max-age=3600, no-cache"}, 0},
+			{[]string{"Cache-Control", "max-age=60, max-age=3600"}, time.Minute},
 			{[]string{"Cache-Control", "no-store"}, 0},
 			{[]string{"Cache-Control", "max-age=99999999999"}, 30 * 24 * time.Hour},
 			{[]string{"Cache-Control", "max-age=-5"}, 0},

@@ -24,6 +24,7 @@ func TestGetOrPost(t *testing.T) {
 		{"http://a.example/", "http://a.example/%2F%2F"},
 		{"http://a.example/a/b", "http://a.example/a/b/%2F%2F"},
 		{"http://a.example/a/b/", "http://a.example/a/b/%2F%2F"},
+		{"http://a.example/a b", "http://a.example/a%20b/%2F%2F"}, // not escaped as it should be
 		{"http://a.example/" + strings.Repeat("x", 255-17-1-180), "http://a.example/x"},
 		{"http://a.example/" + strings.Repeat("x", 256-17-1-180), ""},
 		{"http://a.example/?ca=1", ""},

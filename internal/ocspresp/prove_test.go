@@ -24,7 +24,8 @@ import (
 func TestProveWritesTheLeast(t *testing.T) {
 	v := ownVectors(t)
 	for _, c := range v.Cases {
-		if c.Expected != "good" || strings.HasPrefix(c.Name, "several-one-hash-old") { // of which one has expired
+		if c.Expected != "good" || strings.HasPrefix(c.Name, "several-one-hash-old") || // of which one has expired
+			c.Name == "several-sha224-first" { // which x/crypto/ocsp takes for an answer
 			continue
 		}
 		sub := v.subject(c.Name)

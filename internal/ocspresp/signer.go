@@ -250,6 +250,9 @@ func (i *Issuer) checkDelegate(cert *x509.Certificate) error {
 	if !bytes.Equal(cert.RawIssuer, i.Cert.RawSubject) {
 		return refuse(DelegateIssuer, "issued by "+cert.Issuer.String(), nil)
 	}
+	if bytes.Equal(cert.RawSubject, cert.RawIssuer) {
+		return refuse(DelegateIssuer, "has the issuer's name: OpenSSL takes it for self-signed", nil)
+	}
 	if !certinfo.Strong(cert.SignatureAlgorithm) {
 		return refuse(DelegateAlgorithm, certinfo.SignatureText(cert.Raw), nil)
 	}

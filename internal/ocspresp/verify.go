@@ -63,7 +63,9 @@ func Verify(raw []byte, sub *Subject, now time.Time, grace time.Duration) (*Proo
 
 // Prove is Verify for what is to be stapled: the proof's Raw is the response
 // written anew. Among several SingleResponses for one certificate openssl and
-// curl take the first, so that a good one lasts no longer than each of them.
+// curl take the first, so that a good one lasts no longer than each of them. They
+// refuse one in which a certificate of another issuer is answered for, too, and
+// x/crypto/ocsp takes that answer if the serial number is the same.
 func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
 	p, err := Verify(raw, sub, now, 0)
 	if err != nil {
@@ -73,6 +75,9 @@ func Prove(raw []byte, sub *Subject, now time.Time) (*Proof, error) {
 		var s single
 		if readSingle(&rest, &s) != nil { // find would have refused it
 			break
+		}
+		if r := s.foreign(sub.Issuer); r != 0 {
+			return nil, refuse(r, "in an answer beside", nil)
 		}
 		if s.mismatch(sub) != 0 {
 			continue
@@ -153,10 +158,16 @@ func (s *single) succeeds(other *single) bool {
 
 // mismatch returns what of s's CertID is not sub's; 0 if nothing.
 func (s *single) mismatch(sub *Subject) Reason {
-	id, _ := sub.Issuer.id(s.hash)
-	switch {
-	case !bytes.Equal(s.serial, sub.Serial) || len(s.serial) == 0:
+	if !bytes.Equal(s.serial, sub.Serial) || len(s.serial) == 0 {
 		return Serial
+	}
+	return s.foreign(sub.Issuer)
+}
+
+// foreign returns what of s's CertID is not iss's; 0 if nothing.
+func (s *single) foreign(iss *Issuer) Reason {
+	id, _ := iss.id(s.hash)
+	switch {
 	case s.hash == 0:
 		return HashAlgorithm
 	case !bytes.Equal(s.nameHash, id.name):
