@@ -46,6 +46,7 @@ var tables = []table{
 	{"get/1", "allocs", "the same, allocations", "", false},
 	{"get/10000", "serial ns", "GetCertificate, 10,000 certificates at random", "ns", false},
 	{"get/10000", "parallel ns", "the same, on all processors", "ns", false},
+	{"get/10000", "allocs", "the same, allocations", "", false},
 	{"get/10000", "unknown ns", "the same, for a name that nobody has", "ns", false},
 	{"get/100000", "serial ns", "GetCertificate, 100,000 certificates at random", "ns", false},
 	{"get/100000", "parallel ns", "the same, on all processors", "ns", false},
