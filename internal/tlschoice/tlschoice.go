@@ -59,8 +59,8 @@ func (src Source) Indexed() Source {
 // GetCertificate, and then chooses from the list. It returns nil and no error
 // where both are empty, which crypto/tls turns into its own error.
 //
-// Of the list it returns a pointer to the element. crypto/tls returns that of a copy
-// made for the handshake, which no prebuilt copy could be compared with by address.
+// Of the list it returns a pointer to the element, which the caller must not write to.
+// crypto/tls copies the element at each handshake, which costs an allocation.
 // A nil hello, from a hook called by hand, gets the first.
 func (src Source) Choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if src.get != nil && (len(src.certs) == 0 || hello != nil && hello.ServerName != "") {
@@ -89,7 +89,7 @@ func (src Source) Choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // named looks in NameToCertificate, which crypto/tls still honours. It is nil for
-// none: nobody asks whether the client supports what is found there.
+// none. What is found there is served whether the client supports it or not.
 func (src Source) named(name string) *tls.Certificate {
 	if src.byName == nil {
 		return nil
