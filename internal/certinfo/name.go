@@ -11,7 +11,8 @@ import (
 )
 
 // Name names a certificate for people: its names and its serial number. leaf is
-// nil if raw does not parse.
+// nil if raw does not parse; then a hash tells it apart. The text is legible and
+// bounded, as it begins the errors about a certificate.
 func Name(raw []byte, leaf *x509.Certificate) string {
 	if leaf == nil {
 		sum := sha256.Sum256(raw)
@@ -22,7 +23,8 @@ func Name(raw []byte, leaf *x509.Certificate) string {
 
 // Names returns the names of leaf, three at most: its DNS names and addresses,
 // else its URIs, as SPIFFE has them, else its e-mail addresses, else its subject,
-// else its serial number.
+// else its serial number. A client certificate may have any of these alone. The
+// text is as the certificate has it: callers pass it through [Clip] or [Legible].
 func Names(leaf *x509.Certificate) string {
 	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
@@ -49,7 +51,8 @@ func Names(leaf *x509.Certificate) string {
 }
 
 // Clip makes text that came from the network fit for a log: names and OIDs may
-// be of any length and content.
+// be of any length and content. It returns at most 200 bytes, cut between runes,
+// and three dots if something was cut.
 func Clip(s string) string {
 	const most = 200
 	s = Legible(s)
@@ -59,7 +62,8 @@ func Clip(s string) string {
 	return s
 }
 
-// Legible replaces what can't be printed.
+// Legible replaces what can't be printed, by question marks: line breaks would forge
+// log lines, and terminals obey control characters.
 func Legible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {

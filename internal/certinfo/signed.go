@@ -14,7 +14,9 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Why a certificate is not the issuer of another.
+// Why a certificate is not the issuer of another. An operator mends each in another
+// way, so errors keep them apart: the chain lacks the issuer, or holds one of its name
+// with another key, or one that Go can't use ([UnsupportedError]).
 var (
 	// ErrOtherName: its subject is not the issuer that the other names.
 	ErrOtherName = errors.New("has another name")
@@ -23,7 +25,8 @@ var (
 )
 
 // An UnsupportedError says what of a certificate crypto/x509 can't work with,
-// though it may be what is wanted.
+// though it may be what is wanted: brainpool curves, RSASSA-PSS and Ed448 keys,
+// MD5 signatures.
 type UnsupportedError struct {
 	What string // whose key or signature, and its algorithm
 }
@@ -31,10 +34,12 @@ type UnsupportedError struct {
 func (e *UnsupportedError) Error() string { return Clip(e.What) + " is not supported by crypto/x509" }
 
 // maxRSA is the largest key that crypto/tls takes, in bits. Larger ones, which
-// anybody may put into a chain or a response, take seconds.
+// anybody may put into a chain or a response, take seconds: CVE-2023-29409 was this
+// in crypto/tls.
 const maxRSA = 8192
 
-// SupportedKey reports why nothing is verified by cert's key; nil if it is.
+// SupportedKey reports why nothing is verified by cert's key; nil if it
+// is usable. Each error is an [*UnsupportedError].
 func SupportedKey(cert *x509.Certificate) error {
 	if key, isRSA := cert.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
 		return &UnsupportedError{fmt.Sprintf("key of type RSA with %d bits", key.N.BitLen())}
@@ -47,7 +52,11 @@ func SupportedKey(cert *x509.Certificate) error {
 
 // SignedBy returns nil if ca signed leaf, and else why it is not its issuer. That
 // finds the issuer and proves nothing, so a legacy leaf may be signed with SHA-1,
-// and FIPS 140 has no say in it.
+// and FIPS 140 has no say in it. The signature alone decides (RFC 9919 §4.2): dates,
+// basicConstraints and keyUsage of ca are not looked at.
+//
+// The error is [ErrOtherName], [ErrNotSigned] or an [*UnsupportedError]. Names are
+// compared first, byte by byte, so that another name costs no signature.
 func SignedBy(ca, leaf *x509.Certificate) (err error) {
 	if !bytes.Equal(ca.RawSubject, leaf.RawIssuer) {
 		return ErrOtherName
@@ -71,7 +80,8 @@ func SignedBy(ca, leaf *x509.Certificate) (err error) {
 	return nil
 }
 
-// supported reports what of ca's key or leaf's signature can't be checked.
+// supported reports what of ca's key or leaf's signature can't be checked. It
+// comes before the check: what Go can't verify is not called a bad signature.
 func supported(ca, leaf *x509.Certificate) error {
 	if err, is := SupportedKey(ca).(*UnsupportedError); is {
 		return &UnsupportedError{"the issuer's " + err.What}
@@ -83,7 +93,8 @@ func supported(ca, leaf *x509.Certificate) error {
 }
 
 // Unparsed is SignedBy for a certificate that crypto/x509 does not parse, as it
-// does not know the curve of its key, say.
+// does not know the curve of its key, say. Nothing is verified: the error is
+// [ErrOtherName], or an [*UnsupportedError] if the name is that of the issuer.
 func Unparsed(ca []byte, leaf *x509.Certificate) error {
 	subject, key := SubjectAndKey(ca)
 	if subject == nil || !bytes.Equal(subject, leaf.RawIssuer) {
@@ -93,7 +104,11 @@ func Unparsed(ca []byte, leaf *x509.Certificate) error {
 }
 
 // SubjectAndKey returns the subject and the SubjectPublicKeyInfo of a
-// certificate, in DER; nil if it has not the form of one.
+// certificate, in DER; nil if it has not the form of one. It reads the fields of a
+// TBSCertificate up to these (RFC 5280 §4.1), for certificates that crypto/x509
+// refuses:
+//
+//	[0] version, serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo
 func SubjectAndKey(raw []byte) (subject, key []byte) {
 	in := cryptobyte.String(raw)
 	var cert, tbs, name, info cryptobyte.String
@@ -107,7 +122,7 @@ func SubjectAndKey(raw []byte) (subject, key []byte) {
 }
 
 // KeyText names the algorithm of a SubjectPublicKeyInfo, of an elliptic curve
-// the curve.
+// the curve, which is in the parameters (RFC 5480 §2.1.1).
 func KeyText(info cryptobyte.String) string {
 	var body, oid, params, curve cryptobyte.String
 	if !info.ReadASN1(&body, asn1.SEQUENCE) || !der.ReadAlgorithm(&body, &oid, &params) {
@@ -159,7 +174,8 @@ func AlgorithmText(oid []byte) string {
 }
 
 // Strong reports whether alg may vouch for anything: neither MD2, MD5, SHA-1 nor
-// DSA, and none that crypto/x509 does not know.
+// DSA, and none that crypto/x509 does not know. It lists what is strong, so that an
+// algorithm that a later Go adds is weak until it is judged.
 func Strong(alg x509.SignatureAlgorithm) bool {
 	switch alg {
 	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,

@@ -1,5 +1,14 @@
 // Package der reads the strict DER that OCSP and X.509 use, over cryptobyte.
 // Everything read is a slice of the input: nothing is copied.
+//
+// cryptobyte refuses indefinite lengths, lengths that are not in the shortest
+// form, and tag numbers over 30. This package adds what cryptobyte leaves to its
+// caller: whether anything follows the last element of a SEQUENCE, and the one
+// form that an OID, an INTEGER and a time may have.
+//
+// Packages certinfo and ocspresp use it, for bytes that anybody may have written.
+// There is no state here, and any function may be called concurrently. A reader that
+// returns false may have read a part: its caller refuses the whole structure.
 package der
 
 import (
@@ -25,7 +34,12 @@ func ReadLast(s, out *cryptobyte.String, tag asn1.Tag) bool {
 	return s.ReadASN1(out, tag) && s.Empty()
 }
 
-// ReadAlgorithm reads an AlgorithmIdentifier; params is one element or empty.
+// ReadAlgorithm reads an AlgorithmIdentifier (RFC 5280 §4.1.1.2):
+//
+//	SEQUENCE { algorithm OBJECT IDENTIFIER, parameters ANY OPTIONAL }
+//
+// params is one element, with its tag and length, or empty. Which of them is right
+// depends on the algorithm, so the caller decides.
 func ReadAlgorithm(s, oid, params *cryptobyte.String) bool {
 	var body, element cryptobyte.String
 	var tag asn1.Tag
@@ -36,7 +50,8 @@ func ReadAlgorithm(s, oid, params *cryptobyte.String) bool {
 	return body.Empty() || body.ReadAnyASN1(&element, &tag) && body.Empty()
 }
 
-// EmptyOrNull reports whether parameters are absent or NULL.
+// EmptyOrNull reports whether parameters are absent or NULL. RFC 4055 §2.1 wants
+// both forms accepted for a hash function, and §5 for RSA PKCS#1 signatures.
 func EmptyOrNull(params []byte) bool {
 	return len(params) == 0 || string(params) == "\x05\x00"
 }
@@ -59,7 +74,8 @@ func ReadOID(s, out *cryptobyte.String) bool {
 	return true
 }
 
-// ReadInteger reads the content octets of an INTEGER of any size.
+// ReadInteger reads the content octets of an INTEGER of any size. Serial numbers
+// are compared by these octets, without a [math/big.Int].
 func ReadInteger(s, out *cryptobyte.String) bool {
 	if !s.ReadASN1(out, asn1.INTEGER) || len(*out) == 0 {
 		return false
@@ -90,14 +106,18 @@ func ReadTime(s *cryptobyte.String) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%.40q is not a time as YYYYMMDDHHMMSSZ", v)
 }
 
-// An Extension is a parsed Extension (RFC 5280 §4.1).
+// An Extension is a parsed Extension (RFC 5280 §4.1). Value is what extnValue
+// holds, which is not parsed.
+//
+//	SEQUENCE { extnID OBJECT IDENTIFIER, critical BOOLEAN DEFAULT FALSE, extnValue OCTET STRING }
 type Extension struct {
 	OID      cryptobyte.String
 	Critical bool
 	Value    cryptobyte.String
 }
 
-// Read reads the next Extension of s.
+// Read reads the next Extension of s. e must be zero: where critical is absent,
+// Read does not write it.
 func (e *Extension) Read(s *cryptobyte.String) bool {
 	var body cryptobyte.String
 	if !s.ReadASN1(&body, asn1.SEQUENCE) || !ReadOID(&body, &e.OID) {
@@ -111,7 +131,7 @@ func (e *Extension) Read(s *cryptobyte.String) bool {
 }
 
 // ObjectIdentifier turns content octets into what messages and public types
-// take.
+// take. It returns nil if an arc is 2^31 or more.
 func ObjectIdentifier(oid []byte) (out encasn1.ObjectIdentifier) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes(oid) })
@@ -123,7 +143,9 @@ func ObjectIdentifier(oid []byte) (out encasn1.ObjectIdentifier) {
 // OIDString is for messages.
 func OIDString(oid []byte) string { return "OID " + ObjectIdentifier(oid).String() }
 
-// Wrap encodes an element of parts, one after the other.
+// Wrap encodes an element of parts, one after the other, into a new slice. tag must
+// have the low form, of one byte. Structures are written from the inside out, which
+// takes half of the allocations of nested [cryptobyte.Builder] closures.
 func Wrap(tag asn1.Tag, parts ...[]byte) []byte {
 	n := 0
 	for _, p := range parts {

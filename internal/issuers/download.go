@@ -14,12 +14,16 @@ import (
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
+// What is remembered of downloads. URLs come from certificates, so their number has a
+// limit; over it all is forgotten, at the cost of one more download for each URL in
+// use. maxRecall is also how late, at most, a mended URL is noticed.
 const (
 	maxDownloads = 256 // that are remembered
 	maxRecall    = time.Minute
 )
 
-// A DownloadError says what came of asking a caIssuers URL.
+// A DownloadError says what came of asking a caIssuers URL. URL is whole; only the
+// text cuts it. The root makes a ResponseError of it.
 type DownloadError struct {
 	URL string
 	Err error
@@ -28,7 +32,8 @@ type DownloadError struct {
 func (e *DownloadError) Error() string { return certinfo.Clip(e.URL) + ": " + e.Err.Error() }
 func (e *DownloadError) Unwrap() error { return e.Err }
 
-// download is what came of asking a URL last.
+// download is what came of asking a URL last: an issuer, or an error. It keeps the
+// issuer alive, which others hold weakly.
 type download struct {
 	is  *ocspresp.Issuer
 	err error
@@ -46,7 +51,11 @@ func (d *download) lately(now time.Time, span time.Duration) bool {
 
 // Elsewhere finds the issuer of leaf by another certificate that it issued, or at
 // the URLs that leaf names. Where there is none it returns a [DownloadError] for
-// each that was asked. A failure from before since is not remembered.
+// each that was asked. A failure from before since is not remembered: Prefetch and
+// Refresh ask whatever failed before.
+//
+// It blocks until ctx ends at the latest. A download under way then goes on, and what
+// comes of it is remembered.
 func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since time.Time) (*ocspresp.Issuer, []error) {
 	if is := f.known(leaf); is != nil {
 		return is, nil
@@ -65,7 +74,9 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since ti
 	return nil, errs
 }
 
-// at returns the certificate at u.
+// at returns the certificate at u. All who want it at one time share a download,
+// also of a failure. It repeats only if the caller that was to make it for all had no
+// place when its ctx ended: the others have time left.
 func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
 	for {
@@ -89,7 +100,7 @@ func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.I
 }
 
 // recall returns what came of asking u lately, if it was asked: a failure only if
-// it came after since.
+// it came after since. Two nils say that u has to be asked.
 func (f *Finder) recall(u string, since time.Time) (*ocspresp.Issuer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,7 +111,8 @@ func (f *Finder) recall(u string, since time.Time) (*ocspresp.Issuer, error) {
 }
 
 // remember notes what came of asking u: for longer each time, so that a failure
-// that passes costs no certificate more than its own retry.
+// that passes costs no certificate more than its own retry. The time doubles from
+// half a second to maxRecall, and starts again once u was not asked for 10 of these.
 func (f *Finder) remember(u string, is *ocspresp.Issuer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +131,9 @@ func (f *Finder) remember(u string, is *ocspresp.Issuer, err error) {
 }
 
 // fetch gets the certificate at u, and notes what came of it. It waits for a place
-// until ctx ends; the download goes on without.
+// until ctx ends; the download goes on without. Places are bounded by host, in lower
+// case and without the port, as one host may listen on many. A URL that does not
+// parse has the empty host, and fails in get.
 func (f *Finder) fetch(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	host := ""
 	if parsed, err := url.Parse(u); err == nil {
@@ -140,7 +154,8 @@ func (f *Finder) fetch(ctx context.Context, u string) (*ocspresp.Issuer, error) 
 	return is, err
 }
 
-// get gets the certificate at u.
+// get gets the certificate at u. The error of Get passes unchanged: the root knows
+// what its own function returns.
 func (f *Finder) get(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	body, err := f.Get(ctx, u)
 	if err != nil {
@@ -153,7 +168,10 @@ func (f *Finder) get(ctx context.Context, u string) (*ocspresp.Issuer, error) {
 	return f.Parse(cert.Raw), nil
 }
 
-// parse reads a certificate in DER or PEM.
+// parse reads a certificate in DER or PEM. RFC 5280 §4.2.2.1 prescribes DER, or a
+// PKCS#7 bag of certificates, which is not read: its error says so, and what to
+// publish. The type of a PEM block is not quoted: the URL may lead to an internal
+// server.
 func parse(body []byte) (*x509.Certificate, error) {
 	if block, _ := pem.Decode(body); block != nil {
 		if block.Type != "CERTIFICATE" {

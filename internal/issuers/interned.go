@@ -3,7 +3,11 @@ package issuers
 import "weak"
 
 // Interned holds values that others share, for as long as one of them has them.
-// The zero Interned is ready.
+// The zero Interned is ready. It has no lock: its owner guards it.
+//
+// Pointers are weak, so an issuer goes with the last certificate that has it, and
+// nobody counts references. Keys of dead values stay until Put sweeps, which it does
+// when their number has doubled: the cost per Put is constant on average.
 type Interned[V any] struct {
 	m     map[string]weak.Pointer[V]
 	sweep int // len(m) at which dead ones are removed
@@ -12,7 +16,8 @@ type Interned[V any] struct {
 // Get returns the value under key, nil if there is none.
 func (t *Interned[V]) Get(key string) *V { return t.m[key].Value() }
 
-// Put returns the value under key, which is v if there was none.
+// Put returns the value under key, which is v if there was none. The caller must
+// keep what it returns, and not v.
 func (t *Interned[V]) Put(key string, v *V) *V {
 	if old := t.Get(key); old != nil {
 		return old

@@ -1,6 +1,19 @@
 // Package issuers finds who issued a certificate: in its chain, among configured
 // certificates, or where the certificate says (RFC 5280 §4.2.2.1). The leaf's
 // signature decides (RFC 9919 §4.2).
+//
+// The root calls [Finder.InChain] when it reads a certificate, [Finder.Elsewhere]
+// off the handshake, while it prepares an attempt, and [Finder.Parse] for the issuer
+// that a store's record holds. A certificate without an issuer reaches no responder.
+//
+// A chain and its URLs may be anybody's. The package bounds downloads, in number and
+// in time, and never dials: it is given a function for that, and calls it with no
+// lock held. A downloaded certificate came over plain HTTP: it is an issuer only if
+// the leaf's signature verifies with it, and its bytes must not be stapled.
+//
+// Read issuers.go, then download.go for what is remembered of URLs, and places.go for
+// which downloads run. interned.go shares issuers; peer.go, which is apart from the
+// rest, has the issuers of a TLS peer.
 package issuers
 
 import (
@@ -21,6 +34,9 @@ const MaxURLs = 2
 // A Finder finds issuers. Certificates of one issuer share what is found, and
 // what came of a download. Its fields are set before use; it is safe for
 // concurrent use.
+//
+// Context ends with the Stapler. Now is the clock by which downloads are remembered.
+// Configured certificates come from WithIssuers, and are never written.
 type Finder struct {
 	Configured []*x509.Certificate
 	// Get gets what is at a URL. It is called with Context: several wait for one
@@ -40,6 +56,10 @@ type Finder struct {
 // InChain finds the issuer of leaf in its chain, in whatever order, or among the
 // configured ones, and then configured is true. Where there is none, why says what
 // speaks against one of its name; nil if nothing has the name.
+//
+// Each certificate of the issuer's name costs a signature, and chains have no limit
+// of length, so a caller scans a chain once. An unsupported key outranks another
+// error: it may be the issuer's, and then no download helps.
 func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, configured bool, why error) {
 	reject := func(err error) {
 		if _, was := why.(*certinfo.UnsupportedError); !was && err != certinfo.ErrOtherName {
@@ -69,7 +89,10 @@ func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.I
 }
 
 // Parse returns the shared issuer with these bytes, nil if they are no
-// certificate.
+// certificate. The issuer may keep der, which must not be changed.
+//
+// Parsing and hashing are done without the lock. If two callers do both at once,
+// the one who is first to put theirs has it shared.
 func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	f.mu.Lock()
 	is := f.all.Get(string(der))
@@ -91,7 +114,9 @@ func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	return is
 }
 
-// known returns the issuer of leaf if another certificate brought it.
+// known returns the issuer of leaf if another certificate brought it. It looks up
+// names and key identifiers, which anybody may write into a certificate, so the
+// signature is verified here, too.
 func (f *Finder) known(leaf *x509.Certificate) *ocspresp.Issuer {
 	f.mu.Lock()
 	is := f.bySubject.Get(string(leaf.RawIssuer) + string(leaf.AuthorityKeyId))

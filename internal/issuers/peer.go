@@ -14,6 +14,10 @@ const MaxOfPeer = 8
 // OfPeer returns the certificates that may have issued the peer's: those of
 // the verified chains or, lacking these, what the peer sent, in any order. Of
 // those with one name and key, which prove the same, it returns one.
+//
+// cs must have a peer certificate. crypto/tls has verified the signatures in
+// VerifiedChains, so these cost nothing here. Without them the peer chose its own
+// issuer, and its staple is worth no more than its word: VerifyStaple's doc says so.
 func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 	for _, chain := range cs.VerifiedChains {
 		if len(chain) > 1 && !hasIssuer(issuers, chain[1]) {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// Certificates of one tenant may name any number of hosts that hang. With these
+// limits they delay the download for another's certificate by less than 1 s, which
+// TestHostsThatHang checks.
 const (
 	// maxPlaces is how many downloads may be under way, and maxAtHost at one host.
 	maxPlaces = 64
@@ -24,6 +27,10 @@ var (
 
 // places bounds the downloads under way. The latest to come is the first to get a
 // place: who waits longest waits behind those that hang. The zero places is ready.
+//
+// A download that answers in time is never canceled, nor a slow one whose place
+// nobody wants. One that does not return when it is canceled keeps its place: places
+// count what runs, not what should.
 type places struct {
 	mu      sync.Mutex     // guards the rest
 	at      map[string]int // places taken, by host
@@ -31,7 +38,9 @@ type places struct {
 	waiting []*place       // oldest first
 }
 
-// A place is what a download has, or waits for.
+// A place is what a download has, or waits for. ready, host and cancel do not change;
+// places.mu guards the rest. cancel is called with the lock held and must not call
+// back: that of a context does not.
 type place struct {
 	host   string
 	ready  chan struct{} // closed when it is had
@@ -42,7 +51,8 @@ type place struct {
 }
 
 // take waits for a place, until ctx ends. cancel is called with errGaveWay if the place
-// is to be given back; leave gives it back.
+// is to be given back; leave gives it back, and must be called once. The error is
+// errNoPlace.
 func (p *places) take(ctx context.Context, host string, cancel func(error)) (leave func(), err error) {
 	w := &place{host: host, ready: make(chan struct{}), cancel: cancel}
 	p.mu.Lock()
@@ -58,7 +68,8 @@ func (p *places) take(ctx context.Context, host string, cancel func(error)) (lea
 	}
 }
 
-// leave takes w from wherever it is.
+// leave takes w from wherever it is: who stops waiting may have been given a place
+// at the same moment.
 func (p *places) leave(w *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,6 +115,8 @@ func (p *places) wantedAtLocked(host string) bool {
 	return slices.ContainsFunc(p.waiting, func(w *place) bool { return w.host == host })
 }
 
+// startLocked gives w its place, and wakes who waits for it. When placeTime is over
+// those that wait are considered anew.
 func (p *places) startLocked(w *place) {
 	if p.at == nil {
 		p.at = make(map[string]int)

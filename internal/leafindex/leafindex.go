@@ -1,5 +1,14 @@
 // Package leafindex finds what is kept for a certificate by the leaf's bytes: by
 // their address, without a lock and without reading them, or else by a hash.
+//
+// Every handshake looks its certificate up here. autocert builds a tls.Certificate at
+// each handshake over the same bytes, so the address is enough; a source that reads
+// its files at each handshake brings new bytes, which are hashed and compared. Names
+// are never keys: a response is for exactly one certificate (RFC 6066 §8).
+//
+// An Index holds Refs and knows nothing of what they stand for. The root's cache owns
+// the one Index of a Stapler, and guards it with Stapler.mu. leafindex.go has what
+// callers use, table.go the hash table below.
 package leafindex
 
 import (

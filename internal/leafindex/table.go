@@ -13,11 +13,17 @@ type table[E any] struct {
 	gone   *Ref[E] // stands where one was removed; its DER is empty
 }
 
+// 64 shards: one resize copies a 64th of the table, while the caller holds its lock.
+// The high bits of a hash choose the shard, the low bits the slot in it.
 const (
 	shardBits = 6
 	minSlots  = 8
 )
 
+// A shard is nil slots until the first Ref is added. At least a quarter of the slots
+// are nil after that, so that each search ends. A removed Ref is replaced by gone and
+// not by nil, which would end the search for those behind it. Slots are reused only
+// by a resize.
 type shard[E any] struct {
 	slots atomic.Pointer[[]atomic.Pointer[Ref[E]]] // the length is a power of two
 	live  int                                      // Refs in slots
@@ -46,7 +52,8 @@ func (t *table[E]) find(h uint64, match func(*Ref[E]) bool) *E {
 	}
 }
 
-// all yields everything in the table.
+// all yields everything in the table. What is added or removed before it
+// returns may be yielded or not.
 func (t *table[E]) all(yield func(*Ref[E]) bool) {
 	for i := range t.shards {
 		p := t.shards[i].slots.Load()

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Object identifiers as their content octets in DER.
+// Object identifiers as their content octets in DER, as der.ReadOID returns them. They
+// are compared in this form, which allocates nothing.
 const (
 	oidSHA1   = "\x2b\x0e\x03\x02\x1a"                 // 1.3.14.3.2.26
 	oidSHA256 = "\x60\x86\x48\x01\x65\x03\x04\x02\x01" // 2.16.840.1.101.3.4.2.1
@@ -25,7 +26,10 @@ const (
 	oidRSAPSS = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"
 )
 
-// certIDHashes are the hash functions of the CertIDs that we understand.
+// certIDHashes are the hash functions of the CertIDs that we understand. SHA-1, which
+// must be the first, is what requests begin with: curl and NSS's tstclnt refuse a
+// staple under SHA-256. Here it names the issuer and proves nothing.
+// SHA-224 is not among them: OpenSSL knows it, x/crypto/ocsp does not.
 var certIDHashes = [...]struct {
 	hash crypto.Hash
 	oid  string
@@ -56,7 +60,8 @@ func hashIndex(h crypto.Hash) int {
 	return 0
 }
 
-// An algorithm is one that a response may be signed under.
+// An algorithm is one that a response may be signed under. The zero algorithm is any
+// other. hash is 0 where the algorithm hashes by itself, as Ed25519 does.
 type algorithm struct {
 	x509 x509.SignatureAlgorithm
 	key  x509.PublicKeyAlgorithm
@@ -66,6 +71,9 @@ type algorithm struct {
 	salt int  // of RSASSA-PSS, in bytes; it is in the parameters
 }
 
+// What is missing here is refused: SHA-1 (CA/B Forum ballot SC-053), MD2, MD5, DSA,
+// SHA-224, and what crypto/x509 can't verify. To accept another algorithm, add a row;
+// certinfo.Strong is the same list for the certificates of delegates.
 var (
 	algorithms = []algorithm{
 		{x509.SHA256WithRSA, x509.RSA, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", crypto.SHA256, true, 0},
@@ -84,7 +92,9 @@ var (
 )
 
 // readAlgorithm reads an AlgorithmIdentifier. It returns the zero algorithm for
-// what is unknown, weak, or has parameters other than its RFC prescribes.
+// what is unknown, weak, or has parameters other than its RFC prescribes. That is not
+// malformed: ok is false only if it can't be read, so that an operator is told which
+// algorithm it was. oid is then set.
 func readAlgorithm(s, oid *cryptobyte.String) (alg algorithm, ok bool) {
 	var params cryptobyte.String
 	if !der.ReadAlgorithm(s, oid, &params) {
@@ -104,6 +114,13 @@ func readAlgorithm(s, oid *cryptobyte.String) (alg algorithm, ok bool) {
 // readPSS reads RSASSA-PSS-params (RFC 4055 §3.1): MGF1 with the message's own
 // hash, and any salt length but 0, which crypto/rsa takes for 'whichever'. The
 // trailer field has but its default, which DER omits.
+//
+//	SEQUENCE { hashAlgorithm [0] DEFAULT SHA-1, maskGenAlgorithm [1] DEFAULT MGF1 with SHA-1,
+//	           saltLength [2] INTEGER DEFAULT 20, trailerField [3] INTEGER DEFAULT 1 }
+//
+// The first two must be there, as their default is SHA-1. OpenSSL signs with another
+// salt length than the hash's, the only one that crypto/x509 knows. The parameters are
+// not signed: a wrong salt length fails in verify, which uses exactly this one.
 func readPSS(in cryptobyte.String) algorithm {
 	var params, mgf, oid, mgfParams, explicit cryptobyte.String
 	salt := defaultSalt
@@ -126,17 +143,19 @@ func readPSS(in cryptobyte.String) algorithm {
 	return algorithm{}
 }
 
-// defaultSalt is the length that DER leaves out. A response that states it is accepted,
-// since the statement is not signed.
+// defaultSalt is the length, in bytes, that DER leaves out. A response that states it
+// is accepted, since the statement is not signed.
 const defaultSalt = 20
 
-// readSalt reads the optional last parameter that RSASSA-PSS may have here.
+// readSalt reads the optional last parameter that RSASSA-PSS may have here. It leaves
+// salt as it is if there is none; a negative one is for the caller to refuse.
 func readSalt(s *cryptobyte.String, salt *int) bool {
 	var explicit cryptobyte.String
 	return s.Empty() || der.ReadLast(s, &explicit, der.Tag2) && explicit.ReadASN1Integer(salt) && explicit.Empty()
 }
 
-// readHash reads a hash function's AlgorithmIdentifier.
+// readHash reads a hash function's AlgorithmIdentifier. It returns 0 for none of
+// certIDHashes.
 func readHash(s *cryptobyte.String) crypto.Hash {
 	var oid, params cryptobyte.String
 	if !der.ReadAlgorithm(s, &oid, &params) || !der.EmptyOrNull(params) {
@@ -145,7 +164,8 @@ func readHash(s *cryptobyte.String) crypto.Hash {
 	return hashAlgorithm(oid)
 }
 
-// add writes the AlgorithmIdentifier in the form that its RFC prescribes.
+// add writes the AlgorithmIdentifier in the form that its RFC prescribes. It is not
+// signed, so the one received may have been changed to one that clients refuse.
 func (a *algorithm) add(b *cryptobyte.Builder) {
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		addOID(b, a.oid)
@@ -158,6 +178,7 @@ func (a *algorithm) add(b *cryptobyte.Builder) {
 	})
 }
 
+// addPSS writes what readPSS reads. The hash functions have NULL for parameters.
 func (a *algorithm) addPSS(b *cryptobyte.Builder) {
 	hash := func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -179,11 +200,14 @@ func (a *algorithm) addPSS(b *cryptobyte.Builder) {
 	})
 }
 
+// addOID writes an OBJECT IDENTIFIER of these content octets.
 func addOID(b *cryptobyte.Builder, oid string) {
 	b.AddASN1(asn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes([]byte(oid)) })
 }
 
-// verify reports why sig is not signer's over data.
+// verify reports why sig is not signer's over data. CheckSignature takes no salt
+// length, so PSS goes to crypto/rsa. The algorithm is not signed, but it must fit the
+// type of the key, which is certified.
 func (a *algorithm) verify(signer *x509.Certificate, data, sig []byte) error {
 	if a.key != signer.PublicKeyAlgorithm {
 		return refuse(SignatureAlgorithm, fmt.Sprintf("%v by a key of type %v", a.x509, signer.PublicKeyAlgorithm), nil)

@@ -12,7 +12,12 @@ import (
 // encode writes the OCSPResponse that p is proven by: the ResponseData and the
 // signature byte for byte, and of what is not signed only what clients need to
 // verify that. Anyone on the path may add to the certs of a response, and curl,
-// openssl and gnutls-cli refuse one for what is in them.
+// openssl and gnutls-cli refuse one for what is in them: a decoy with the delegate's
+// name that comes first, or a certificate that GnuTLS can't read.
+//
+// It takes the proof and not the received bytes, so that nothing unsigned can pass
+// through it. The same proof gives the same bytes. Parsing the result gives the same
+// proof, which the tests check.
 func (p *Proof) encode(sub *Subject) ([]byte, error) {
 	var algorithm cryptobyte.Builder
 	p.basic.algorithm.add(&algorithm)
@@ -32,7 +37,9 @@ func (p *Proof) encode(sub *Subject) ([]byte, error) {
 // embedded returns the certificate that clients need besides those that they
 // have: the delegate's. OpenSSL looks for the signer in the chain that is served,
 // so a root that is not in it has to come along; x/crypto/ocsp refuses an issuer
-// that does, so no other issuer comes.
+// that does, so no other issuer comes. MongoDB's driver is such a client. A root that
+// was downloaded does not come either: its unsigned part may have been changed. nil
+// leaves out certs altogether.
 func (p *Proof) embedded(sub *Subject) *x509.Certificate {
 	switch {
 	case p.signer != nil:

@@ -14,11 +14,16 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// maxDelegates is how many delegates an issuer remembers.
+// maxDelegates is how many delegates an issuer remembers. A CA may go through them for
+// years, so the oldest is replaced; it only costs its verification again.
 const maxDelegates = 16
 
 // An Issuer is what a proof needs of an issuing CA: one for all the certificates
-// that it issued. It is safe for concurrent use.
+// that it issued. It is safe for concurrent use. Cert and Key do not change.
+//
+// It remembers the delegates that it verified, so that a refresh costs one signature
+// and not two, and so that a known delegate is found among any number of decoys. The
+// root shares one Issuer among the certificates of a CA, by package issuers.
 type Issuer struct {
 	Cert *x509.Certificate
 	Key  string // SHA-256 of the public key: what certificates of one CA have in common
@@ -29,11 +34,14 @@ type Issuer struct {
 	oldest    int // the one to go next
 }
 
-// An issuerID is how a CertID names an issuer under one hash function.
+// An issuerID is how a CertID names an issuer under one hash function: hashes of the
+// subject in DER and of the key's BIT STRING value (RFC 6960 §4.1.1).
 type issuerID struct{ name, key []byte }
 
 // NewIssuer hashes what CertIDs and responderIDs name an issuer by. SHA-1 is
-// among them: it names and proves nothing, so FIPS 140 has no say in it.
+// among them: it names and proves nothing, so FIPS 140 has no say in it. cert is kept
+// and not written. VerifyStaple makes an Issuer at each connection, so it costs hashes
+// and no signature.
 func NewIssuer(cert *x509.Certificate) *Issuer {
 	i := &Issuer{Cert: cert}
 	fips140.WithoutEnforcement(func() {
@@ -46,6 +54,8 @@ func NewIssuer(cert *x509.Certificate) *Issuer {
 	return i
 }
 
+// digest returns the hash of data. SHA-1 panics where FIPS 140 is enforced, so callers
+// suspend that for it.
 func digest(h crypto.Hash, data []byte) []byte {
 	d := h.New()
 	d.Write(data)
@@ -67,7 +77,10 @@ func (i *Issuer) id(h crypto.Hash) (id issuerID, oid string) {
 func (i *Issuer) keyHash() []byte { return i.ids[0].key }
 
 // publicKeyBits returns the value of cert's subjectPublicKey without tag, length
-// and number of unused bits, as RFC 6960 §4.1.1 has it hashed.
+// and number of unused bits, as RFC 6960 §4.1.1 has it hashed. cert was parsed, or
+// made by hand; without a RawSubjectPublicKeyInfo it returns nil.
+//
+//	SubjectPublicKeyInfo SEQUENCE { algorithm AlgorithmIdentifier, subjectPublicKey BIT STRING }
 func publicKeyBits(cert *x509.Certificate) []byte {
 	in := cryptobyte.String(cert.RawSubjectPublicKeyInfo)
 	var info cryptobyte.String
@@ -79,7 +92,11 @@ func publicKeyBits(cert *x509.Certificate) []byte {
 }
 
 // Request makes an OCSPRequest in DER: one Request, no extensions, unsigned (RFC
-// 9919 §3.1). The parameters of h are NULL, as everyone sends them.
+// 9919 §3.1). The parameters of h are NULL, as everyone sends them. serial is what
+// certinfo.Serial returns. Requests about one certificate are equal, so that caches
+// can answer them.
+//
+//	OCSPRequest SEQUENCE { tbsRequest SEQUENCE { requestList SEQUENCE OF SEQUENCE { reqCert CertID } } }
 func (i *Issuer) Request(h crypto.Hash, serial []byte) ([]byte, error) {
 	id, oid := i.id(h)
 	if oid == "" {
@@ -94,10 +111,13 @@ func (i *Issuer) Request(h crypto.Hash, serial []byte) ([]byte, error) {
 	return request, nil
 }
 
-// selfSigned reports whether i is a root.
+// selfSigned reports whether i is a root, by its names alone: it is asked about bytes
+// that the caller trusts (Subject.Alone).
 func (i *Issuer) selfSigned() bool { return bytes.Equal(i.Cert.RawSubject, i.Cert.RawIssuer) }
 
-// A Subject is the certificate that a response must be about.
+// A Subject is the certificate that a response must be about. The caller has made sure
+// that Issuer signed it. The root makes one from an entry of its cache without parsing
+// the certificate again.
 type Subject struct {
 	Serial              []byte // the INTEGER's content octets
 	NotBefore, NotAfter int64  // Unix seconds
@@ -108,7 +128,7 @@ type Subject struct {
 	Alone bool
 }
 
-// NewSubject returns the Subject for leaf.
+// NewSubject returns the Subject for leaf. Alone is false.
 func NewSubject(cert *x509.Certificate, iss *Issuer) Subject {
 	return Subject{
 		Serial:    certinfo.Serial(cert),

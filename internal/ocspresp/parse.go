@@ -14,12 +14,18 @@ import (
 )
 
 // Parsing is strict: nothing may follow the last element of any SEQUENCE.
-// Everything parsed is a slice of the input.
+// Everything parsed is a slice of the input. encoding/asn1 and OpenSSL are less strict,
+// so a client may read in a lax response something else than was judged here.
+//
+// The functions quote the ASN.1 of what they read. Tags are EXPLICIT where nothing
+// else is said, as in RFC 6960. Each exception from strictness names the responders
+// that need it.
 
 const oidBasicResponse = "\x2b\x06\x01\x05\x05\x07\x30\x01\x01" // 1.3.6.1.5.5.7.48.1.1
 
 // A basicResponse is a parsed BasicOCSPResponse (RFC 6960 §4.2.1). Nothing in it
-// is verified.
+// is verified. Only tbs is signed, and what was parsed from it: responder, byKey,
+// producedAt, singles, critical.
 type basicResponse struct {
 	tbs          []byte // ResponseData in DER: what is signed
 	responder    []byte // responderID: a Name in DER or, if byKey, a SHA-1 hash
@@ -33,7 +39,8 @@ type basicResponse struct {
 	certs        cryptobyte.String // unsigned: anything may be in it
 }
 
-// A single is a parsed SingleResponse (RFC 6960 §4.2.1).
+// A single is a parsed SingleResponse (RFC 6960 §4.2.1). reason and revokedAt are
+// those of a revocation, else zero.
 type single struct {
 	hash              crypto.Hash // zero: none that we know
 	nameHash, keyHash []byte
@@ -47,7 +54,10 @@ type single struct {
 }
 
 // open opens an OCSPResponse up to its BasicOCSPResponse. An error status is an
-// error.
+// error, whatever follows it.
+//
+//	OCSPResponse  SEQUENCE { responseStatus ENUMERATED, responseBytes [0] ResponseBytes OPTIONAL }
+//	ResponseBytes SEQUENCE { responseType OBJECT IDENTIFIER, response OCTET STRING }
 func open(raw []byte) (basic cryptobyte.String, err error) {
 	in := cryptobyte.String(raw)
 	var body, explicit, bytes, oid cryptobyte.String
@@ -68,7 +78,9 @@ func open(raw []byte) (basic cryptobyte.String, err error) {
 	return basic, nil
 }
 
-// statusError turns an OCSPResponseStatus other than successful into an error.
+// statusError turns an OCSPResponseStatus other than successful into an error. These
+// are not signed (RFC 6960 §2.2), so anyone on the path can write one: they
+// are never cached nor stapled, and revoke nothing. 4 is not used.
 func statusError(status int) error {
 	switch ocsp.ResponseStatus(status) {
 	case ocsp.Malformed:
@@ -85,7 +97,11 @@ func statusError(status int) error {
 	return malformed("OCSPResponseStatus")
 }
 
-// parseResponse parses an OCSPResponse.
+// parseResponse parses an OCSPResponse, but for the SingleResponses, which find reads,
+// and the certificates, which findSigner does.
+//
+//	BasicOCSPResponse SEQUENCE { tbsResponseData ResponseData, signatureAlgorithm AlgorithmIdentifier,
+//	                             signature BIT STRING, certs [0] SEQUENCE OF Certificate OPTIONAL }
 func parseResponse(raw []byte) (*basicResponse, error) {
 	in, err := open(raw)
 	if err != nil {
@@ -109,7 +125,8 @@ func parseResponse(raw []byte) (*basicResponse, error) {
 }
 
 // readCerts reads the optional last element of a BasicOCSPResponse, as far as
-// what is around the certificates.
+// what is around the certificates. Anyone on the path may have put anything among
+// them, so no certificate that can't be parsed refuses the response.
 func (b *basicResponse) readCerts(s *cryptobyte.String) bool {
 	var explicit cryptobyte.String
 	var present bool
@@ -118,7 +135,8 @@ func (b *basicResponse) readCerts(s *cryptobyte.String) bool {
 }
 
 // ResponseData returns the signed part of a response in DER, nil if there is
-// none.
+// none. It verifies nothing: it tells whether two responses say the same, though the
+// path changed the rest.
 func ResponseData(raw []byte) []byte {
 	in, err := open(raw)
 	var tbs cryptobyte.String
@@ -128,7 +146,11 @@ func ResponseData(raw []byte) []byte {
 	return tbs
 }
 
-// parseData parses a ResponseData.
+// parseData parses a ResponseData. Of responseExtensions it keeps whether one is
+// critical: no critical one is known here.
+//
+//	ResponseData SEQUENCE { version [0] INTEGER DEFAULT v1, responderID ResponderID, producedAt GeneralizedTime,
+//	                        responses SEQUENCE OF SingleResponse, responseExtensions [1] Extensions OPTIONAL }
 func (b *basicResponse) parseData(in cryptobyte.String) (err error) {
 	var body, extensions cryptobyte.String
 	if !der.ReadLast(&in, &body, asn1.SEQUENCE) {
@@ -149,8 +171,9 @@ func (b *basicResponse) parseData(in cryptobyte.String) (err error) {
 	return nil
 }
 
-// readVersion reads the version, v1 if absent. That a default is encoded, which
-// DER forbids, is tolerated here: Boulder, among others, did so for years.
+// readVersion reads the version, v1 if absent, which is encoded as 0. That a default
+// is encoded, which DER forbids, is tolerated here: Boulder, among others, did so for
+// years.
 func readVersion(s *cryptobyte.String) error {
 	var explicit cryptobyte.String
 	var present bool
@@ -170,7 +193,8 @@ func readVersion(s *cryptobyte.String) error {
 	return nil
 }
 
-// readResponder reads the responderID: [1] Name or [2] KeyHash, both explicit.
+// readResponder reads the responderID: [1] Name or [2] KeyHash, both explicit. The
+// Name keeps its DER, as names are compared byte by byte. The hash is always SHA-1.
 func (b *basicResponse) readResponder(s *cryptobyte.String) bool {
 	var explicit, id cryptobyte.String
 	if s.PeekASN1Tag(der.Tag2) {
@@ -184,8 +208,11 @@ func (b *basicResponse) readResponder(s *cryptobyte.String) bool {
 	return ok
 }
 
-// readSingle reads the next SingleResponse of s. The error says in which field it
-// is malformed.
+// readSingle reads the next SingleResponse of s into out, which must be zero. The
+// error says in which field it is malformed, for those who write responders.
+//
+//	SingleResponse SEQUENCE { certID CertID, certStatus CertStatus, thisUpdate GeneralizedTime,
+//	                          nextUpdate [0] GeneralizedTime OPTIONAL, singleExtensions [1] Extensions OPTIONAL }
 func readSingle(s *cryptobyte.String, out *single) (err error) {
 	var body cryptobyte.String
 	if !s.ReadASN1(&body, asn1.SEQUENCE) {
@@ -209,7 +236,11 @@ func readSingle(s *cryptobyte.String, out *single) (err error) {
 	return nil
 }
 
-// readCertID reads a CertID (RFC 6960 §4.1.1).
+// readCertID reads a CertID (RFC 6960 §4.1.1). A hash algorithm that is unknown does
+// not make it malformed, whatever its parameters: find skips that answer.
+//
+//	CertID SEQUENCE { hashAlgorithm AlgorithmIdentifier, issuerNameHash OCTET STRING,
+//	                  issuerKeyHash OCTET STRING, serialNumber INTEGER }
 func readCertID(s *cryptobyte.String, out *single) bool {
 	var id, oid, params, name, key, serial cryptobyte.String
 	if !s.ReadASN1(&id, asn1.SEQUENCE) || !der.ReadAlgorithm(&id, &oid, &params) ||
@@ -222,9 +253,13 @@ func readCertID(s *cryptobyte.String, out *single) bool {
 	return out.hash == 0 || der.EmptyOrNull(params)
 }
 
+// errForm says that a field is not what its ASN.1 says. The caller names the field.
 var errForm = errors.New("not in its form")
 
 // readStatus reads a CertStatus: good and unknown are implicitly tagged NULLs.
+//
+//	CertStatus  CHOICE { good [0] IMPLICIT NULL, revoked [1] IMPLICIT RevokedInfo, unknown [2] IMPLICIT NULL }
+//	RevokedInfo SEQUENCE { revocationTime GeneralizedTime, revocationReason [0] CRLReason OPTIONAL }
 func readStatus(s *cryptobyte.String, out *single) (err error) {
 	var info cryptobyte.String
 	var tag asn1.Tag
@@ -264,7 +299,8 @@ func readReason(s *cryptobyte.String, out *int) bool {
 	return !present || explicit.ReadASN1Enum(out) && explicit.Empty()
 }
 
-// readNextUpdate returns the zero time if there is none.
+// readNextUpdate returns the zero time if there is none. [der.ReadTime] refuses years
+// before 1970, so that no time which is present looks absent.
 func readNextUpdate(s *cryptobyte.String) (t time.Time, err error) {
 	var explicit cryptobyte.String
 	var present bool
@@ -282,7 +318,10 @@ func readNextUpdate(s *cryptobyte.String) (t time.Time, err error) {
 
 // readExtensions reads optional Extensions under an explicit [1]; critical is set
 // if any of them is. RFC 5280 §4.1 wants one at least, but HashiCorp Vault,
-// OpenBao and other responders sign an empty SEQUENCE, and every client takes it.
+// OpenBao and other responders sign an empty SEQUENCE, and every client takes it. An
+// extension that says critical FALSE, the default, is malformed.
+//
+//	Extensions SEQUENCE OF Extension
 func readExtensions(s, out *cryptobyte.String, critical *bool) bool {
 	var explicit cryptobyte.String
 	var present bool
@@ -305,7 +344,8 @@ func readExtensions(s, out *cryptobyte.String, critical *bool) bool {
 	return true
 }
 
-// pkixExtensions is for [ocsp.Response]; in was read by readExtensions.
+// pkixExtensions is for [ocsp.Response]; in was read by readExtensions. Values are
+// slices of in.
 func pkixExtensions(in cryptobyte.String) []pkix.Extension {
 	var out []pkix.Extension
 	for !in.Empty() {

@@ -10,7 +10,9 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// A Proof is what a verified response says.
+// A Proof is what a verified response says. It does not change once it is returned,
+// and refers to its Subject. A Proof held past its Limit proves nothing: callers
+// compare that with the clock when they serve it.
 type Proof struct {
 	Status     int // ocsp.Good or ocsp.Revoked
 	Reason     int // of a revocation
@@ -37,6 +39,7 @@ type Proof struct {
 	ends   *single // the first to end of those that a client may pick
 }
 
+// newProof sums up s, of b; ends limits it. It judges nothing: check does.
 func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certificate, sub *Subject) *Proof {
 	p := &Proof{
 		Status:     s.status,
@@ -60,12 +63,14 @@ func newProof(raw []byte, b *basicResponse, s, ends *single, signer *x509.Certif
 	return p
 }
 
-// SameSigned reports whether p is proven by the same signed bytes as raw.
+// SameSigned reports whether p is proven by the same signed bytes as raw. The rest may
+// differ: one ResponseData twice is no news, unless a delegate's certificate now ends
+// later, which package held decides.
 func (p *Proof) SameSigned(raw []byte) bool {
 	return bytes.Equal(p.Raw, raw) || bytes.Equal(ResponseData(p.Raw), ResponseData(raw))
 }
 
-// Err is nil for good, and says why for revoked.
+// Err is nil for good, and says why for revoked: an [*Error] that wraps [ErrRevoked].
 func (p *Proof) Err() error {
 	if p.Status == ocsp.Good {
 		return nil
@@ -82,12 +87,13 @@ func (p *Proof) Revocation() string {
 }
 
 // NotIssued: a responder may call a certificate that was never issued revoked, in
-// this form (RFC 6960 §2.2).
+// this form (RFC 6960 §2.2). Texts say so, since nobody revoked such a certificate.
 func (p *Proof) NotIssued() bool {
 	return p.Reason == ocsp.CertificateHold && p.RevokedAt.Unix() == 0 // both are of a revocation
 }
 
-// ReasonCode names a CRLReason (RFC 5280 §5.3.1).
+// ReasonCode names a CRLReason (RFC 5280 §5.3.1); 7 is not used. Responders may sign
+// any other number, and the text then has it.
 func ReasonCode(code int) string {
 	names := [...]string{"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
 		"cessationOfOperation", "certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise"}
@@ -98,7 +104,8 @@ func ReasonCode(code int) string {
 }
 
 // Revocation says how raw, which was verified before, has sub revoked. It returns
-// nothing if it does not.
+// nothing if it does not. A cache keeps Raw alone, and parses it for those few who
+// ask.
 func Revocation(raw []byte, sub *Subject) string {
 	b, err := parseResponse(raw)
 	if err != nil || sub.Issuer == nil {
@@ -111,7 +118,8 @@ func Revocation(raw []byte, sub *Subject) string {
 	return newProof(raw, b, s, ends, nil, sub).Revocation()
 }
 
-// Response is p in public terms; its parts are slices of Raw.
+// Response is p in public terms; its parts are slices of Raw. It parses Raw again, for
+// events and callers of the root's Verify: a refresh that nobody watches does without.
 func (p *Proof) Response() *ocsp.Response {
 	b, err := parseResponse(p.Raw)
 	if err != nil {

@@ -8,14 +8,16 @@ import (
 )
 
 // What a caller branches on, by [errors.Is]. Their texts are those that the users
-// of package staple see.
+// of package staple see, which has the same values under the same names.
 var (
 	ErrExpired = errors.New("staple: OCSP response has expired")
 	ErrUnknown = errors.New("staple: certificate is unknown to the responder")
 	ErrRevoked = errors.New("staple: certificate is revoked")
 )
 
-// A Reason is one check that a response failed.
+// A Reason is one check that a response failed. Each check has its own, so that an
+// operator can tell a wrong clock from a wrong CA. The root decides by it whether the
+// certificate or the responder is at fault, and what to ask next.
 type Reason uint8
 
 // The Reasons. Package staple documents each, and has its own before 12, for what
@@ -25,8 +27,11 @@ const (
 	Empty    Reason = 8
 )
 
-// The others.
+// The others, about in the order of the checks: error statuses, form, CertID, who
+// signed and under what, the delegate's certificate, times, status. The tests have a
+// vector for each, but for Replay, that fails this check alone.
 const (
+	// The error statuses, as RFC 6960 §4.2.1 orders them.
 	MalformedRequest Reason = iota + 12
 	InternalError
 	TryLater
@@ -62,6 +67,7 @@ const (
 	Last = Replay
 )
 
+// reasonText has no text for the root's own Reasons, whose String looks here last.
 var reasonText = [...]string{
 	TooLarge: "response too large",
 	Empty:    "empty response",
@@ -107,7 +113,8 @@ func (r Reason) String() string {
 	return reasonText[r]
 }
 
-// An Error says why a response is no proof.
+// An Error says why a response is no proof. It unwraps to [ErrExpired], [ErrUnknown]
+// or [ErrRevoked], where one of these is why. The root adds whom it asked.
 type Error struct {
 	Reason Reason
 	Err    error // the detail; may be nil
@@ -123,7 +130,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // refuse makes the error of a failed check. is, which may be nil, is the sentinel
-// that it wraps; detail may be empty.
+// that it wraps; detail may be empty. Details quote what came from the network, so
+// they are cut and made legible here, in one place.
 func refuse(r Reason, detail string, is error) *Error {
 	e := &Error{Reason: r, Err: is}
 	if detail != "" {
@@ -132,6 +140,8 @@ func refuse(r Reason, detail string, is error) *Error {
 	return e
 }
 
+// malformed refuses a response that is not strict DER. what is the structure or field
+// in which that was found.
 func malformed(what string) error { return refuse(Malformed, what, nil) }
 
 // A detailError wraps a sentinel without repeating its text: the Reason before it
@@ -144,4 +154,5 @@ type detailError struct {
 func (e *detailError) Error() string { return e.text }
 func (e *detailError) Unwrap() error { return e.is }
 
+// stamp is how messages give times: in UTC, to the second, as responses do.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

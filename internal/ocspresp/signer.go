@@ -17,15 +17,23 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Who signed, and may they? The issuer itself, or a delegate: a certificate that
-// the issuer issued for signing responses (RFC 6960 §4.2.2.2).
+// This file finds who signed, and whether they may: the issuer itself, or a delegate,
+// a certificate that the issuer issued for signing responses (RFC 6960 §4.2.2.2).
+//
+// The certificates that come with a response are not signed. An attacker on the path
+// can add decoys that bear the delegate's name, older certificates of the delegate, or
+// keys that take seconds to verify with. So what is known is tried first, of several
+// the one that ends last counts, tries and sizes of keys are bounded, and a certificate
+// that does not serve is skipped without a verdict on the response.
 
 // maxTries bounds the certificates in one response on which signatures are tried.
 // Those that don't bear the signer's name, and known delegates, don't count.
+// MaxResponse leaves room for hundreds.
 const maxTries = 16
 
 // A delegate is a certificate that may sign. It is verified but for its dates if
-// its issuer knows it.
+// its issuer knows it. Whether it is revoked is not asked: most have
+// id-pkix-ocsp-nocheck, and docs/security.md says so.
 type delegate struct {
 	cert    *x509.Certificate
 	keyHash []byte // SHA-1, as in a byKey responderID
@@ -33,7 +41,9 @@ type delegate struct {
 
 // findSigner returns the delegate's certificate, or nil if the issuer signed. The
 // issuer is tried first: many responders embed its certificate, which is then no
-// delegate's.
+// delegate's. The error is the most specific one: first what is wrong with the delegate
+// that the responderID names, then that another signed, then that the issuer's
+// signature does not verify, then that there is no signer.
 func (b *basicResponse) findSigner(iss *Issuer, now time.Time, grace time.Duration) (*x509.Certificate, error) {
 	if b.algorithm.oid == "" {
 		return nil, refuse(SignatureAlgorithm, certinfo.AlgorithmText(b.algorithmOID), nil)
@@ -59,7 +69,8 @@ func (b *basicResponse) findSigner(iss *Issuer, now time.Time, grace time.Durati
 	return nil, refuse(Signer, b.responderText(), nil)
 }
 
-// names reports whether the responderID is that of cert.
+// names reports whether the responderID is that of cert. Names are compared byte by
+// byte; OpenSSL takes one in another encoding for the same.
 func (b *basicResponse) names(cert *x509.Certificate, keyHash []byte) bool {
 	if b.byKey {
 		return bytes.Equal(b.responder, keyHash)
@@ -67,7 +78,7 @@ func (b *basicResponse) names(cert *x509.Certificate, keyHash []byte) bool {
 	return bytes.Equal(b.responder, cert.RawSubject)
 }
 
-// responderText is for messages.
+// responderText is for messages. A name that does not parse is given in hex.
 func (b *basicResponse) responderText() string {
 	if b.byKey {
 		return fmt.Sprintf("responder key %x", b.responder)
@@ -92,10 +103,13 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 	}
 	tries := 0
 	for raw := range b.embedded {
+		// findSigner has tried the issuer, which openssl ocsp embeds.
 		if bytes.Equal(raw, iss.Cert.Raw) {
 			continue
 		}
 		d, err := iss.delegate(raw)
+		// A certificate counts as tried if it has the signer's name, whether or not it
+		// parses. One that ends before the best is not worth a signature.
 		if err != nil && b.namesUnparsed(raw) || d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) {
 			if tries++; tries > maxTries {
 				break
@@ -116,7 +130,9 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 	return nil, refused
 }
 
-// outlasts reports whether d is valid for longer than another, which may be nil.
+// outlasts reports whether d is valid for longer than another, which may be nil. An
+// attacker can put an older certificate of the same key into the response: if that were
+// taken, the staple would end with it.
 func (d *delegate) outlasts(other *delegate) bool {
 	return other == nil || d.cert.NotAfter.After(other.cert.NotAfter)
 }
@@ -129,7 +145,8 @@ func (b *basicResponse) namesUnparsed(raw []byte) bool {
 }
 
 // misnamed reports whether someone who may sign did, without being named by the
-// responderID. It is asked only to give the right reason.
+// responderID. It is asked only to give the right reason: the response is refused
+// (RFC 9919 §3.2.2) either way. Tries are bounded as in findDelegate.
 func (b *basicResponse) misnamed(iss *Issuer) bool {
 	if b.algorithm.verify(iss.Cert, b.tbs, b.signature) == nil {
 		return true
@@ -151,7 +168,8 @@ func (b *basicResponse) misnamed(iss *Issuer) bool {
 }
 
 // embedded yields what came with the response as certificates, up to what can't
-// be read.
+// be read: behind that no certificate's beginning can be told. They are slices of the
+// response, parsed by those who want them.
 func (b *basicResponse) embedded(yield func(raw []byte) bool) {
 	for certs := b.certs; !certs.Empty(); {
 		var raw cryptobyte.String
@@ -162,7 +180,9 @@ func (b *basicResponse) embedded(yield func(raw []byte) bool) {
 	}
 }
 
-// signedBy reports why b is not to be taken as signed by d for iss.
+// signedBy reports why b is not to be taken as signed by d for iss. Dates come last
+// and are compared each time: that a delegate is known does not keep it alive. grace
+// applies to its notAfter, too.
 func (b *basicResponse) signedBy(d *delegate, iss *Issuer, now time.Time, grace time.Duration) error {
 	if err := iss.authorize(d); err != nil {
 		return err
@@ -179,7 +199,8 @@ func (b *basicResponse) signedBy(d *delegate, iss *Issuer, now time.Time, grace 
 	return nil
 }
 
-// delegate returns the known delegate with these bytes, or parses them.
+// delegate returns the known delegate with these bytes, or parses them. A delegate
+// that it parsed may not sign before authorize says so.
 func (i *Issuer) delegate(raw []byte) (*delegate, error) {
 	if d := i.known(raw); d != nil {
 		return d, nil
@@ -200,7 +221,10 @@ func (i *Issuer) delegate(raw []byte) (*delegate, error) {
 
 // exact reports whether nothing can be added to a certificate outside of what its
 // issuer signed. crypto/x509 ignores what follows the signature, and shifts away
-// the unused bits of its BIT STRING; OpenSSL refuses both.
+// the unused bits of its BIT STRING; OpenSSL refuses both. The delegate's certificate
+// is the one thing that is stapled as it came.
+//
+//	Certificate SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm AlgorithmIdentifier, signature BIT STRING }
 func exact(raw cryptobyte.String) bool {
 	var cert, oid, params cryptobyte.String
 	var signature []byte
@@ -208,12 +232,15 @@ func exact(raw cryptobyte.String) bool {
 		der.ReadAlgorithm(&cert, &oid, &params) && cert.ReadASN1BitStringAsBytes(&signature) && cert.Empty()
 }
 
+// knownDelegates returns a copy, so that signatures are verified without the lock.
+// Places not taken yet are nil.
 func (i *Issuer) knownDelegates() [maxDelegates]*delegate {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.delegates
 }
 
+// known returns the delegate with these bytes that i has verified, or nil.
 func (i *Issuer) known(raw []byte) *delegate {
 	for _, d := range i.knownDelegates() {
 		if d != nil && bytes.Equal(d.cert.Raw, raw) {
@@ -223,7 +250,9 @@ func (i *Issuer) known(raw []byte) *delegate {
 	return nil
 }
 
-// authorize reports why d may not sign for i, and remembers those that may.
+// authorize reports why d may not sign for i, and remembers those that may. Two
+// callers may both add a new one, which does no harm. Refusals are not remembered, or
+// an attacker could fill the places.
 func (i *Issuer) authorize(d *delegate) error {
 	if i.known(d.cert.Raw) != nil {
 		return nil
@@ -246,6 +275,10 @@ var oidNoCheck = encasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 // are another question each time. It must be issued directly by i (RFC 6960
 // §4.2.2.2); anyExtendedKeyUsage is no delegation. Its KeyUsage isn't looked at:
 // real responders carry nonRepudiation alone.
+//
+// cert's own key, which is to verify the response, has at most 8,192 bits: a tenant's
+// CA may sign a larger one, which takes seconds. Unlike in the search for a leaf's
+// issuer, the signature's algorithm must be strong, as this certificate proves something.
 func (i *Issuer) checkDelegate(cert *x509.Certificate) error {
 	if !bytes.Equal(cert.RawIssuer, i.Cert.RawSubject) {
 		return refuse(DelegateIssuer, "issued by "+cert.Issuer.String(), nil)

@@ -8,7 +8,11 @@ import (
 
 // Same reports whether a and b differ in their staple at most, by identity: a
 // source that reopened its key, or has a new chain, must be served what it
-// returns now. Anything that is expensive to compare counts as different.
+// returns now. Anything that is expensive to compare counts as different: a copy is
+// then made for that handshake, which is correct and costs an allocation.
+//
+// It looks at every field of tls.Certificate but OCSPStaple. A field that a later Go
+// adds has to be added here.
 func Same(a, b *tls.Certificate) bool {
 	return a.Leaf == b.Leaf && sameKey(a.PrivateKey, b.PrivateKey) &&
 		sameChain(a.Certificate, b.Certificate) &&
@@ -16,11 +20,14 @@ func Same(a, b *tls.Certificate) bool {
 		SameSlice(a.SupportedSignatureAlgorithms, b.SupportedSignatureAlgorithms)
 }
 
-// SameSlice reports whether a and b are one slice, or both empty.
+// SameSlice reports whether a and b are one slice, or both empty. It compares
+// addresses, which takes the same time for any length.
 func SameSlice[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
+// sameChain compares the elements by identity, too: a source may put the same
+// certificates into a new outer slice at every handshake.
 func sameChain(a, b [][]byte) bool {
 	if SameSlice(a, b) {
 		return true // one array: what is changed in it shows in both
@@ -36,7 +43,8 @@ func sameChain(a, b [][]byte) bool {
 	return true
 }
 
-// sameKey never uses == on a key that may be uncomparable, which panics.
+// sameKey never uses == on a key that may be uncomparable, which panics. Keys are
+// pointers, or Ed25519's slices; a key of another type is never the same.
 func sameKey(a, b any) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
