@@ -125,7 +125,7 @@ func (openEnded) Close() error { return nil }
 
 // REQ A11: reading ends with the outer SEQUENCE, whichever form its length has, or with
 // the announced length; not with the connection.
-func TestReadingEnds(t *testing.T) {
+func TestOpenEnded(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer []byte
 		length int64
