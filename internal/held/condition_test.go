@@ -47,7 +47,7 @@ func TestWhatIsCutShort(t *testing.T) {
 		"revoked":                             {answer(0), answer(day, revoked, limit(2*day)), true, held.Revoked, 0},
 		"good, where a revocation is held":    {answer(0, revoked), answer(day, limit(2*day)), true, held.Good, 0},
 		"good, where one without end is held": {answer(0, unlimited), answer(hour/2, limit(50*time.Minute)), true, held.Good, 0},
-		"older":                               {answer(day), answer(0, limit(2*day)), false, held.Good, ocspresp.Replay},
+		"older":                               {answer(day), answer(0, lasts(5*day), limit(2*day)), false, held.Good, ocspresp.Replay},
 		"revoked twice in a second":           {answer(0, revoked), answer(0, revoked, producedAt(0)), true, held.Revoked, 0},
 		"without end, the same again":         {answer(0, unlimited), answer(0, unlimited, checked(hour)), false, held.Good, 0},
 		"as long as what is stapled":          {answer(0), answer(day, fill(16376)), true, held.Good, 0},
