@@ -299,6 +299,9 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 		s.tell(e, cert) // the timer slept through a suspend, or the clock was set
 	}
 	staple := h.StapleAt(now)
+	if staple == nil && e.lone.Load() && len(cert.Certificate) > 1 {
+		s.tell(e, cert) // the chain may have been mended
+	}
 	if len(cert.OCSPStaple) > 0 {
 		if sameSlice(cert.OCSPStaple, staple) {
 			return cert
@@ -307,9 +310,6 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 			s.tell(e, cert) // not sent until it is judged: then it is what e holds
 		}
 	} else if staple == nil {
-		if e.lone.Load() && len(cert.Certificate) > 1 {
-			s.tell(e, cert) // the chain may have been mended
-		}
 		return cert
 	}
 	c := h.Copy.Load()
