@@ -229,6 +229,11 @@ func TestManyWithoutResponder(t *testing.T) {
 		if got := s.Sizes().Entries; got != 10_000 {
 			t.Errorf("%d entries", got)
 		}
+		for i, cert := range certs {
+			if s.Known(cert) != (i < 10_000) {
+				t.Fatalf("certificate %d: known %v: the first 10,000 have the places", i, s.Known(cert))
+			}
+		}
 		// One with a responder gets a place all the same.
 		cert := ca.Issue(ocsptest.Leaf{})
 		s.Staple(cert)
