@@ -241,5 +241,9 @@ func TestManyWithoutResponder(t *testing.T) {
 		if !testkit.Stapled(t, s, ca, cert) {
 			t.Error("one with a responder is not stapled")
 		}
+		must := ca.Issue(ocsptest.Leaf{NoURL: true, MustStaple: true})
+		if s.Staple(must); !s.Known(must) {
+			t.Error("nobody is told of one with Must-Staple")
+		}
 	})
 }
