@@ -229,7 +229,16 @@ func TestManyWithoutResponder(t *testing.T) {
 		if got := s.Sizes().Entries; got != 10_000 {
 			t.Errorf("%d entries", got)
 		}
-		// One with a responder gets a place all the same.
+		for i, cert := range certs {
+			if s.Known(cert) != (i < 10_000) {
+				t.Fatalf("certificate %d: known %v: the first 10,000 have the places", i, s.Known(cert))
+			}
+		}
+		// One with Must-Staple, or with a responder, gets a place all the same.
+		must := ca.Issue(ocsptest.Leaf{NoURL: true, MustStaple: true})
+		if s.Staple(must); !s.Known(must) {
+			t.Error("nobody is told of one with Must-Staple")
+		}
 		cert := ca.Issue(ocsptest.Leaf{})
 		s.Staple(cert)
 		time.Sleep(time.Second)

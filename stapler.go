@@ -301,6 +301,9 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 		s.signal(e, cert) // the timer slept through a suspend, or the clock was set
 	}
 	staple := h.StapleAt(now)
+	if staple == nil && e.lone.Load() && len(cert.Certificate) > 1 {
+		s.signal(e, cert) // the chain may have been mended
+	}
 	if len(cert.OCSPStaple) > 0 {
 		if tlschoice.SameSlice(cert.OCSPStaple, staple) {
 			return cert
@@ -309,9 +312,6 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 			s.signal(e, cert) // not sent until it is judged: then it is what e holds
 		}
 	} else if staple == nil {
-		if e.lone.Load() && len(cert.Certificate) > 1 {
-			s.signal(e, cert) // the chain may have been mended
-		}
 		return cert
 	}
 	c := h.Copy.Load()

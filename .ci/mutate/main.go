@@ -28,6 +28,7 @@ import (
 var (
 	only   = flag.String("only", "", "break only what has a line in the list that matches this `regexp`")
 	sample = flag.Int("sample", 1, "break every `n`th condition")
+	tests  = flag.String("run", "^(Test|Example|Fuzz)", "run only tests whose names match this `regexp`")
 	budget = flag.Duration("budget", 30*time.Second, "how long the tests of a package may take that a mutant is run against")
 	own    = flag.Bool("own", false, "run only the tests of the package itself")
 	all    = flag.Bool("v", false, "list what is noticed, too, with the test that does")

@@ -41,7 +41,7 @@ func (s *suite) prepare(tmp string) error {
 	if err := s.build(tmp); err != nil {
 		return err
 	}
-	out, err := exec.Command(s.binary, "-test.list", "^(Test|Example|Fuzz)").Output()
+	out, err := exec.Command(s.binary, "-test.list", *tests).Output()
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -158,4 +159,23 @@ func TestWhoGivesWay(t *testing.T) {
 		wg.Wait()
 		time.Sleep(2 * time.Minute)
 	})
+}
+
+// Values under one key are one for as long as somebody has it, and what nobody has goes.
+func TestInterned(t *testing.T) {
+	var all issuers.Interned[[64]byte]
+	first := all.Put("k", new([64]byte))
+	if all.Put("k", new([64]byte)) != first || all.Get("k") != first {
+		t.Error("two values under one key")
+	}
+	for n := range 5000 {
+		all.Put(fmt.Sprint(n), new([64]byte))
+		if n%50 == 0 {
+			runtime.GC()
+		}
+	}
+	if all.Len() > 1000 || all.Get("k") != first {
+		t.Errorf("%d values, of which one is in use", all.Len())
+	}
+	runtime.KeepAlive(first)
 }

@@ -1,12 +1,15 @@
 package ocsphttp_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -100,6 +103,77 @@ func TestLongestETag(t *testing.T) {
 	for n, kept := range map[int]bool{256: true, 257: false} {
 		if v := ocsphttp.NewValidator(strings.Repeat("e", n), ""); (v.ETag != "") != kept {
 			t.Errorf("%d bytes: kept %v", n, !kept)
+		}
+	}
+}
+
+// openEnded is a body whose connection stays open: nothing comes after what is there.
+type openEnded struct {
+	t *testing.T
+	r io.Reader
+}
+
+func (o openEnded) Read(p []byte) (int, error) {
+	n, err := o.r.Read(p)
+	if err != nil {
+		o.t.Error("read beyond the end of the response")
+	}
+	return n, err
+}
+
+func (openEnded) Close() error { return nil }
+
+// REQ A11: reading ends with the outer SEQUENCE, whichever form its length has, or with
+// the announced length; not with the connection.
+func TestOpenEnded(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer []byte
+		length int64
+	}{
+		"not announced":               {body, -1},
+		"announced as nothing":        {body, 0},
+		"announced":                   {body, int64(len(body))},
+		"an error status":             {[]byte("\x30\x03\x0a\x01\x03"), -1},
+		"a length of one byte":        {append([]byte("\x30\x81\xc8"), make([]byte, 200)...), -1},
+		"a length of three bytes":     {append([]byte("\x30\x83\x01\x00\x00"), make([]byte, 1<<16)...), -1},
+		"nothing in it":               {[]byte("\x30\x00"), -1},
+		"a byte at a time, and empty": {[]byte("\x30\x00"), 2},
+	} {
+		for _, read := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader} {
+			f := &fake{answer: func(int, *http.Request) (*http.Response, error) {
+				res := says(200, ocspType, nil)
+				res.Body, res.ContentLength = openEnded{t, read(bytes.NewReader(c.answer))}, c.length
+				return res, nil
+			}}
+			q, got := question(0), []byte(nil)
+			q.Judge = func(b []byte) (ocsphttp.Way, error) { got = b; return 0, nil }
+			if _, _, err := f.client().Ask(t.Context(), q); err != nil || !bytes.Equal(got, c.answer) {
+				t.Errorf("%s: %d bytes, %v, want %d", name, len(got), err, len(c.answer))
+			}
+		}
+	}
+}
+
+// What did not fail is not remembered as if it had, and what is old is forgotten.
+//
+// REQ A6
+func TestNothingIsRemembered(t *testing.T) {
+	const now = int64(1e18)
+	for _, l := range []ocsphttp.Learned{{}, {Reply: ocsphttp.Taken}} {
+		var m ocsphttp.Memory
+		var tries ocsphttp.Tries
+		m.Learn(&tries, 0, l, now)
+		if first, may := m.Plan(&tries, true, now+1); first != 0 || may != anyChange || !tries.Old(now+1) {
+			t.Errorf("%+v: first %v, may %v", l, first, may)
+		}
+	}
+	for _, failed := range []ocsphttp.Way{ocsphttp.OtherHash, ocsphttp.PastCaches} {
+		var m ocsphttp.Memory
+		var tries ocsphttp.Tries
+		m.Learn(&tries, 0, ocsphttp.Learned{Reply: ocsphttp.Taken, Failed: failed}, now)
+		_, may := m.Plan(&tries, true, now+1)
+		if may != anyChange&^failed || tries.Old(now+1) || !tries.Old(now+int64(time.Hour)) {
+			t.Errorf("%v failed: may %v", failed, may)
 		}
 	}
 }

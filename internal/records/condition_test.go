@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -251,5 +252,34 @@ func TestLimitsOfRecords(t *testing.T) {
 		if records.Expired(pem.EncodeToMemory(block), at) {
 			t.Errorf("%s: expired", name)
 		}
+	}
+}
+
+// A key of lower-case letters, digits and hyphens, of 8 bytes to 100, is the name of its
+// file; any other is hashed. No directory is the current one.
+//
+// REQ E2
+func TestDirNames(t *testing.T) {
+	t.Chdir(t.TempDir())
+	d := records.Dir("")
+	for key, named := range map[string]bool{
+		"az-09-az": true, "az-09-a": false, strings.Repeat("z", 100): true, strings.Repeat("z", 101): false,
+		"az-09-a{": false, "az-09-a`": false, "az-09-a/": false, "az-09-a:": false, "az-09-aZ": false, "az-09-a.": false, "staple-temp-1": false,
+	} {
+		if err := d.Put(t.Context(), key, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.Get(t.Context(), key); err != nil || string(got) != key {
+			t.Errorf("%q: %q, %v", key, got, err)
+		}
+		if _, err := os.Stat(key + ".pem"); (err == nil) != named {
+			t.Errorf("%q: a file of that name: %v, want %v", key, err == nil, named)
+		}
+	}
+	if err := d.Put(t.Context(), "staple-ocsp-1", make([]byte, records.MaxSize)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Get(t.Context(), "staple-ocsp-1"); err != nil || len(got) != records.MaxSize {
+		t.Errorf("the largest record: %d bytes, %v", len(got), err)
 	}
 }
