@@ -20,8 +20,8 @@ import (
 // outcome reported to the schedule, which returns the next action, such as a failed
 // attempt (failedLocked). endLocked releases those that wait.
 //
-// A function that ends in Locked runs with Stapler.mu held and does no I/O. The others
-// take it for moments; none holds it during an exchange, a download or a store's call.
+// A function that ends in Locked runs with Stapler.mu held and does no I/O. Others take
+// it for moments; none holds it during an exchange, a download or a call of the store.
 
 type (
 	action    = schedule.Action[*entry]

@@ -8,8 +8,8 @@ import (
 
 // Shared makes one call for all who ask for the same at the same time. Set its
 // fields before its first use. What f returns is shared by all callers and must not
-// be changed. f gets the context of the one who made the call, if any: others may
-// find that it ended before theirs.
+// be changed. A context that f uses is that of the caller who made the call: others
+// may find that it ended before theirs.
 type Shared[T any] struct {
 	Calls   *Calls
 	Unbound bool // calls are made however many have not returned: the caller bounds them

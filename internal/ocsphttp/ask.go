@@ -93,8 +93,7 @@ type try struct {
 //
 // A change stays if the responder took the question in the new way and had not in
 // the old one, or gave a usable answer. Otherwise the next change is tried on the way
-// before it.
-// Each change is tried once: an exchange must not become a loop of requests.
+// before it. Each change is tried once: an exchange must not become a loop.
 func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error) {
 	var l Learned
 	best := c.put(ctx, q, q.First)
@@ -187,10 +186,10 @@ func (t *try) judge(q *Question, res *response) {
 }
 
 // fail notes what HTTP brought instead of an answer. A GET that was answered with
-// nothing usable is followed by a POST at once. One that got no answer on its
-// connection is not: it has used up the time, so the next attempt begins with POST.
-// Without a connection, or when the caller gave up, nothing is learned of the
-// method (REQ A6).
+// nothing usable is followed by a POST at once, unless the responder says when to come
+// back. One that got no answer on its connection is not: it may have used up the
+// time, so the next attempt begins with POST. Without a connection, or when the
+// caller gave up, nothing is learned of the method (REQ A6).
 func (t *try) fail(ctx context.Context, err error) {
 	t.err = err
 	var e *Error

@@ -12,9 +12,9 @@
 //
 // An Access, a Later and a Dir may be used concurrently. Calls of the store run in
 // goroutines of [foreign.Calls], so one that hangs blocks its caller until its
-// context ends, and no longer. No lock is held during a call. [Later.Add] and
-// [Access.Resting] never block; the other methods of Access wait for the store and
-// are not called with the driver's lock held.
+// context ends, and no longer. No lock is held during a call. [Access.Read],
+// [Access.Write] and [Access.Lease] wait for the store, and are not called with the
+// driver's lock held; the other methods, and [Later.Add], never block.
 //
 // # Reading order
 //
@@ -59,7 +59,7 @@ func Key(leaf []byte) string {
 
 // A Record is a stored response. Nothing in it is proven: who can write the store
 // can write any of it. The times decide when to ask again at most, the issuer counts
-// only if it signed the leaf, and the responder only if the certificate names it.
+// only if it signed the leaf, and the responder only if it is one that is asked.
 type Record struct {
 	Response  []byte // in DER
 	Issuer    []byte // certificate in DER; nil in records of the first version
