@@ -89,7 +89,8 @@ type entry struct {
 	schedule.Item[*entry]
 }
 
-// details is what most entries do without once they hold a response.
+// details is what most entries do without once they hold a response. It is there while
+// an attempt is under way, somebody waits, or something failed; trimLocked drops it.
 type details struct {
 	err       error          // of the last attempt; cleared by a success
 	errs      []error        // of the responders asked in the attempt under way
@@ -114,7 +115,7 @@ type details struct {
 	never     *list.Element  // in cache.never
 }
 
-// details returns what there is of it, to be read.
+// details returns a copy to be read, the zero value if there are none.
 func (e *entry) details() details {
 	if e.more == nil {
 		return details{}
@@ -122,7 +123,7 @@ func (e *entry) details() details {
 	return *e.more
 }
 
-// edit returns it to be written.
+// edit returns the details to be written, allocating them if needed.
 func (e *entry) edit() *details {
 	if e.more == nil {
 		e.more = new(details)
@@ -130,7 +131,7 @@ func (e *entry) edit() *details {
 	return e.more
 }
 
-// trimLocked gives it up if nothing is in it.
+// trimLocked drops the details if nothing is in them that is needed.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
 		m.never == nil && m.gate == nil && len(m.turns) == 0 && m.warned == 0 && !m.unread && m.tries.Old(now) {
@@ -153,6 +154,7 @@ func (e *entry) subject() ocspresp.Subject {
 	return ocspresp.Subject{Serial: certinfo.SerialOf(e.DER), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
 }
 
+// flags fill one word of the entry: one more costs eight bytes for each certificate.
 type flags struct {
 	read    bool  // readLeaf read the certificate
 	tried   bool  // an attempt came to an end since a valid response was lost or never had
@@ -242,7 +244,8 @@ func (c *cache) roomLocked() (evict *entry, ok bool) {
 	return nil, false
 }
 
-// sortLocked has e in never if it belongs there.
+// sortLocked puts e into never, or takes it out. Call it after each change of what
+// belongs there: a response, a listing, a waiting call, a removal.
 func (c *cache) sortLocked(e *entry) {
 	belongs := !e.gone() && !e.keptLocked() && e.held.Load().Raw == nil
 	switch in := e.details().never; {
@@ -320,6 +323,7 @@ func (e *entry) gateLocked() *gate {
 	return m.gate
 }
 
+// unix returns the time of sec, the zero Time for 0.
 func unix(sec int64) time.Time {
 	if sec == 0 {
 		return time.Time{}
@@ -327,6 +331,7 @@ func unix(sec int64) time.Time {
 	return time.Unix(sec, 0)
 }
 
+// unixNano returns the time of ns, the zero Time for 0.
 func unixNano(ns int64) time.Time {
 	if ns == 0 {
 		return time.Time{}

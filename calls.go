@@ -122,7 +122,8 @@ func (c *call) lessLocked() {
 }
 
 // A turn is the part of a call that is about one certificate. settleLocked makes
-// its next step, whenever there is news of the certificate.
+// its next step, whenever there is news of the certificate. It has no goroutine,
+// as a Refresh without arguments has a turn for each certificate that is known.
 type turn struct {
 	c      *call
 	e      *entry

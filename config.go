@@ -111,7 +111,8 @@ func (s *Stapler) warnFiles() {
 // the entries share with their successors.
 type listing struct{ counts []*atomic.Int32 }
 
-// hold makes the certificates known and lists them.
+// hold makes the certificates known and lists them. It waits for none of their
+// responders, so TLSConfig returns at once; Prefetch joins the attempts that it starts.
 func (s *Stapler) hold(certs []tls.Certificate) *listing {
 	l := new(listing)
 	all := make([]*tls.Certificate, len(certs))

@@ -32,6 +32,10 @@ const (
 
 // notice is an event, a log record, or both, on its way to code that is not
 // ours. What has to be parsed for it is parsed on delivery.
+//
+// notifyLocked and log make one and post queues it. deliver calls the user's code, in
+// the one goroutine of Stapler.outbox, in order and without a lock. A slow receiver
+// delays other notices only; beyond maxNotices they are dropped and counted.
 type notice struct {
 	kind   EventKind // 0: a log record alone
 	e      *entry
@@ -119,6 +123,8 @@ func (n *notice) recoveredLocked(now int64) {
 	}
 }
 
+// expiryMessage sets the message of a response that expires. Messages are constant;
+// docs/operations.md explains each, and a test compares the two.
 func expiryMessage(n *notice, loud func(slog.Level, string)) {
 	switch {
 	case n.kind == EventExpiring && n.e.must:
@@ -134,6 +140,8 @@ func expiryMessage(n *notice, loud func(slog.Level, string)) {
 	}
 }
 
+// failureMessage sets the message of a failed attempt: what clients see, and what the
+// operator can do. In an outage of several certificates warnLocked speaks for all.
 func (s *Stapler) failureMessage(n *notice, valid bool, now int64, loud func(slog.Level, string)) {
 	switch {
 	case errors.Is(n.err, ErrNoResponder) && (valid || !n.e.must):
@@ -183,6 +191,8 @@ func (s *Stapler) post(n *notice) {
 	}
 }
 
+// deliver calls the event functions and the logger with n. One that panics is logged,
+// and one that hangs stops delivery and nothing else; Close names it.
 func (s *Stapler) deliver(n *notice) {
 	var leaf *x509.Certificate
 	if n.e != nil {
@@ -204,7 +214,7 @@ func (s *Stapler) deliver(n *notice) {
 		}
 	}
 	if n.msg != "" && s.opts.logger != nil {
-		_, _ = guard(s, "logger", func() (any, error) { s.record(n, leaf); return nil, nil }) // who logs that the logger panicked?
+		_, _ = guard(s, "logger", func() (any, error) { s.record(n, leaf); return nil, nil }) // the logger's own panic can't be logged
 	}
 }
 
@@ -229,7 +239,8 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 	s.opts.logger.LogAttrs(ctx, n.level, n.msg, attrs...)
 }
 
-// eventAttrs returns the attributes that apply to an event.
+// eventAttrs returns the attributes that apply to an event. docs/operations.md
+// explains them, and a test compares the two.
 func (s *Stapler) eventAttrs(n *notice, leaf *x509.Certificate) []slog.Attr {
 	attrs := append([]slog.Attr{slog.String("event", n.kind.String())}, certAttrs(n.e, leaf)...)
 	attrs = append(attrs, slog.String("responder", n.asked))

@@ -19,6 +19,9 @@ import (
 // the exchange is made without the lock, its answer verified and installed, and its
 // outcome reported to the schedule, which returns the next action, such as a failed
 // attempt (failedLocked). endLocked releases those that wait.
+//
+// A function that ends in Locked runs with Stapler.mu held and does no I/O. Others take
+// it for moments; none holds it during an exchange, a download or a call of the store.
 
 type (
 	action    = schedule.Action[*entry]
@@ -43,7 +46,9 @@ func newSchedule(o *options) *schedule.Schedule[*entry] {
 	return schedule.New[*entry](schedule.Config{TTL: int64(o.ttl), FixedTTL: o.fixedTTL, Rand: rand.Int64N})
 }
 
-// doLocked does what the schedule says, and sets the timer for the next action.
+// doLocked does what the schedule says, and sets the timer for the next action. It does
+// not block: what may take time is queued or gets a goroutine. What it calls may have
+// further actions, and then calls it again.
 func (s *Stapler) doLocked(actions []action) {
 	for _, a := range actions {
 		switch a.Kind {
@@ -77,7 +82,8 @@ func (s *Stapler) doLocked(actions []action) {
 	s.armLocked()
 }
 
-// armLocked sets the timer for what is due next.
+// armLocked sets the timer for what is due next, a minute ahead at most. An earlier time
+// that is set stays: tick then finds nothing due and sets the next.
 func (s *Stapler) armLocked() {
 	now := s.nanos()
 	next := s.sched.Next(now)
@@ -88,8 +94,8 @@ func (s *Stapler) armLocked() {
 	s.timer.Reset(time.Duration(max(next-now, 0)))
 }
 
-// tick hears what handshakes have to say, and has done what is due by the clock as it
-// is now.
+// tick is called by the timer. It handles the signals that handshakes left, and starts
+// what is due by the clock as it is now.
 func (s *Stapler) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +112,9 @@ func (s *Stapler) tick() {
 	s.doLocked(s.sched.Run(s.nanos()))
 }
 
-// ask makes one exchange and reports what came of it.
+// ask makes one exchange and reports what came of it, in a goroutine of its own. The
+// schedule bounds how many are in flight. A response is installed before it is
+// reported, as the refresh is planned by what e then holds.
 func (s *Stapler) ask(a action) {
 	e, r := a.Item, a.Responder
 	got, left, err := s.exchange(a)
@@ -151,7 +159,9 @@ func (s *Stapler) ask(a action) {
 	}
 }
 
-// outlive has the place of a call that outlives its context given back after a while.
+// outlive releases the place of a call that outlives its context after lostKeeps: a
+// RoundTripper that ignores contexts must not take all places of a responder for good.
+// The call counts in lost until it returns, so that such calls do not pile up.
 func (s *Stapler) outlive(a action, left <-chan struct{}) {
 	timer := time.NewTimer(lostKeeps)
 	defer timer.Stop()
@@ -168,7 +178,8 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 	s.lost.Add(-1)
 }
 
-// failedLocked ends an attempt that failed. The response that e holds stays.
+// failedLocked ends an attempt that failed. The response that e holds stays. Where that
+// has expired, or there is none, the state becomes what the responder last said.
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
@@ -228,7 +239,8 @@ func (s *Stapler) endLocked(e *entry, err error) {
 	e.trimLocked(now)
 }
 
-// expiredLocked follows a response that is not served any more.
+// expiredLocked follows a response that is not served any more. Handshakes may wait
+// again, as for a new certificate.
 func (s *Stapler) expiredLocked(e *entry) {
 	if e.Need() == schedule.None { // it was the source's own staple
 		s.setLocked(e, held.None)
@@ -256,6 +268,7 @@ type responderData struct {
 	warned int64           // Unix ns
 }
 
+// dataOf returns the data of r, allocating it if needed. The lock is held.
 func dataOf(r *responder) *responderData {
 	d, ok := r.Data.(*responderData)
 	if !ok {
@@ -292,7 +305,8 @@ func (s *Stapler) recoversLocked(r *responder) {
 }
 
 // exchange makes the request of a. A request for the same certificate that is in flight
-// is shared: it may be of an entry that was dropped and learned again meanwhile. If the budget ends first, left ends with the exchange.
+// is shared: it may be of an entry that was dropped and learned again meanwhile. If the
+// budget ends first, left is closed when the exchange returns; otherwise it is nil.
 func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err error) {
 	e, u := a.Item, a.Responder.URL
 	key := string(e.DER) + u
@@ -324,7 +338,9 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	return got, nil, fault(err)
 }
 
-// request asks, and notes what was learned of how to.
+// request asks, and notes what was learned of how to. Judge runs without the lock, on
+// what was copied under it. A response that is older than the one held then is
+// refused there, so that the exchange tries past the caches.
 func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	e, r := a.Item, a.Responder
 	q, got := &ocsphttp.Question{URL: r.URL}, &answer{Answer: held.Answer{Responder: r.URL}}
@@ -377,14 +393,15 @@ func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
 	return got, nil
 }
 
-// hearLocked has a look at e, which was served with cert.
+// hearLocked handles the signal of a handshake that served e with cert: the source may
+// have set a staple, mended the chain, or brought the certificate into use again.
 func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 	s.nominateLocked(e, cert)
 	s.rechainLocked(e, cert.Certificate[1:])
 	s.reviewLocked(e, false)
 }
 
-// nominateLocked has the staple that the source set judged, once.
+// nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
 		s.work.AddUrgent(func() { s.judgeStaple(e) })

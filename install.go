@@ -63,8 +63,9 @@ func (s *Stapler) listLocked(e *entry) {
 	s.cache.sortLocked(e)
 }
 
-// makeRoomLocked makes room for an entry for der. Without a responder it is not
-// worth another's place: of these there may be many more than places.
+// makeRoomLocked makes room for an entry for der, and reports whether there is any: a
+// source may make a certificate for any name that a client sends. One without a
+// responder gets no place of another: of these there may be many more than places.
 func (s *Stapler) makeRoomLocked(der []byte) bool {
 	evict, ok := s.cache.roomLocked()
 	if evict != nil {
@@ -107,14 +108,15 @@ func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	return min(end, idle)
 }
 
-// dropLocked removes e. The result of an attempt under way is discarded.
+// dropLocked removes e. The result of an attempt under way is discarded. Those that wait
+// for e are released; its record in the store stays.
 func (s *Stapler) dropLocked(e *entry) {
 	s.doLocked(s.sched.Remove(e, s.nanos()))
 	s.cache.removeLocked(e)
 	s.settleLocked(e)
 }
 
-// fresh reports whether h need not be asked for yet.
+// fresh reports whether the refresh of h is not due yet.
 func (s *Stapler) fresh(h *held.Response, now int64) bool {
 	_, to := h.Scheduled().Window(int64(s.opts.ttl), s.opts.fixedTTL)
 	return to > now
@@ -128,10 +130,10 @@ func (s *Stapler) setLocked(e *entry, state held.State) {
 	}
 }
 
-// installLocked takes a for the response of e, unless what e holds is newer, or
-// clients would not take it. Three answers only renew the response that e holds: a 304
-// (no proof), the same signed bytes that last no longer, and a response that an older
-// certificate of its delegate cuts short.
+// installLocked takes a for the response of e, unless what e holds is newer or clients
+// would not take it. No other function publishes a new response. Three answers only
+// renew what e holds: a 304 (no proof), the same signed bytes that last no longer, and
+// a response that an older certificate of its delegate cuts short.
 func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 	h := e.held.Load()
 	n, news, err := h.Take(&a.Answer, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
@@ -166,7 +168,8 @@ func (e *entry) failedBefore() error {
 	return errors.Join(e.details().errs...)
 }
 
-// judge takes the staple that the source had set for a candidate.
+// judge verifies the staple that the source had set, and installs it if it is newer. It
+// runs off the handshake, and once for the same bytes.
 func (s *Stapler) judge(e *entry) {
 	s.mu.Lock()
 	raw, sub := e.details().candidate, e.subject()
@@ -195,7 +198,8 @@ func (s *Stapler) judge(e *entry) {
 	}
 }
 
-// startOverLocked has handshakes wait for e as for one that was not known before.
+// startOverLocked has handshakes wait for e as for one that was not known before: its
+// response has expired, or its chain was mended.
 func (s *Stapler) startOverLocked(e *entry) {
 	e.flags.tried = false
 	e.cold.Store(true)

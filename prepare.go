@@ -28,7 +28,9 @@ const (
 var errLeafExpired = errors.New("staple: certificate has expired")
 
 // prepare finds out what there is to know of a certificate without asking a
-// responder: who issued it, who is asked, what the store has.
+// responder: who issued it, who is asked, what the store has. It runs on a worker
+// without the lock, and conclude reports the result, once for each Prepare. A download
+// leaves the worker, or URLs that hang would keep all other certificates waiting.
 func (s *Stapler) prepare(a action) {
 	e := a.Item
 	leaf := s.readLeaf(e)
@@ -58,7 +60,8 @@ func (s *Stapler) judgeStaple(e *entry) {
 }
 
 // conclude reports what preparing found, once it has looked at what the store has.
-// spent is how long the issuer was looked for.
+// spent is how long the issuer was looked for, which counts as time of the attempt. The
+// schedule wants its answer for a certificate that was dropped meanwhile, too.
 func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent time.Duration) {
 	e := a.Item
 	f := schedule.Facts{Spent: int64(spent)}
@@ -105,7 +108,8 @@ func (s *Stapler) conclude(a action, leaf *x509.Certificate, d directions, spent
 	}
 }
 
-// factsLocked completes what preparing found. err is why no request can be made.
+// factsLocked completes what preparing found. err is why no request can be made. What
+// the function of WithResponders switched off is prepared again within a TTL.
 func (s *Stapler) factsLocked(e *entry, leaf *x509.Certificate, d *directions, f *schedule.Facts, now int64) (err error) {
 	f.Need, err = s.needLocked(e, leaf, d, now)
 	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), held.Nanos(e.notBefore)
@@ -133,7 +137,9 @@ func (s *Stapler) hasIssuer(e *entry) bool {
 }
 
 // readLeaf reads the certificate of e and looks for its issuer in the chain. It
-// returns the parsed leaf, or nil if it does not parse, or is read and wanted still.
+// returns the parsed leaf, or nil if it does not parse, or is read and wanted still. The
+// parsed leaf is not kept: it is several times as large as an entry. A chain is scanned
+// once, as each candidate costs a signature and chains may be anybody's.
 func (s *Stapler) readLeaf(e *entry) *x509.Certificate {
 	s.mu.Lock()
 	m := e.details()
@@ -184,7 +190,8 @@ type directions struct {
 	issuer error // why there is none
 }
 
-// directions returns what the certificate and the function of WithResponders say.
+// directions returns what the certificate and the function of WithResponders say. It
+// calls that function, so the lock is not held.
 func (s *Stapler) directions(e *entry, leaf *x509.Certificate) directions {
 	d := directions{need: schedule.Wanted}
 	if leaf == nil { // what was said last stays
@@ -205,7 +212,8 @@ func (s *Stapler) directions(e *entry, leaf *x509.Certificate) directions {
 }
 
 // switched returns the directions that the function of WithResponders gives, where
-// d are those of the certificate. While it gives none, what it said last stays.
+// d are those of the certificate. While it gives none, what it said last stays. Before
+// it said anything nothing is asked, and the certificate stays pending, not off.
 func (s *Stapler) switched(e *entry, leaf *x509.Certificate, d directions) directions {
 	named, on, err := s.askSwitch(e, leaf)
 	usable := certinfo.HTTPURLs(named, len(named))
@@ -234,7 +242,8 @@ func (s *Stapler) switched(e *entry, leaf *x509.Certificate, d directions) direc
 }
 
 // keysLocked returns the keys of the responders at urls. A responder that is only shown,
-// and gets no requests, has a key without an issuer.
+// and gets no requests, has a key without an issuer. The leaf's signature verified with
+// the issuer's key, so no certificate affects the backoff of another CA's.
 func (e *entry) keysLocked(urls []string, need schedule.Need) []schedule.Key {
 	issuer := ""
 	if need == schedule.Wanted && e.issuer != nil {
@@ -255,7 +264,8 @@ func (e *entry) keysLocked(urls []string, need schedule.Need) []schedule.Key {
 	return keys
 }
 
-// needLocked decides whether there is anything to do for e, and why not.
+// needLocked decides whether there is anything to do for e, and why not. It moves what
+// e holds into or out of None, as a switch may be turned at any attempt.
 func (s *Stapler) needLocked(e *entry, leaf *x509.Certificate, d *directions, now int64) (schedule.Need, error) {
 	need, err := s.needOf(e, leaf, d, now)
 	h := e.held.Load()
@@ -275,6 +285,8 @@ func (s *Stapler) needLocked(e *entry, leaf *x509.Certificate, d *directions, no
 	return need, err
 }
 
+// needOf returns the need. The order of the cases counts: what is switched off or
+// expired raises no complaint about an issuer. The lock is held.
 func (s *Stapler) needOf(e *entry, leaf *x509.Certificate, d *directions, now int64) (schedule.Need, error) {
 	switch {
 	case leaf == nil && !e.flags.read:
@@ -322,7 +334,8 @@ func (s *Stapler) unreadableLocked(e *entry) error {
 	return err
 }
 
-// hopelessLocked logs, once, why no attempt is made for e.
+// hopelessLocked logs, once, why no attempt is made for e. Another chain for the
+// certificate has it tried again: see rechainLocked.
 func (s *Stapler) hopelessLocked(e *entry, err error) {
 	e.edit().err = err
 	if !e.flags.logged {
@@ -365,8 +378,9 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 }
 
 // fetchIssuer gets the issuer of e from another certificate that it issued, or
-// from where the certificate says. An attempt that was asked for does not go by what
-// failed there before.
+// from where the certificate says, within issuerWait. A download that failed before
+// this attempt is repeated if Prefetch or Refresh made it; otherwise a failure is
+// remembered for a while. The error names the URLs, not the responder.
 func (s *Stapler) fetchIssuer(a action, leaf *x509.Certificate) error {
 	var since time.Time
 	ctx, cancel := context.WithTimeout(s.ctx, issuerWait)
@@ -408,7 +422,8 @@ func downloadFailed(err error) error {
 }
 
 // askSwitch calls the function of WithResponders. An error says that it gave no
-// answer.
+// answer: it panicked, hangs, or took over switchWait. That must not switch a
+// certificate off: see switched.
 func (s *Stapler) askSwitch(e *entry, leaf *x509.Certificate) (urls []string, on bool, err error) {
 	type answer struct {
 		urls []string

@@ -23,7 +23,8 @@ const (
 
 // load takes what the store holds for a certificate, and reports whether that
 // spares the request: another process, or an earlier one, made it. urls are those of
-// the responders.
+// the responders. It waits for the store, 5 s at most, without the lock. The record is
+// read before each attempt, as in a fleet another process may have made the request.
 func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	if s.opts.store == nil {
 		return false
@@ -92,7 +93,8 @@ func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news 
 	return h != had
 }
 
-// read returns the verified response that the store holds for e, if any.
+// read returns the verified response that the store holds for e, if any. A record is
+// verified like an answer from the network: others may write to the store.
 func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, error) {
 	s.mu.Lock()
 	sub := e.subject()
@@ -243,6 +245,8 @@ func (s *Stapler) write(e *entry) {
 	}
 }
 
+// storedLocked reports what came of a write. A failure costs no staple: the response is
+// in memory, and the next refresh writes again.
 func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	switch {
 	case s.closed && err != nil:
@@ -253,6 +257,8 @@ func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	}
 }
 
+// put writes h as the record of e, or deletes the record. It waits for the store. The
+// issuer is stored, too, so that a restart needs neither chain nor download.
 func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issuer, discard bool) error {
 	key := records.Key(e.DER)
 	if discard {
@@ -271,7 +277,7 @@ func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issu
 }
 
 // leasedElsewhere reports whether another process has the lease on a certificate, and
-// asks about it.
+// asks about it. A Refresh waits for none. It may wait for the store, up to 1 s.
 func (s *Stapler) leasedElsewhere(a action) bool {
 	if s.opts.store == nil || a.Urgency == schedule.Unconditional {
 		return false
@@ -300,9 +306,9 @@ func (s *Stapler) storeSlow(op records.Op, err error) {
 	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
 }
 
-// turnLocked reports whether e has the lease still, and whether it is the turn
-// of others: who fails does not renew it, and leaves it alone for as long as it
-// lasted. It may be this process that is cut off.
+// turnLocked reports whether this process still has the lease of e (mine), and whether
+// it must leave it to others (pass): a process whose attempt failed does not renew the
+// lease and does not take it for another term. It may be this one that is cut off.
 func (e *entry) turnLocked(now int64) (mine, pass bool) {
 	m := e.details()
 	since := now - m.leased

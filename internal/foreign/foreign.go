@@ -1,6 +1,16 @@
 // Package foreign runs the user's code: stores, transports, callbacks. That code may
-// panic, end its goroutine or never return. None of this blocks the caller, and the
+// panic, end its goroutine or never return. None of this ends the process, and the
 // caller can name what hangs.
+//
+// [Calls] counts what runs, [Call] and [CallWithin] make one call, [Shared] one for
+// all who want the same, and [Queue] calls our own functions with a bounded number of
+// goroutines. The Stapler has one Calls; its Close waits for that by [Calls.Wait].
+// internal/records and internal/issuers call through it, too. The package knows no
+// error of the root, which says [PanicError] and [HungError] in its own words.
+//
+// All of it may be used concurrently. Code is called in a goroutine of its own, and
+// with no lock of this package held. It can't be stopped: a call that outlives its
+// caller's context goes on, and counts until it returns.
 package foreign
 
 import (
@@ -13,7 +23,9 @@ import (
 )
 
 // MaxHung is how many calls of one kind may be under way. What never returns
-// must not pile up.
+// must not pile up: each is a goroutine and, of a RoundTripper, a connection. The
+// limit is by kind, so that a store that hangs stops no callback. [Call] has no
+// such limit, as its caller waits for each.
 const MaxHung = 64
 
 // Calls counts what runs, by kind: foreign code, and our own goroutines, which
@@ -26,7 +38,7 @@ type Calls struct {
 }
 
 // Enter counts a call of a kind in, and Leave counts it out. An empty kind is a
-// goroutine of ours.
+// goroutine of ours. Kinds are words for people: an error of Wait quotes them.
 func (c *Calls) Enter(kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,7 +51,7 @@ func (c *Calls) Enter(kind string) {
 	}
 }
 
-// Leave counts a call out.
+// Leave counts a call out. The last one to leave wakes those in Wait.
 func (c *Calls) Leave(kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,17 +67,20 @@ func (c *Calls) Leave(kind string) {
 	}
 }
 
-// Count returns how many calls of a kind are under way.
+// Count returns how many calls of a kind are under way, those that nobody waits for
+// any more included.
 func (c *Calls) Count(kind string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.byKind[kind]
 }
 
-// Full reports whether as many calls of a kind are under way as may be.
+// Full reports whether as many calls of a kind are under way as may be. Two callers
+// may find room for one at the same time, so the limit may be passed by a few.
 func (c *Calls) Full(kind string) bool { return c.Count(kind) >= MaxHung }
 
-// Go runs f, code of ours, in a goroutine that Wait waits for.
+// Go runs f, code of ours, in a goroutine that Wait waits for. f is not run under
+// recover: a panic of ours is a defect, and ends the process with its trace.
 func (c *Calls) Go(f func()) {
 	c.Enter("")
 	go func() {
@@ -75,7 +90,8 @@ func (c *Calls) Go(f func()) {
 }
 
 // Wait waits until nothing runs. After d it returns an error that names the
-// foreign code that still does.
+// foreign code that still does, with the number of calls of each kind. Nothing keeps
+// new calls from beginning meanwhile: the caller has to.
 func (c *Calls) Wait(d time.Duration) error {
 	c.mu.Lock()
 	if c.n == 0 {
@@ -104,7 +120,8 @@ func (c *Calls) Wait(d time.Duration) error {
 	return fmt.Errorf("still running after %v: %s", d, strings.Join(kinds, ", "))
 }
 
-// A PanicError is returned for code that panicked, or ended its goroutine.
+// A PanicError is returned for code that panicked, or ended its goroutine. All who
+// share the call get it.
 type PanicError struct {
 	Kind  string // of the call
 	Value any    // what recover returned; nil for runtime.Goexit
@@ -117,7 +134,8 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("%s panicked: %v", e.Kind, e.Value)
 }
 
-// A HungError is returned without a call: too many have not returned.
+// A HungError is returned without a call: too many have not returned. It goes once
+// one of them does.
 type HungError struct {
 	Kind  string
 	Calls int
@@ -127,7 +145,7 @@ func (e *HungError) Error() string {
 	return fmt.Sprintf("%s: %d calls have not returned", e.Kind, e.Calls)
 }
 
-// checkHung returns a HungError if too many calls of a kind are under way.
+// checkHung returns a HungError if too many calls of a kind are under way; nil if not.
 func (c *Calls) checkHung(kind string) error {
 	if n := c.Count(kind); n >= MaxHung {
 		return &HungError{kind, n}
@@ -136,7 +154,8 @@ func (c *Calls) checkHung(kind string) error {
 }
 
 // Call calls f and waits for it, however long that takes. The error is that of
-// f, or a [PanicError].
+// f, or a [PanicError]. It is for callers with a goroutine that may wait: the one
+// that delivers events, say.
 func Call[T any](c *Calls, kind string, f func() (T, error)) (T, error) {
 	r := <-start(c, kind, f)
 	return r.v, r.err
@@ -164,7 +183,8 @@ type result[T any] struct {
 }
 
 // start calls f in a goroutine of its own: runtime.Goexit (t.Fatal in a callback, say)
-// would end the caller's, with its locks held.
+// would end the caller's, with its locks held. The channel has room for the result,
+// so a call that nobody waits for any more ends, too.
 func start[T any](c *Calls, kind string, f func() (T, error)) <-chan result[T] {
 	c.Enter(kind)
 	done := make(chan result[T], 1)

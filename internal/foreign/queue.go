@@ -3,7 +3,11 @@ package foreign
 import "sync"
 
 // A Queue calls functions, in goroutines that live while there are any to call. Set its
-// fields before its first use.
+// fields before its first use. The Stapler has three: certificates to be prepared,
+// writes to the store, and events.
+//
+// The functions are ours: they call foreign code by [Call] and the like, so that one
+// that panics ends no worker. One that hangs keeps its worker.
 type Queue struct {
 	Calls   *Calls
 	Max     int // how many may wait; 0: any number
@@ -15,13 +19,15 @@ type Queue struct {
 	closed          bool
 }
 
-// Add queues f, or reports that there is no room. It never blocks.
+// Add queues f, or reports that there is no room, or that q is closed. It never
+// blocks, so it may be called with a lock held. Urgent and routine ones count
+// together against Max.
 func (q *Queue) Add(f func()) bool { return q.add(&q.routine, f) }
 
 // AddUrgent queues f before all that Add has queued.
 func (q *Queue) AddUrgent(f func()) bool { return q.add(&q.urgent, f) }
 
-// Close drops what waits, and what is added later.
+// Close drops what waits, and what is added later. What is being called goes on.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -42,6 +48,8 @@ func (q *Queue) add(to *[]func(), f func()) bool {
 	return true
 }
 
+// run calls what waits, the urgent first, until nothing does. The lock is not held
+// during a call.
 func (q *Queue) run() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

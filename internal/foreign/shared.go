@@ -7,7 +7,9 @@ import (
 )
 
 // Shared makes one call for all who ask for the same at the same time. Set its
-// fields before its first use.
+// fields before its first use. What f returns is shared by all callers and must not
+// be changed. A context that f uses is that of the caller who made the call: others
+// may find that it ended before theirs.
 type Shared[T any] struct {
 	Calls   *Calls
 	Unbound bool // calls are made however many have not returned: the caller bounds them
@@ -18,7 +20,8 @@ type Shared[T any] struct {
 // Do calls f, or waits for a call of this kind and key that is under way. It
 // returns when that does, or the error of ctx when ctx ends; the call then goes
 // on, and is shared with who comes later. While too many calls of this kind have
-// not returned nothing is called, and the error is a [HungError].
+// not returned nothing is called, and the error is a [HungError]. Sharing a call that
+// was given up is right for a store: a second write must not overtake the first.
 func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error)) (T, error) {
 	v, _, err := s.do(ctx, kind, key, f)
 	return v, err
@@ -26,7 +29,9 @@ func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error
 
 // Attempt is Do for callers that retry: a call that is still under way when ctx ends is
 // lost, and the next Attempt makes a new call instead of waiting for it. left is nil
-// unless the call was lost; it is closed when the lost call returns.
+// unless the call was lost; it is closed when the lost call returns. Requests and
+// downloads are made so: one that hangs must not keep its certificate from ever being
+// asked about again. With Unbound set the caller bounds how many are lost.
 func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, error)) (v T, left <-chan struct{}, err error) {
 	v, lost, err := s.do(ctx, kind, key, f)
 	if lost == nil {
@@ -41,7 +46,8 @@ func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, 
 	return v, returned, err
 }
 
-// do returns the call as lost if ctx ended before it did.
+// do returns the call as lost if ctx ended before it did. The call then goes on in its
+// goroutine, and lost gets its result.
 func (s *Shared[T]) do(ctx context.Context, kind, key string, f func() (T, error)) (v T, lost <-chan singleflight.Result, err error) {
 	if !s.Unbound {
 		if err := s.Calls.checkHung(kind); err != nil {

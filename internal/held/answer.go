@@ -17,7 +17,8 @@ import (
 // with a handshake header of 4 bytes, the status type and a length of 3.
 const maxStaple = 1<<14 - 4 - 1 - 3
 
-// An Answer is a verified response that has come, or that nothing is newer.
+// An Answer is a verified response that has come, or that nothing is newer: from a
+// responder, from the store, or the source's own staple.
 type Answer struct {
 	*ocspresp.Proof        // nil: a 304
 	Responder       string // its URL; of a record it may be unknown
@@ -36,7 +37,8 @@ type Rules struct {
 // Take returns what is held once a has come, and whether that is news, or h
 // confirmed. It returns h itself if nothing changes. What was signed the same but
 // lasts no longer, what its delegate's certificate cuts short, and a 304 confirm h.
-// The error is an [ocspresp.Error]: Replay, or TooLarge for TLS clients.
+// The error is an [ocspresp.Error]: Replay, or TooLarge for TLS clients; h stays then.
+// h must be what is held now: the caller has the lock from loading it to storing n.
 func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bool, err error) {
 	if a.Proof == nil || h.repeatedBy(a) || h.cutShortBy(a, now) {
 		if a.Checked <= h.Checked && h.Checked <= now { // else the clock was set back
@@ -111,7 +113,8 @@ func (a *Answer) produced() int32 {
 	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
-// Replayed returns an error if a is older than h.
+// Replayed returns an error if a is older than h. The driver asks this of each body
+// before an exchange ends, as a request past the caches may bring the newer one.
 func (h *Response) Replayed(a *Answer) error {
 	if h.Raw == nil || !h.newerThan(a) {
 		return nil
@@ -121,7 +124,8 @@ func (h *Response) Replayed(a *Answer) error {
 }
 
 // newerThan reports whether a was signed before h, so that a replay never replaces it. Of
-// two made at one time the worse is kept.
+// two made at one time the worse is kept. The signed times alone decide: headers and
+// records can be forged.
 func (h *Response) newerThan(a *Answer) bool {
 	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
 	case this != h.ThisUpdate:

@@ -1,6 +1,14 @@
 // Package held has what is known of a certificate's status at one moment, and the
 // rules by which an answer takes its place: only what is proven and newer does, and
 // nothing outlives what it rests on.
+//
+// The root keeps a [Response] for each certificate behind an atomic pointer. A
+// handshake loads it and calls [Response.StapleAt]; the driver calls [Response.Take]
+// with its lock held, and stores the result. There is no lock, clock or I/O here. A
+// Response is not written once it is published, but for Copy.
+//
+// held.go has the snapshot, answer.go the rules. Every limit is wall time: a
+// monotonic reading would stop in suspend.
 package held
 
 import (
@@ -14,7 +22,8 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-// A State is what is known, in the order of the root's State.
+// A State is what is known, in the order of the root's State, which is converted from
+// it.
 type State uint8
 
 const (
@@ -27,7 +36,8 @@ const (
 )
 
 // A Response is an immutable snapshot of the newest proven response, or of why there is
-// none.
+// none. There is one for each certificate, so times are kept relative to ThisUpdate
+// and Checked in 32 bits where they fit.
 type Response struct {
 	State      State
 	Open       bool   // it has no nextUpdate
@@ -45,7 +55,8 @@ type Response struct {
 	Copy       atomic.Pointer[tls.Certificate] // the last certificate served, stapled
 }
 
-// With returns a copy of h in another state.
+// With returns a copy of h in another state. Copy is not taken along: it is what was
+// served in the old one.
 func (h *Response) With(s State) *Response {
 	return &Response{State: s, staple: h.staple, Open: h.Open, maxAge: h.maxAge, Produced: h.Produced, age: h.age, lasts: h.lasts,
 		modified: h.modified, etag: h.etag, Raw: h.Raw, Until: h.Until, Checked: h.Checked, ThisUpdate: h.ThisUpdate}
@@ -67,8 +78,9 @@ func (h *Response) Validator() ocsphttp.Validator {
 	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
 }
 
-// Condition makes a request conditional on h being out of date. When h is about to
-// expire it does not: a cache that goes on with 304 would be no help.
+// Condition makes a request conditional on h being out of date. In the last eighth of
+// its life, and after it, the zero Validator does not: a cache that goes on with 304
+// would be no help, and a forged 304 would cost a gap.
 func (h *Response) Condition(now int64) ocsphttp.Validator {
 	_, length := h.Span()
 	if !h.Current(now) || h.Until-now < length/8 {
@@ -124,10 +136,11 @@ func (h *Response) Scheduled() schedule.Held {
 // in Unix s.
 func (h *Response) End() int64 { return h.ThisUpdate + int64(h.lasts) }
 
-// Received returns when h came, in Unix ns.
+// Received returns when h came, in Unix ns; later confirmations do not change it.
 func (h *Response) Received() int64 { return h.Checked - int64(h.age)*int64(time.Second) }
 
-// MaxAge returns what the responder's cache headers ask for.
+// MaxAge returns what the responder's cache headers ask for: a hint for the schedule,
+// which bounds it.
 func (h *Response) MaxAge() time.Duration { return time.Duration(h.maxAge) * time.Second }
 
 // inSeconds returns n within what a uint32 holds.

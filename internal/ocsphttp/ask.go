@@ -11,22 +11,28 @@ import (
 	"time"
 )
 
-const maxGetURL = 255 // RFC 9919 §6
+// maxGetURL is the longest URL of a GET, in bytes (RFC 9919 §6). Longer ones are
+// asked by POST.
+const maxGetURL = 255
 
 // A Way is how a question is put. The zero Way is a GET that caches may answer,
 // with the CertID hash of first choice.
 type Way uint8
 
-// What may be otherwise about a way, in the order in which changes are tried.
+// What may be otherwise about a way, in the order in which changes are tried: Ask
+// takes the lowest bit first.
 const (
 	Post       Way = 1 << iota // by POST
 	PastCaches                 // caches are told not to answer
 	OtherHash                  // with the other CertID hash
-	OwnConn                    // on a connection that no other request has; follows a failure, and is no change to try
+	// OwnConn is on a connection that no other request has. It follows a failure, and
+	// is no change to try: the connection may be why there was no answer (REQ E15).
+	OwnConn
 )
 
 // A Question is an exchange with one responder: a request in one way and, if its
-// answer is unusable, in others.
+// answer is unusable, in others. The caller fills it in for one call of Ask, which
+// calls Request and Judge one at a time, in the goroutine of the caller.
 type Question struct {
 	URL     string                                 // of the responder
 	Request func(otherHash bool) ([]byte, error)   // the DER of an OCSPRequest
@@ -38,14 +44,15 @@ type Question struct {
 }
 
 // An Answer is one that Judge accepted, or a 304: the response that the caller has is
-// still current.
+// still current. It has no body: Judge keeps what it read of that.
 type Answer struct {
 	NotModified bool // status 304
 	MaxAge      time.Duration
 	Validator   Validator // zero after a POST
 }
 
-// Learned is what came of a question, for [Memory].
+// Learned is what came of a question, for [Memory]. It is filled in on an error,
+// too: most of what a Memory learns comes from failures.
 type Learned struct {
 	Reply  Reply // to the way that did best
 	Helped Way   // the changes that led to that way
@@ -53,7 +60,8 @@ type Learned struct {
 	Lost   bool  // HTTP brought no answer, for the last request
 }
 
-// A Reply is what came of a question, as far as it tells GET from POST.
+// A Reply is what came of a question, as far as it tells GET from POST. It says
+// nothing of the certificate: "unauthorized" to a GET shows that GET works.
 type Reply uint8
 
 const (
@@ -67,7 +75,8 @@ const (
 	Taken
 )
 
-// try is a question put in one way, and what came of it.
+// try is a question put in one way, and what came of it: an answer, or an err with
+// the changes that may do better.
 type try struct {
 	way    Way
 	answer *Answer
@@ -79,7 +88,12 @@ type try struct {
 }
 
 // Ask puts q, and once more for each change that may do better and that q allows.
-// The error is that of Judge, or an [*Error], of the way that did best.
+// The error is that of Judge or Request, or an [*Error], of the way that did best.
+// The answer is nil if there is an error.
+//
+// A change stays if the responder took the question in the new way and had not in
+// the old one, or gave a usable answer. Otherwise the next change is tried on the way
+// before it. Each change is tried once: an exchange must not become a loop.
 func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error) {
 	var l Learned
 	best := c.put(ctx, q, q.First)
@@ -110,7 +124,9 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 	return best.answer, l, best.err
 }
 
-// put puts q in one way.
+// put puts q in one way. It sends one request, apart from redirects. Only a GET
+// that caches may answer is conditional. A 304 to any other request confirms
+// nothing, and is refused like any status but 200.
 func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	t := try{way: way}
 	der, err := q.Request(way&OtherHash != 0)
@@ -150,7 +166,9 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	return t
 }
 
-// judge has the body of an answer judged.
+// judge has the body of an answer judged. If Judge says that POST may do better, the
+// answer was none to a question of OCSP: junk, malformedRequest, internalError.
+// Any other refusal shows that the responder read the request.
 func (t *try) judge(q *Question, res *response) {
 	t.change, t.err = q.Judge(res.body)
 	switch {
@@ -167,7 +185,11 @@ func (t *try) judge(q *Question, res *response) {
 	}
 }
 
-// fail notes what HTTP brought instead of an answer.
+// fail notes what HTTP brought instead of an answer. A GET that was answered with
+// nothing usable is followed by a POST at once, unless the responder says when to come
+// back. One that got no answer on its connection is not: it may have used up the
+// time, so the next attempt begins with POST. Without a connection, or when the
+// caller gave up, nothing is learned of the method (REQ A6).
 func (t *try) fail(ctx context.Context, err error) {
 	t.err = err
 	var e *Error
@@ -187,6 +209,8 @@ func (t *try) fail(ctx context.Context, err error) {
 
 // getURL returns the URL of a GET (RFC 6960 A.1), and whether it may be used. A
 // responder's URL may have a path of its own; one with a query is asked by POST.
+// Base64 is escaped as a query is, so that "/", "+" and "=" are, too: a server would
+// take the slash for a path separator (RFC 9919 §6).
 func getURL(responder string, der []byte) (u string, fits bool) {
 	u = responder
 	if parsed, err := url.Parse(u); err == nil {

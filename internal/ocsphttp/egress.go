@@ -11,7 +11,13 @@ import (
 
 // URLs come out of certificates, which may be anybody's. The default client makes no
 // request to what is never a responder: clouds keep credentials at link-local
-// addresses and the ones below. Private addresses are where private CAs live.
+// addresses and the ones below. Private addresses are where private CAs live, so
+// they are asked.
+//
+// There are two checks. refuseDial judges the address that is dialled, after names
+// are resolved. refuseHost judges a literal in the URL, since a proxy dials in our
+// place. A proxy that resolves a name to a refused address is not noticed: it has to
+// refuse by itself (docs/security.md). A user's client has neither check.
 
 // metadata are the other addresses of clouds' metadata services.
 var metadata = map[netip.Addr]bool{
@@ -22,7 +28,8 @@ var metadata = map[netip.Addr]bool{
 }
 
 // embedding are the networks whose addresses hold one of IPv4, by which a gateway may
-// reach it, and the bytes where they do.
+// reach it, and the bytes where they do. One network may hold it in several places:
+// each is checked, as nobody here knows which one a gateway reads.
 var embedding = []struct {
 	network netip.Prefix
 	bytes   [][4]int
@@ -37,7 +44,9 @@ var embedding = []struct {
 	{netip.MustParsePrefix("2001::/32"), [][4]int{{12, 13, 14, 15}}, 0xff},                                                   // and the client
 }
 
-// refused reports whether no responder is at ip, whichever way it is written.
+// refused reports whether no responder is at ip, whichever way it is written. An
+// address that embeds an IPv4 address is as good as that. The zero Addr, of a host
+// that is a name, is not refused.
 func refused(ip netip.Addr) bool {
 	ip = ip.WithZone("").Unmap()
 	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || metadata[ip] {
@@ -62,7 +71,8 @@ func refused(ip netip.Addr) bool {
 }
 
 // refuseDial is a net.Dialer's Control: it sees each address that is dialled,
-// whatever names said before.
+// whatever names said before. A name that changes between two look-ups is no way
+// around it.
 func refuseDial(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -95,7 +105,8 @@ func refuseHost(u *url.URL) error {
 }
 
 // looseAddr reads an IPv4 address as inet_aton does: one to four numbers, decimal,
-// octal or hexadecimal, of which the last fills the bytes that are left.
+// octal or hexadecimal, of which the last fills the bytes that are left. It returns
+// the zero Addr for anything else: a host name, most of the time.
 func looseAddr(s string) netip.Addr {
 	parts := strings.Split(s, ".")
 	var v4 [4]byte

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A Kind is one way for HTTP to bring no answer. The zero Kind is none.
+// A Kind is one way for HTTP to bring no answer. The zero Kind is none. The root has
+// a Reason for each, in one table of its errors.go.
 type Kind uint8
 
 // The kinds of an Error.
@@ -35,7 +36,7 @@ var kindText = [...]string{
 	Empty:       "empty answer",
 }
 
-// String describes k in a few words.
+// String describes k in a few words, in lower case, for the text of an error.
 func (k Kind) String() string {
 	if k == 0 || int(k) >= len(kindText) {
 		return "no kind"
@@ -43,7 +44,8 @@ func (k Kind) String() string {
 	return kindText[k]
 }
 
-// An Error says why HTTP brought no answer.
+// An Error says why HTTP brought no answer. It does not name the URL: who asked adds
+// that. The text of Err is short, whatever a server sent.
 type Error struct {
 	Kind       Kind
 	Status     int           // of the HTTP response, if there was one
@@ -62,13 +64,16 @@ func (e *Error) Error() string {
 	return e.Err.Error()
 }
 
-// Unwrap returns the detail.
+// Unwrap returns the detail; it may be an error of the user's RoundTripper.
 func (e *Error) Unwrap() error { return e.Err }
 
-// maxDetail is the longest text of a client that is kept as it is.
+// maxDetail is the longest text of a client that is kept as it is, in bytes. A user's
+// RoundTripper may say anything in its error.
 const maxDetail = 500
 
-// transportError types what a client says, without the URL that it repeats.
+// transportError types what a client says, without the URL that it repeats: with
+// a GET that has the whole request in it. net/http quotes what is no HTTP. That may
+// be a secret of a service that is no responder, so the quote is dropped.
 func transportError(err error) *Error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
@@ -92,7 +97,8 @@ func transportError(err error) *Error {
 	return e
 }
 
-// cut shortens text that came from the network, where it may be of any length.
+// cut shortens text that came from the network, where it may be of any length, to 200
+// bytes of valid UTF-8: it ends up in errors, events and logs.
 func cut(s string) string {
 	const most = 200
 	if len(s) > most {

@@ -3,18 +3,23 @@ package ocsphttp
 import "time"
 
 const (
-	// recall is how long it is remembered what worked.
+	// recall is how long it is remembered what worked. A responder that was repaired
+	// gets GET and the first hash again within a day.
 	recall = 24 * time.Hour
 	// A change that did no better is not tried again for pauseWithout while the
 	// certificate holds nothing valid, for pauseWith while it does, and the other
-	// hash for pauseHash.
+	// hash for pauseHash: what failed a moment ago rarely helps at the next attempt,
+	// and would double the requests of an outage.
 	pauseWithout = 15 * time.Minute
 	pauseWith    = time.Hour
 	pauseHash    = time.Hour
 )
 
 // A Memory is what was learned about how to ask one responder. The zero Memory
-// has learned nothing. Its owner guards it. Times are in Unix ns.
+// has learned nothing. Its owner guards it: the driver calls Plan before an
+// exchange and Learn after it, with its lock held, and the exchange runs without.
+// Exchanges about other certificates may learn meanwhile; the last one counts.
+// Times are in Unix ns.
 //
 // GET is the usual method, or POST after it worked where GET did not. The other
 // method is tried at once if the answer to the usual one is unusable, and in the next
@@ -27,7 +32,10 @@ type Memory struct {
 	lost   bool  // the last request failed: what comes next has a connection of its own
 }
 
-// Tries is when changes for the sake of one certificate did no better, in Unix ns.
+// Tries is when changes for the sake of one certificate did no better, in Unix ns. It
+// limits extra requests: without it a certificate that the CA does not know would
+// cost three requests at each attempt. A probe of a responder that fails has one
+// for all certificates there.
 type Tries struct{ hash, caches int64 }
 
 // Old reports whether nothing in t matters any more.
@@ -36,7 +44,8 @@ func (t *Tries) Old(now int64) bool {
 }
 
 // Plan returns the way to begin an attempt about a certificate, and the changes
-// that may be tried. valid says whether it holds a valid response.
+// that may be tried. valid says whether it holds a valid response. It changes nothing:
+// an exchange that is not made is not remembered.
 func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	first = m.usual(now)
 	if m.swap {
@@ -64,7 +73,8 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	return first, may
 }
 
-// usual returns the usual method.
+// usual returns the usual method. A day after POST worked that is GET again, which
+// caches can answer.
 func (m *Memory) usual(now int64) Way {
 	if recent(m.post, now, recall) {
 		return Post
@@ -72,7 +82,9 @@ func (m *Memory) usual(now int64) Way {
 	return 0
 }
 
-// Learn notes what came of an attempt that began in the way first.
+// Learn notes what came of an attempt that began in the way first. A hash that
+// helped becomes the usual one for a day. It has no limit like Tries: two CA
+// generations at one URL need one hash each, and each attempt finds its own.
 func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	m.lost = l.Lost
 	m.learnMethod((first^l.Helped)&Post, l, now)
@@ -90,7 +102,10 @@ func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	}
 }
 
-// learnMethod notes what came of a method.
+// learnMethod notes what came of a method, the one that did best. A POST that worked
+// is usual for a day. If the usual POST then gets nothing usable, and GET was not
+// tried beside it, the next attempt begins with GET: one refused GET once had a
+// responder asked by POST for a day, though POST failed, too.
 func (m *Memory) learnMethod(method Way, l Learned, now int64) {
 	usual := m.usual(now)
 	if l.Failed&Post != 0 {
@@ -111,7 +126,8 @@ func (m *Memory) learnMethod(method Way, l Learned, now int64) {
 }
 
 // recent reports whether at, unless it is 0, is within a span before now. It is not
-// where the clock was set back.
+// where the clock was set back: what was noted by a wrong clock is forgotten, and
+// costs a request more at most.
 func recent(at, now int64, span time.Duration) bool {
 	return at != 0 && at <= now && now-at < int64(span)
 }

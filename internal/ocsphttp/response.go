@@ -12,11 +12,12 @@ import (
 
 const mediaType = "application/ocsp-response"
 
-// pageWait is how long the rest of what is no answer may take: all of it is for
-// the error text.
+// pageWait is how long the rest of what is no answer may take: its length and first
+// bytes are for the error text alone. A connection whose answer was read to its end
+// is used again.
 const pageWait = time.Second
 
-// A response is an HTTP response, read as far as it goes.
+// A response is an HTTP response, read as far as it goes. Its body is closed.
 type response struct {
 	status int
 	header http.Header
@@ -27,7 +28,8 @@ type response struct {
 }
 
 // read reads the body of res, if it is no answer for no longer than pageWait.
-// cancel ends the request.
+// cancel ends the request. An error page that never ends must leave time for the
+// POST that follows.
 func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, ocsp bool) *response {
 	defer res.Body.Close()
 	r := &response{status: res.StatusCode, header: res.Header, ocsp: ocsp}
@@ -50,7 +52,12 @@ func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, oc
 // user's RoundTripper may go on for ever without a byte. It reads to the announced
 // length or the end of the body; or, in sequence, to the end of the DER SEQUENCE
 // there, since the connection may stay open (REQ A11). Announced bytes
-// beyond that end are read, too, so that the answer is refused.
+// beyond that end are read, too, so that the answer is refused. An answer that ends
+// before its announced length, or inside of its SEQUENCE, is io.ErrUnexpectedEOF: it
+// is truncated, and not malformed.
+//
+// io.ReadAll would not do: it waits for the end of the connection, which cost each
+// attempt at such a responder its 10 s, and nothing was ever stapled.
 func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, error) {
 	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
 	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))
@@ -84,7 +91,8 @@ func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, e
 }
 
 // sequenceEnd returns where the DER SEQUENCE ends that b begins with; 0 where that
-// is not known yet, or b begins with none.
+// is not known yet, or b begins with none. A length of more than three octets is over
+// MaxBody. It checks no more than that: internal/ocspresp parses strictly.
 func sequenceEnd(b []byte) int {
 	if len(b) < 2 || b[0] != 0x30 {
 		return 0
@@ -104,7 +112,8 @@ func sequenceEnd(b []byte) int {
 }
 
 // kind returns what of the status and the header is no answer (RFC 6960 A.2); 0 if
-// nothing is.
+// nothing is. A status other than 200 is none, whatever its body. An issuer's
+// certificate may have any media type.
 func (r *response) kind() Kind {
 	switch {
 	case r.status != http.StatusOK:
@@ -116,7 +125,7 @@ func (r *response) kind() Kind {
 }
 
 // typed reports whether the media type is that of an OCSP response. Package mime
-// would refuse it for parameters that it can't read.
+// would refuse it for parameters that it can't read, one that is there twice, say.
 func (r *response) typed() bool {
 	t, _, _ := strings.Cut(r.header.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(t), mediaType)
@@ -128,7 +137,8 @@ func (r *response) encoded() bool {
 	return enc != "" && !strings.EqualFold(enc, "identity")
 }
 
-// problem returns why r is no answer; nil if it is one.
+// problem returns why r is no answer, an [*Error]; nil if it is one. The status goes
+// before a broken body: a 503 with a Retry-After is that, even if it was cut off.
 func (r *response) problem() error {
 	switch k := r.kind(); {
 	case k != 0:
@@ -141,7 +151,8 @@ func (r *response) problem() error {
 	return nil
 }
 
-// what says what came instead of an answer.
+// what says what came instead of an answer: status, media type, length. It quotes the
+// first bytes of an OCSP response alone.
 func (r *response) what() string {
 	if r.status == http.StatusOK && r.typed() {
 		return fmt.Sprintf("content encoding %q, none was asked for", cut(r.header.Get("Content-Encoding")))

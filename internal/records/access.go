@@ -12,24 +12,29 @@ import (
 )
 
 const (
-	// Soon is how long a read may take for which a handshake waits.
+	// Soon is how long a read may take for which a handshake waits (REQ C5).
 	Soon = 100 * time.Millisecond
-	// Patience is how long a write may take, and a read that no handshake waits for.
+	// Patience is how long a write may take, and a read that no handshake waits for: for
+	// Prefetch and Refresh, and after one that was slow.
 	Patience = 5 * time.Second
-	// Rest is how long a store that was slow is left alone.
+	// Rest is how long a store that was slow is left alone. Otherwise each certificate
+	// would wait for it before a responder is asked.
 	Rest = 5 * time.Second
-	// LeaseTerm is longer than an attempt and the write of what it brought.
+	// LeaseTerm is longer than an attempt (10 s) and the write of what it brought. The
+	// schedule's leaseTerm is the same.
 	LeaseTerm = 15 * time.Second
 
+	// leaseWait is how long a Leaser may take: an attempt waits for it.
 	leaseWait = time.Second
+	// newsAfter is how often a failure that lasts is logged above debug level.
 	newsAfter = 24 * time.Hour
 )
 
 // ErrUnread says that a record was not read in time, or not at all: it may be
-// there.
+// there. The driver reads it again by a [Later]. Every other error is a miss.
 var ErrUnread = errors.New("store is slow, and rests")
 
-// A Store has the method set of the root's Store.
+// A Store has the method set of the root's Store, which see for what it may do.
 type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, data []byte) error
@@ -41,7 +46,8 @@ type Leaser interface {
 	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
 }
 
-// An Op is an operation of a store.
+// An Op is an operation of a store. Its limiter for log records, and its limit of calls
+// that have not returned, are its own.
 type Op string
 
 // The operations, as they are called in logs.
@@ -54,14 +60,20 @@ const (
 
 // An Access reads and writes a store that may be slow, hang, panic or lie. Set its
 // fields before its first use; it is safe for concurrent use.
+//
+// A store that is slow or panics rests: for a while nobody reads who has no patience,
+// and leases count as free. Writes go on, as a response that is not stored is lost at
+// a restart. A store that merely returns errors does not rest.
 type Access struct {
 	Store Store
 	Calls *foreign.Calls
-	// Reads ends what reads; Writes ends what writes, and may end later.
+	// Reads ends what reads; Writes ends what writes, and may end later: Close gives
+	// writes a second, so that the last responses are there after a restart.
 	Reads, Writes context.Context
 	Now           func() time.Time
 	// Slow is called when the store is left alone for a while, and says which
-	// operation was too slow, or failed as code.
+	// operation was too slow, or failed as code. It is called without a lock, once for
+	// each rest.
 	Slow func(op Op, err error)
 
 	sharing foreign.Shared[[]byte]
@@ -72,13 +84,17 @@ type Access struct {
 	failed map[Op]time.Time // since when an operation fails, or when that was last logged
 }
 
+// shared returns what makes the calls. The driver fills in Calls as a field, so it is
+// handed on at the first use.
 func (a *Access) shared() *foreign.Shared[[]byte] {
 	a.once.Do(func() { a.sharing.Calls = a.Calls })
 	return &a.sharing
 }
 
 // Read returns the record under key, within wait. A store that was slow is left alone
-// by who has no patience.
+// by who has no patience: a wait of Soon or less. While 64 calls of Get have not
+// returned none is made. The error is ErrUnread, ErrForm, or the store's, which is
+// a miss.
 func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 	if a.Resting() && wait <= Soon || a.Calls.Full(kind(Get)) {
 		return nil, ErrUnread
@@ -98,7 +114,8 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 }
 
 // get calls the store. Who joined a call with less patience than its own makes
-// another when that ends.
+// another when that ends: a Prefetch that waits 5 s must not fail as a handshake's
+// 100 ms are over.
 func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 	for {
 		var ran atomic.Bool
@@ -113,7 +130,8 @@ func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 }
 
 // Write stores r under key, or deletes what is there if r is nil. The caller makes one
-// call for a key at a time.
+// call for a key at a time: the driver queues each entry once. It waits Patience at
+// most. A failure is logged by the driver and changes nothing in memory.
 func (a *Access) Write(key string, r *Record) error {
 	ctx, cancel := context.WithTimeout(a.Writes, Patience)
 	defer cancel()
@@ -122,7 +140,8 @@ func (a *Access) Write(key string, r *Record) error {
 		data := r.Encode()
 		op, call = Put, func() error { return a.Store.Put(ctx, key, data) }
 	}
-	// An earlier write that did not return in its time may still be under way.
+	// An earlier write that did not return in its time may still be under way, and
+	// Do then waits for it instead of calling ours.
 	// Its success is not ours: it has older data, and ours goes after it.
 	var ran atomic.Bool
 	for {
@@ -143,7 +162,8 @@ func (a *Access) Write(key string, r *Record) error {
 }
 
 // Lease reports whether this process has the lease on key, or may ask without: the
-// store has none, rests, or fails.
+// store has none, rests, or fails. Both are false if another process has it. The
+// lease saves requests and forbids none, so a store that fails must not prevent one.
 func (a *Access) Lease(key string) (held, without bool) {
 	l, ok := a.Store.(Leaser)
 	if !ok || a.Resting() {
@@ -173,13 +193,16 @@ func (a *Access) Resting() bool {
 	return a.restingLocked()
 }
 
+// restingLocked is Resting with the lock held.
 func (a *Access) restingLocked() bool {
 	now := a.Now().UnixNano()
 	return now < a.rests && a.rests <= now+int64(Rest) // else the clock was set back
 }
 
 // judge leaves a store alone for a while after it was too slow, or failed as code.
-// Other errors of Get are misses: each store has its own error for a miss.
+// Other errors of Get are misses: each store has its own error for a miss. A rest
+// under way is not made longer, or a store with many readers would never be tried.
+// After Close nothing is judged: the contexts end then.
 func (a *Access) judge(ctx context.Context, op Op, err error) {
 	var panicked *foreign.PanicError
 	var hung *foreign.HungError
@@ -201,6 +224,8 @@ func (a *Access) judge(ctx context.Context, op Op, err error) {
 	}
 }
 
+// succeeded has the next failure of op logged. Each operation has an entry of its own
+// in failed: one slow Get hid that Put failed.
 func (a *Access) succeeded(op Op) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -208,7 +233,8 @@ func (a *Access) succeeded(op Op) {
 }
 
 // News reports whether a failure of op is to be logged above debug level: once a day,
-// and again when the operation succeeded since.
+// and again when the operation succeeded since. It notes that the failure is logged
+// now, so call it once for each.
 func (a *Access) News(op Op) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -223,5 +249,6 @@ func (a *Access) News(op Op) bool {
 	return true
 }
 
-// kind is how foreign.Calls counts an operation.
+// kind is how foreign.Calls counts an operation: each has a limit of its own, so that
+// Gets that hang leave room for Puts.
 func kind(op Op) string { return "store " + string(op) }

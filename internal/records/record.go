@@ -1,5 +1,25 @@
 // Package records knows what a store holds of a certificate, in a form that
-// people and openssl can read.
+// people and openssl can read, and how to use a store that may be slow, hang, panic,
+// fail or return what somebody else wrote.
+//
+// The driver in the root (its records.go) has one [Access] and one [Later] for each
+// Stapler. [Dir] is the code of the root's DirStore. The package knows nothing of
+// OCSP and proves nothing: the driver verifies a stored response as it does one
+// from the network. It never decides whether a record spares a request; that is the
+// driver's, too.
+//
+// # Concurrency
+//
+// An Access, a Later and a Dir may be used concurrently. Calls of the store run in
+// goroutines of [foreign.Calls], so one that hangs blocks its caller until its
+// context ends, and no longer. No lock is held during a call. [Access.Read],
+// [Access.Write] and [Access.Lease] wait for the store, and are not called with the
+// driver's lock held; the other methods, and [Later.Add], never block.
+//
+// # Reading order
+//
+// record.go has the format, access.go the rules for the store, later.go the second
+// read of what was not read in time, dir.go the store in a directory.
 package records
 
 import (
@@ -15,25 +35,31 @@ import (
 const (
 	// KeyPrefix begins each key: a store may be shared with autocert, say.
 	KeyPrefix = "staple-ocsp-"
-	// MaxSize is the longest record, in bytes.
+	// MaxSize is the longest record, in bytes: a response of 128 KiB and an issuer in
+	// base64, with headers. Dir and redisstore read no more of a value.
 	MaxSize = 256 << 10
 
-	// maxHeader is the longest header that is believed.
+	// maxHeader is the longest header that is written or believed, in bytes.
 	maxHeader = 1024
-	// skew is by how much the clocks of those that share a store may differ.
+	// skew is by how much the clocks of those that share a store may differ. A time
+	// within it counts as now, one beyond it as none.
 	skew = 5 * time.Minute
 
 	responseType = "OCSP RESPONSE" // the PEM types
 	issuerType   = "CERTIFICATE"
 )
 
-// Key returns the key of the record for a leaf in DER.
+// Key returns the key of the record for a leaf in DER: a hash of all of it, so that a
+// renewed certificate never finds the record of its predecessor. It consists of
+// lower-case letters, digits and hyphens.
 func Key(leaf []byte) string {
 	sum := sha256.Sum256(leaf)
 	return KeyPrefix + hex.EncodeToString(sum[:])
 }
 
-// A Record is a stored response. Nothing in it is proven.
+// A Record is a stored response. Nothing in it is proven: who can write the store
+// can write any of it. The times decide when to ask again at most, the issuer counts
+// only if it signed the leaf, and the responder only if it is one that is asked.
 type Record struct {
 	Response  []byte // in DER
 	Issuer    []byte // certificate in DER; nil in records of the first version
@@ -46,7 +72,9 @@ type Record struct {
 }
 
 // Encode writes r as PEM: the response with headers, and the issuer's
-// certificate.
+// certificate. With the issuer the record is enough after a restart with the leaf
+// alone, whether the responder and the issuer's URL can be reached or not. Expires
+// says to stores and people what may be deleted; Parse does not read it.
 func (r *Record) Encode() []byte {
 	block := &pem.Block{Type: responseType, Bytes: r.Response, Headers: map[string]string{
 		"Received": time.Unix(0, r.Received).UTC().Format(time.RFC3339Nano),
@@ -77,12 +105,14 @@ func printable(v string) string {
 	return v
 }
 
-// ErrForm is returned for what is no record.
+// ErrForm is returned for what is no record: something else under the key, or a write
+// that was torn. The next response replaces it.
 var ErrForm = errors.New("staple: stored record is not a PEM block " + responseType)
 
 // Parse reads a record. now, in Unix ns, bounds what is believed of its times:
 // clocks differ, but what was checked next year would count as checked just now
-// for ever.
+// for ever. A header that is not believed is left zero, and the rest counts: it costs
+// a request at most. What follows the two blocks is ignored.
 func Parse(data []byte, now int64) (*Record, error) {
 	if len(data) > MaxSize {
 		return nil, ErrForm
@@ -100,7 +130,7 @@ func Parse(data []byte, now int64) (*Record, error) {
 	return r, nil
 }
 
-// seconds returns a number of them, a month at most; 0 for what is none.
+// seconds returns a number of them, 30 days at most; 0 for what is none.
 func seconds(v string) time.Duration {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 0 {
@@ -119,7 +149,8 @@ func believed(v string, now int64) int64 {
 }
 
 // Expired reports whether data is a record that says that it is of no use since a
-// time.
+// time. It is false for what is no record, or does not say: that is somebody else's,
+// or may be of use.
 func Expired(data []byte, now time.Time) bool {
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != responseType {

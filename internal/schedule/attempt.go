@@ -2,7 +2,7 @@ package schedule
 
 import "slices"
 
-// The way of an attempt: prepare has the driver look at the item, Prepared takes
+// The steps of an attempt: prepare has the driver look at the item, Prepared takes
 // what it found and has advance choose the first responder; ask sends the
 // request once there is a place; settle takes the answer, and advance the next
 // responder, until succeed or fail ends it and plans the next attempt.
@@ -36,8 +36,9 @@ func (it *Item[T]) order() []*Responder[T] {
 	return slices.SortedStableFunc(slices.Values(it.responders()), func(a, b *Responder[T]) int { return it.rank(a) - it.rank(b) })
 }
 
-// setRoute has t go by keys. It is new information at each attempt, as the
-// configuration may name other responders, and mostly the same.
+// setRoute sets the responders of t. Each attempt sets them, as the configuration
+// may name others; mostly they are the same. A responder that t no longer names forgets
+// its failure for t, and is dropped if no other item names it.
 func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	it := t.item()
 	old, best := it.responders(), it.Best()
@@ -60,7 +61,8 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	}
 }
 
-// prepare begins an attempt. One that was deferred, or stood by, goes on.
+// prepare begins an attempt. One that was deferred goes on, and keeps its polls; so
+// does that of an item that was StandingBy.
 func (s *Schedule[T]) prepare(t T, u Urgency) {
 	planned := Never
 	if t.item().phase == Planned {
@@ -69,7 +71,7 @@ func (s *Schedule[T]) prepare(t T, u Urgency) {
 	s.move(t, Preparing, Never)
 	at := t.item().at
 	at.urgency = max(at.urgency, u)
-	if u >= at.again { // this is what was asked for
+	if u >= at.again { // this attempt is the one that was wanted
 		at.again = Routine
 	}
 	if u >= Forced {
@@ -125,7 +127,8 @@ func (s *Schedule[T]) advance(t T) {
 	s.move(t, Queued, s.step(at))
 }
 
-// usable reports whether r is asked in an attempt.
+// usable reports whether r is asked in an attempt: it does not fail, or the attempt
+// is its probe.
 func usable[T any](r *Responder[T], at *attempt[T]) bool { return !r.failing || at.probe == r }
 
 // first returns the first responder to be asked still, nil for none. Those that
@@ -211,7 +214,7 @@ func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 	s.act(Action[T]{Kind: Ask, Item: t, Responder: r, Budget: budget, Urgency: at.urgency, attempt: at, sent: s.now})
 }
 
-// free has a place at r back.
+// free releases a place at r. It also drops r if no certificate names it any more.
 func (s *Schedule[T]) free(r *Responder[T]) {
 	s.places.free(r)
 	s.known.forget(r)
@@ -248,7 +251,7 @@ func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 	}
 }
 
-// recovered forgets what failed, as there is a response.
+// recovered resets the backoff of t, as there is a response.
 func (s *Schedule[T]) recovered(t T, h Held) {
 	it := t.item()
 	it.since, it.failures = 0, 0
@@ -269,7 +272,8 @@ func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 }
 
 // fail ends an attempt that brought nothing. What is held stays. Where all
-// responders fail the item stands by, and costs no request of its own.
+// responders fail the item is StandingBy, and makes no request until it is the probe
+// or a responder recovers.
 func (s *Schedule[T]) fail(t T) {
 	it := t.item()
 	at, failing, all := it.at, 0, it.responders()
@@ -289,23 +293,24 @@ func (s *Schedule[T]) fail(t T) {
 	}
 	s.act(Action[T]{Kind: Failed, Item: t})
 	due := it.retry(s.now, at.fault || failing > 0, at.hint, s.rand)
-	if at.planned > s.now { // an attempt out of turn puts nothing off
+	if at.planned > s.now { // a forced attempt delays no planned one
 		due = min(due, at.planned)
 	}
-	if at.forced > 0 { // who waits for it is promised a second between two
+	if at.forced > 0 { // Prefetch promises a second between two attempts
 		due = max(due, s.now+min(second, it.bound(s.now, !at.fault && failing == 0)))
 	}
 	s.finish(t, Planned, due)
 }
 
-// retry returns when to make the next attempt after one that failed.
+// retry returns when to make the next attempt after one that failed. fault: a
+// responder is to blame, and not the certificate.
 func (it *Item[T]) retry(now int64, fault bool, hint int64, r random) int64 {
 	pause := r.pause(now-it.since, it.bound(now, !fault), hint)
 	return it.byExpiry(now+pause, now, r)
 }
 
-// finish ends an attempt. Another follows at once if somebody asked for one
-// while it was under way: what it brought may be older than that wish.
+// finish ends an attempt. Another follows at once if a call forced one while it was
+// under way: its response may have been made before the call.
 func (s *Schedule[T]) finish(t T, to Phase, due int64) {
 	at := t.item().at
 	again := Routine

@@ -35,8 +35,9 @@ func (h *heap[E]) first() E { return h.nodes[0].of }
 // last returns one of the greater keys. There has to be one.
 func (h *heap[E]) last() E { return h.nodes[len(h.nodes)-1].of }
 
-// set puts e where key says, whether it is in the heap or not. Never takes it out,
-// so being in a heap is a matter of the key alone.
+// set inserts e under key, or moves it there if it is in the heap. Never removes it,
+// so being in a heap is a matter of the key alone. Keys are stored, and not computed
+// when compared: computed ones changed before the heap was fixed, and it stalled.
 func (h *heap[E]) set(e E, key int64) {
 	i := int(*h.place(e)) - 1
 	switch {
@@ -86,7 +87,7 @@ func (h *heap[E]) put(i int, n node[E]) {
 	h.write(i, n)
 }
 
-// write puts n at i and tells it so.
+// write stores n at i, and its index in the element.
 func (h *heap[E]) write(i int, n node[E]) {
 	h.nodes[i] = n
 	*h.place(n.of) = int32(i) + 1

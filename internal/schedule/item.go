@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// An Item is what the schedule knows of a certificate. It is embedded in what
-// the driver keeps of it, T points to that. The zero value rests, unread.
+// An Item is what the schedule knows of a certificate. It is embedded in the driver's
+// entry, and T points to that. The zero value is Resting and Unread. The driver's
+// lock guards it; only due may be read without.
 //
 // Keep it at 80 bytes: eight more cost 8 MB for a million certificates. What only
 // an attempt needs is in one.
@@ -17,7 +18,7 @@ type Item[T any] struct {
 	alarm    int64            // when Expiring or Expired is due; zero and Never: neither
 	review   int64            // when Review is due; zero: never
 	route    *[]*Responder[T] // whom to ask, in the certificate's order; nil: nobody
-	at       *attempt[T]      // nil while nothing is under way and the item does not stand by
+	at       *attempt[T]      // nil unless an attempt is under way or the item is StandingBy
 	failures int32            // since the last success
 	slot     int32            // in Schedule.items
 	phase    Phase
@@ -77,9 +78,9 @@ func (it *Item[T]) responders() []*Responder[T] {
 // place returns where r is in the route, -1 if it is not.
 func (it *Item[T]) place(r *Responder[T]) int { return slices.Index(it.responders(), r) }
 
-// Due returns when the item is to be looked at again, in Unix ns: Never if
+// Due returns when the next step of the item is due, in Unix ns: Never if
 // something else has to happen before. It needs no lock, so that a handshake can
-// tell that Run is overdue: the timer slept through a suspend.
+// notice that Run is overdue: the timer slept through a suspend.
 func (it *Item[T]) Due() int64 {
 	if due := it.due.Load(); due != 0 {
 		return due
@@ -115,10 +116,11 @@ func (it *Item[T]) wake() int64 {
 	return at
 }
 
-// turn returns the key of an item that stands by: the least is the next probe.
-// Those that were not asked about since they began to fail come first, of these who
-// had a response, and who has most to lose before others. The rest follow in the order
-// in which they failed, those that have failed for long falling behind.
+// turn returns the key of an item in the queue for probes: the least is the next
+// probe. Items that were not asked about since they began to fail come first. Of
+// these, those that had a response come before others, the earliest to expire first.
+// The rest follow in the order in which they failed; a long failure adds a sixteenth
+// of its length, so that a certificate that never gets a response is not each probe.
 func (it *Item[T]) turn(now int64) int64 {
 	switch {
 	case !it.untried():
@@ -133,7 +135,7 @@ func (it *Item[T]) turn(now int64) int64 {
 func (it *Item[T]) untried() bool { return it.failures <= 1 && !it.at.asked }
 
 // attempt is one pass over the responders of an item, from Preparing on. The
-// item has it while it stands by, too, to keep its places in the queues.
+// item has one while it is StandingBy, too, for its places in the queues.
 type attempt[T any] struct {
 	urgency  Urgency
 	again    Urgency // of the attempt that follows; Routine: none

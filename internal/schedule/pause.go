@@ -43,8 +43,10 @@ var longest = [2][3]int64{
 	{15 * minute, hour, 2 * hour},
 }
 
+// current reports whether there is a response that may be served at now.
 func (s *stakes) current(now int64) bool { return now < s.until }
 
+// length is the validity in ns.
 func (s *stakes) length() int64 { return int64(s.validity) * second }
 
 // bound returns the longest pause that can be afforded: an eighth of what is
@@ -76,7 +78,7 @@ func (s *stakes) bound(now int64, certificate bool) int64 {
 
 // affords returns how long a request may take: half of what is left of a response,
 // so that another try is possible. Where it has expired, half of what it was
-// valid for: one that hangs must not cost several of its lives.
+// valid for: one that hangs must not take several validities.
 func (s *stakes) affords(now int64) int64 {
 	switch {
 	case s.current(now):
@@ -97,10 +99,13 @@ func (s *stakes) byExpiry(at, now int64, r random) int64 {
 }
 
 // In a fleet one process has the lease on a certificate and asks. The others wait
-// for what it stores.
+// for what it stores, and poll the store. A holder that is cut off from the
+// responder must not take the staples of the others away: they ask by themselves
+// when patience is over.
 
 const (
-	// leaseTerm is how long a lease lasts.
+	// leaseTerm is how long a lease lasts: records.LeaseTerm, which this package may
+	// not import.
 	leaseTerm = 15 * second
 	// firstPoll and lastPoll bound the first pause between two looks at the store.
 	firstPoll = int64(400 * time.Millisecond)

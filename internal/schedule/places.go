@@ -35,7 +35,7 @@ func (p *places[T]) init(l Limits) {
 	}
 }
 
-// line tells proven responders from others.
+// line is the index of the line of r: proven responders have one of their own.
 func (r *Responder[T]) line() int {
 	if r.proven {
 		return 1
@@ -43,7 +43,7 @@ func (r *Responder[T]) line() int {
 	return 0
 }
 
-// take gives a place at r away. free has it back.
+// take occupies a place at r. free releases it.
 func (p *places[T]) take(r *Responder[T]) { p.add(r, 1) }
 
 func (p *places[T]) free(r *Responder[T]) { p.add(r, -1) }
@@ -69,8 +69,8 @@ func (p *places[T]) prove(r *Responder[T]) {
 	}
 }
 
-// update puts r, and its host, where they belong in the lines. It is called after
-// any change of a queue or of places.
+// update sorts r, and its host, into the lines. It is called after any change of a
+// queue or of places. A responder or host without a free place is in no line.
 func (p *places[T]) update(r *Responder[T]) {
 	h, key := r.host, Never
 	if r.used < r.limit {
@@ -86,7 +86,7 @@ func (p *places[T]) update(r *Responder[T]) {
 	}
 }
 
-// room reports whether r may be asked out of turn: nobody waits there, and all
+// room reports whether r may be asked without queueing: no item waits there, and all
 // limits allow one more request.
 func (p *places[T]) room(r *Responder[T]) bool {
 	return r.queue.len() == 0 && r.used < r.limit && r.host.used < p.limits.Host && p.used < p.limits.All && (r.proven || p.unproven < p.limits.Unproven)

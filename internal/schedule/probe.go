@@ -7,7 +7,8 @@ import (
 
 // A responder that fails is asked by one probe at a time, for all of its items:
 // a hundred certificates cost what one costs. Those that fail at one host share
-// two probes a minute. A probe is an attempt of one item, as any other.
+// two probes a minute. A probe is an attempt of one item, as any other. It uses the
+// backoff of the responder, and not that of the item.
 
 const (
 	// probesApart is the time between two probes of a host, if several of its
@@ -19,8 +20,8 @@ const (
 	probedLately = 10 * second
 )
 
-// judge has the outcome of a speak for or against its responder. An answer about
-// the certificate shows it at work, but proves nothing.
+// judge counts the outcome of a for or against its responder. An answer about the
+// certificate shows that the responder works, but proves nothing.
 func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 	r := a.Responder
 	switch o.Verdict {
@@ -38,8 +39,9 @@ func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 	}
 }
 
-// works notes that r did what it is there for. One answer after an outage says nothing
-// of those that failed in it: worked stays.
+// works notes that r answered. If it failed before, that ends the outage: all its
+// items are prepared, and other failing responders of the host are probed. The answer
+// says nothing of the certificates that failed in the outage: worked stays.
 func (s *Schedule[T]) works(r *Responder[T]) {
 	r.failed, r.since = r.failed[:0], 0
 	if !r.failing {
@@ -58,8 +60,9 @@ func (s *Schedule[T]) works(r *Responder[T]) {
 }
 
 // fault counts a failure of r. It fails when the last certificates, or all that
-// it has, failed. One that fails again does not count again, and not at all if
-// others succeeded since it began to fail: it is known for that.
+// it has, failed. A certificate that fails again does not count again, and not at
+// all if others succeeded since it began to fail: then it may be the reason itself.
+// Thirty such among a hundred once opened the breaker 6,912 times in five days.
 func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	r, t := a.Responder, a.Item
 	r.hint = hint
@@ -81,19 +84,19 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 			s.breaks(r)
 		}
 	}
-	if r.failing && a.attempt.forced > 0 { // who waits for it is promised a second between two
+	if r.failing && a.attempt.forced > 0 { // Prefetch promises a second between two attempts
 		r.probeAt = max(r.probeAt, s.now+min(second, r.bound))
 		s.wake(r.host)
 	}
 }
 
-// breaks has r probed only.
+// breaks marks r as failing: from now on it is probed only.
 func (s *Schedule[T]) breaks(r *Responder[T]) {
 	r.failing, r.marked = true, s.calls
 	r.host.failing = append(r.host.failing, r)
 	before := r.probeAt
 	s.planProbe(r)
-	if before > s.now { // an attempt that was forced puts nothing off
+	if before > s.now { // a forced attempt delays no planned probe
 		r.probeAt = min(r.probeAt, before)
 		s.wake(r.host)
 	}
@@ -101,7 +104,9 @@ func (s *Schedule[T]) breaks(r *Responder[T]) {
 	s.turnAway(r)
 }
 
-// turnAway has those that wait for r asked about elsewhere, or stand by.
+// turnAway empties the queue of r, in its order: each item is asked about at its next
+// responder, or is StandingBy if all fail. Those that waited once stayed, and a
+// thousand new certificates cost a thousand requests to a responder that failed.
 func (s *Schedule[T]) turnAway(r *Responder[T]) {
 	waiting := slices.Clone(r.queue.nodes)
 	slices.SortFunc(waiting, func(a, b node[T]) int { return cmp.Compare(a.key, b.key) })
@@ -110,7 +115,7 @@ func (s *Schedule[T]) turnAway(r *Responder[T]) {
 	}
 }
 
-// reopen has r asked as others are. All who stand by are prepared: their
+// reopen ends the failure of r. All its items that are StandingBy are prepared: their
 // certificates may have expired meanwhile, or the store may have a response.
 func (s *Schedule[T]) reopen(r *Responder[T]) {
 	r.failing, r.failed, r.limit = false, r.failed[:0], max(r.limit, s.known.limit)
@@ -122,15 +127,16 @@ func (s *Schedule[T]) reopen(r *Responder[T]) {
 	for r.standing.len() > 0 {
 		s.prepare(r.standing.last(), Routine) // the last is quick to take out
 	}
-	slices.Reverse(s.actions[begun:]) // who has most to lose goes first
+	slices.Reverse(s.actions[begun:]) // the first in the queue for probes goes first
 	s.places.update(r)
 	s.wake(r.host)
 }
 
-// mayAsk reports whether r, which fails, is asked all the same about an item: as
-// the attempt was forced after r began to fail, and then r gets the benefit of the
-// doubt, until it fails as often again; as r failed for all the few that it had, and
-// this one is new; or as a probe that is due while nobody stands by.
+// mayAsk reports whether r, which fails, is asked about an item that is not its probe.
+// There are three cases. The attempt was forced after r began to fail: then r counts
+// as working until it has failed for five again. Or r failed for all its
+// certificates, fewer than five, and this one is new. Or a probe is due and no item
+// is StandingBy to make it: then this attempt is the probe.
 func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 	at := it.at
 	if at.forced > r.marked {
@@ -154,7 +160,8 @@ func (s *Schedule[T]) tie(r *Responder[T], at *attempt[T]) {
 	s.wake(r.host)
 }
 
-// startProbe has the first of those that stand by probe r: see Item.turn.
+// startProbe prepares the first item in the queue for probes of r, and makes its
+// attempt the probe: see Item.turn for the order.
 func (s *Schedule[T]) startProbe(r *Responder[T]) {
 	t := r.standing.first()
 	s.prepare(t, Urgent)
@@ -175,7 +182,7 @@ func (s *Schedule[T]) unprobe(at *attempt[T], leased bool) {
 }
 
 // planProbe plans the next probe of r after a failure: after the shortest pause
-// that any of those that stand by can afford. It looks at all of them, which is
+// that any of its waiting items can afford. It looks at all of them, which is
 // cheap beside a request.
 func (s *Schedule[T]) planProbe(r *Responder[T]) {
 	r.last, r.bound = s.now, longest[0][2]
@@ -186,11 +193,11 @@ func (s *Schedule[T]) planProbe(r *Responder[T]) {
 	s.wake(r.host)
 }
 
-// standBy has t wait for one of its responders to recover. It may become the probe
-// of any of them, soon if nobody was asked about it yet and it holds no response:
-// those that stand by may all be ones that nobody gets a response for. Not for the
-// sake of one that holds a response: a thousand that come due in an outage would cost
-// a probe a minute.
+// standBy queues t for the probes of all its responders. If it was not asked about
+// yet and holds no response, the next probe comes within a minute of the last: the
+// items in the queue may all be ones that no responder has a response for. An item
+// that holds a response brings no probe forward: a thousand that come due in an
+// outage would cost a probe a minute.
 func (s *Schedule[T]) standBy(t T, turn int64, untried bool) {
 	for _, r := range t.item().responders() {
 		r.standing.set(t, turn)
@@ -202,8 +209,8 @@ func (s *Schedule[T]) standBy(t T, turn int64, untried bool) {
 	s.hasten(t)
 }
 
-// hasten brings the next attempt or probe forward where t can wait less than was
-// thought when that was planned.
+// hasten brings the next retry or probe forward where t can wait less than when that
+// was planned: its certificate came into use again.
 func (s *Schedule[T]) hasten(t T) {
 	it := t.item()
 	switch {
@@ -246,8 +253,9 @@ func (s *Schedule[T]) wake(h *host[T]) {
 	s.hosts.set(h, at)
 }
 
-// probeOne has one of the responders of h probed: the one that has waited
-// longest, those that have proven something in turns with those that have not.
+// probeOne probes one of the failing responders of h: the one that has been due
+// longest, alternating between those that proved something before and those that did
+// not. Anybody's certificates may name any number of the latter.
 func (s *Schedule[T]) probeOne(h *host[T]) {
 	var next *Responder[T]
 	for _, r := range h.failing {

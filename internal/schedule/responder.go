@@ -26,7 +26,7 @@ type Key struct {
 // certificates.
 //
 // While it works, items that wait for a place are in its queue. While it fails
-// there is at most one, the probe: all others stand by.
+// there is at most one, the probe: all others are StandingBy, in standing.
 type Responder[T any] struct {
 	Key
 	// Data is the driver's: what it has learned about the responder.
@@ -47,13 +47,13 @@ type Responder[T any] struct {
 	// Failures: see probe.go.
 	failing  bool        // nobody is asked but probes
 	failed   []T         // whom it failed for since the last success, up to failsAfter
-	worked   int64       // when r last did what it is there for
+	worked   int64       // when r last answered while it did not fail
 	since    int64       // when that began
 	marked   int64       // call in which failing began
 	last     int64       // the last failure of a probe
-	bound    int64       // the least that its certificates can afford: see plan
+	bound    int64       // the shortest pause that its certificates can afford: see planProbe
 	hint     int64       // a Retry-After
-	standing heap[T]     // by turn
+	standing heap[T]     // items that are StandingBy, by Item.turn
 	probe    *attempt[T] // that is under way
 	probeAt  int64       // when the next is due
 	probed   int64       // when the last began

@@ -37,7 +37,8 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 	return s.end()
 }
 
-// fire does what is due for t. Afterwards nothing is.
+// fire does what is due for t: a review, an alarm, the next step of an attempt.
+// Afterwards nothing is due, so Run ends.
 func (s *Schedule[T]) fire(t T) {
 	it := t.item()
 	if it.review != 0 && it.review <= s.now {

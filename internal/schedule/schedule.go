@@ -1,15 +1,19 @@
-// Package schedule knows who is asked when.
+// Package schedule decides which responder is asked about which certificate, and
+// when: refreshes, retries, backoff, probes of responders that fail.
 //
-// It is a data structure, without goroutines, clock, context or I/O. A driver
-// tells it what happened; each call returns actions for the driver to do, and
-// changes nothing else. Times are Unix ns of the wall clock, given with each call,
-// spans are ns. A [Schedule], its items and responders are guarded by one lock of
-// the driver's, but for [Item.Due]. Actions are done without the lock.
+// It is a data structure, without goroutines, clock, context or I/O. A driver (the
+// root's fetch.go) reports what happened; each call returns actions for the driver
+// to do, and changes nothing else. Times are Unix ns of the wall clock, given with
+// each call, spans are ns. A [Schedule], its items and responders are guarded by one
+// lock of the driver's, but for [Item.Due]. Actions are done without the lock.
+//
+// It never decides what a response is worth, nor what an error means: the driver
+// reports a [Verdict]. It keeps no response: a [Held] has the times of one.
 //
 // # The life of an item
 //
 // [Schedule.Start] has it prepared. The driver reads the certificate, the store,
-// the lease and says so by [Schedule.Prepared]. The item then waits for a place at
+// the lease and reports by [Schedule.Prepared]. The item then waits for a place at
 // its first responder, is asked about there and, where that takes long or fails,
 // at the next ones. [Schedule.Answered] reports each answer. The first proof ends
 // the attempt and plans the refresh. Where none comes the attempt has failed, and
@@ -24,9 +28,10 @@
 // # Responders that fail
 //
 // A responder fails when the last five certificates, or all that it has, failed by
-// its fault. From then on its items stand by, and one at a time is the probe: it is
-// prepared and asked about as ever. When a probe, or a late answer, shows that the
-// responder works, all are prepared.
+// its fault: a circuit breaker. From then on its items are StandingBy, and the
+// attempt of one at a time is the probe. It is prepared and asked about as any other.
+// When a probe, or a late answer, shows that the responder works, all are prepared.
+// A hundred certificates cost the requests of one (REQ E12).
 //
 // # Pauses
 //
@@ -36,8 +41,18 @@
 // # Limits
 //
 // At each responder, at each host and in all there are places for requests:
-// [Limits]. Who waits for one is served by deadline. A responder's own limit
-// follows what it bears.
+// [Limits]. The item with the earliest deadline gets the next one. A responder's own
+// limit adapts to how it answers.
+//
+// # Reading order
+//
+// phase.go has the states, schedule.go the calls of the driver and move. attempt.go
+// is one attempt from beginning to end, run.go what the clock starts. window.go and
+// pause.go are the formulas, without state. probe.go has responders that fail,
+// places.go the limits, responder.go and item.go what is kept, heap.go the queues.
+//
+// TestModel drives it with random events and compares it with a plain model after
+// each; planted_test.go shows that the model finds faults.
 package schedule
 
 // Config says what a Schedule goes by.
@@ -52,12 +67,13 @@ type Config struct {
 	Limits Limits
 }
 
-// A Schedule says who is asked when.
+// A Schedule holds all items and the responders that they name. T is the driver's
+// pointer to a certificate.
 type Schedule[T Holder[T]] struct {
 	config  Config
 	rand    random
 	now     int64          // of the last call, or of one before: it never runs back
-	calls   int64          // so far: tells what came first where the time is the same
+	calls   int64          // so far: orders what happened at the same time
 	actions []Action[T]    // of the call under way
 	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
@@ -118,7 +134,8 @@ var kindNames = [...]string{"prepare", "ask", "failed", "expiring", "expired", "
 // String returns the name of the kind, in lower case.
 func (k Kind) String() string { return name(kindNames[:], int(k)) }
 
-// An Action is something for the driver to do or to tell.
+// An Action is something for the driver to do or to report. Prepare and Ask have to be
+// answered, once each. A Review that is not answered is repeated in an hour.
 type Action[T any] struct {
 	Kind Kind
 	// Item is who it is about; zero for Fails and Recovers.
@@ -165,7 +182,8 @@ type Facts struct {
 	Again int64
 }
 
-// A Verdict says what an answer says of whom.
+// A Verdict says what an outcome is evidence of: it decides whether the attempt has
+// ended, and whether the responder is to blame.
 type Verdict uint8
 
 const (
@@ -213,6 +231,7 @@ func (s *Schedule[T]) end() []Action[T] {
 	return actions
 }
 
+// act adds an action to those that the call returns.
 func (s *Schedule[T]) act(a Action[T]) { s.actions = append(s.actions, a) }
 
 // Start has an attempt made for t now: it is new, or somebody wants it. Where one
@@ -282,8 +301,8 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 
 // Answered reports what came of an Ask, once for each, also when the item has
 // moved on or was removed: the place is free then, the responder is judged, and a
-// late proof is a success. The others that are asked about the item are not
-// called off by a proof: what they say comes in by itself.
+// late proof is a success. A proof cancels none of the other requests for the item:
+// each is answered by a call of its own.
 func (s *Schedule[T]) Answered(a Action[T], o Outcome, now int64) []Action[T] {
 	s.begin(now)
 	r := a.Responder
@@ -299,7 +318,7 @@ func (s *Schedule[T]) Answered(a Action[T], o Outcome, now int64) []Action[T] {
 		s.free(r)
 	}
 	if o.Verdict == Proof {
-		s.settle(a, o) // or it would be asked about anew when its responder recovers
+		s.settle(a, o) // first, or it would be prepared again when its responder recovers
 		s.judge(a, o)
 	} else {
 		s.judge(a, o)
@@ -417,7 +436,8 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 	}
 }
 
-// hold notes what is held for t, all that the schedule has to know of it.
+// hold notes what is held for t, all that the schedule has to know of it. The validity
+// stays when a response is lost: pauses are bounded by that of the last one.
 func (s *Schedule[T]) hold(t T, h Held) {
 	it := t.item()
 	it.until, it.silent, it.alarm = h.Until, h.Silent, Never

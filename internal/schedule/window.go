@@ -13,8 +13,8 @@ const (
 	clockSkew = 5 * minute
 )
 
-// Held is what the schedule is told of a response that is held. The zero value
-// is none.
+// Held has the times of a response that is held, all that the schedule needs of it.
+// The zero value is none. Times are Unix ns.
 type Held struct {
 	From    int64 // thisUpdate, or the receipt of a response without nextUpdate
 	Until   int64 // it is not served from then on
