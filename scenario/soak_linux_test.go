@@ -21,9 +21,10 @@ const (
 	// soakAtOnce is how many of them may be under way: beyond that none is begun.
 	soakAtOnce = 128
 	// soakGrowth and soakSlack bound the heap at the end of each quarter: so many times
-	// that at the end of the first one, and so many bytes more. Two minutes have 600
-	// certificates with two Staplers: 5 KB that each leaves behind are 6 MB.
-	soakGrowth, soakSlack = 1.25, 2 << 20
+	// that at the end of the first one, and so many bytes more. Half an hour has 5,000
+	// certificates: 2 KB that each leaves behind are 10 MB. Two minutes have 350, and show
+	// less: there Status alone tells of what was not forgotten.
+	soakGrowth, soakSlack = 1.25, 3 << 20
 	// soakFull is how long a soak is at least whose first quarter has all that there is at a
 	// time, what the test itself remembers included.
 	soakFull = 2 * time.Minute

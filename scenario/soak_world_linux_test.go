@@ -426,7 +426,7 @@ const (
 	// had begun bring it once more.
 	soakLinger = 3 * time.Second
 	// soakMemory is how long the test itself remembers it.
-	soakMemory = 30 * time.Second
+	soakMemory = 12 * time.Second
 )
 
 // forget has the Stapler that lives forget what was replaced, as a server with tenants
