@@ -37,6 +37,12 @@ func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, 
 	if lost == nil {
 		return v, nil, err
 	}
+	select {
+	case r := <-lost: // it returned as ctx ended: Forget would be of the next one
+		v, _ = r.Val.(T)
+		return v, nil, r.Err
+	default:
+	}
 	s.flight.Forget(flightKey(kind, key))
 	returned := make(chan struct{})
 	go func() {

@@ -96,16 +96,17 @@ func (p *places) moveLocked() {
 		}
 	}
 	full, wanted := len(p.taken) >= maxPlaces, len(p.waiting)
+	inTheWay := func(o *place) bool { return o.over && (full || p.wantedAtLocked(o.host)) }
 	for _, o := range p.taken {
-		if wanted == 0 {
-			return
-		}
-		if o.over && (full || p.wantedAtLocked(o.host)) {
+		if o.leaves && inTheWay(o) {
 			wanted--
-			if !o.leaves {
-				o.leaves = true
-				o.cancel(errGaveWay)
-			}
+		}
+	}
+	for _, o := range p.taken {
+		if wanted > 0 && !o.leaves && inTheWay(o) {
+			wanted--
+			o.leaves = true
+			o.cancel(errGaveWay)
 		}
 	}
 }

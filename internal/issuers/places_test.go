@@ -179,7 +179,7 @@ func TestWaitingIsShared(t *testing.T) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if len(w.asked) != 1 {
-			t.Errorf("asked %d times, want once", len(w.asked))
+			t.Errorf("asked %d times, want once: %v", len(w.asked), w.asked)
 		}
 	})
 }
