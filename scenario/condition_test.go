@@ -1,6 +1,10 @@
 package scenario_test
 
 import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,5 +52,52 @@ func TestStapleOfSourceWaitsForItsIssuer(t *testing.T) {
 		if !testkit.Stapled(t, s, ca, cert) {
 			t.Errorf("the source's staple is not used: %+v", s.Status()[0])
 		}
+	})
+}
+
+// What a source returns with an error is returned with it.
+func TestSourceFailsWithACertificate(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert, fails := ca.Issue(ocsptest.Leaf{}), errors.New("no")
+		s := testkit.Stapler(t, ca)
+		server := s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, fails })
+		if got, err := server(testkit.Asking("example.com")); got != cert || err != fails {
+			t.Errorf("%v, %v", got == cert, err)
+		}
+		client := s.GetClientCertificate(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, fails })
+		if got, err := client(new(tls.CertificateRequestInfo)); got != cert || err != fails {
+			t.Errorf("for a client: %v, %v", got == cert, err)
+		}
+	})
+}
+
+// hung is a user's transport that never returns, until it is let go.
+type hung struct {
+	over   chan struct{}
+	closed atomic.Int32
+}
+
+func (h *hung) RoundTrip(*http.Request) (*http.Response, error) {
+	<-h.over
+	return nil, errors.New("over")
+}
+
+func (h *hung) CloseIdleConnections() { h.closed.Add(1) }
+
+// The second Close waits for nothing, and none closes connections that are a user's.
+func TestCloseTwice(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		h := &hung{over: make(chan struct{})}
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: h}))
+		s.Staple(ca.Issue(ocsptest.Leaf{}))
+		time.Sleep(time.Second)
+		if err := s.Close(); err == nil {
+			t.Error("the first Close names nothing that hangs")
+		}
+		begun := time.Now()
+		if err := s.Close(); err != nil || time.Since(begun) > 0 || h.closed.Load() > 0 {
+			t.Errorf("%v after %v; connections closed %d times", err, time.Since(begun), h.closed.Load())
+		}
+		close(h.over)
 	})
 }
