@@ -101,3 +101,53 @@ func TestCloseTwice(t *testing.T) {
 		close(h.over)
 	})
 }
+
+// REQ D4: one protocol is no challenge unless it is that of ACME.
+func TestOneProtocol(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, cert)
+		hook := s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+		for proto, want := range map[string]bool{"h2": true, "acme-tls/1": false} {
+			hello := testkit.Asking("example.com")
+			hello.SupportedProtos = []string{proto}
+			if got, err := hook(hello); err != nil || (got.OCSPStaple != nil) != want {
+				t.Errorf("%s: stapled %v, %v", proto, got.OCSPStaple != nil, err)
+			}
+		}
+	})
+}
+
+// REQ C5, REQ C7: a client certificate waits for its first response in TLS 1.3 alone,
+// where it can carry one, and only for the first; a request made by hand does not fail.
+func TestClientWaits(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetDelay(time.Second)
+		s := testkit.Stapler(t, ca)
+		ask := func(s *staple.Stapler, cert *tls.Certificate, cri *tls.CertificateRequestInfo) (took time.Duration) {
+			begun := time.Now()
+			hook := s.GetClientCertificate(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil })
+			if got, err := hook(cri); err != nil || got == nil {
+				t.Errorf("%v, %v", got, err)
+			}
+			return time.Since(begun)
+		}
+		tls12, tls13 := &tls.CertificateRequestInfo{Version: tls.VersionTLS12}, &tls.CertificateRequestInfo{Version: tls.VersionTLS13}
+		must := func() *tls.Certificate { return ca.Issue(ocsptest.Leaf{MustStaple: true, Client: true}) }
+		for _, cri := range []*tls.CertificateRequestInfo{nil, tls12} {
+			if took := ask(s, must(), cri); took > 0 {
+				t.Errorf("%+v: waited for %v", cri, took)
+			}
+		}
+		cert := must()
+		if first, again := ask(s, cert, tls13), ask(s, cert, tls13); first != time.Second || again != 0 {
+			t.Errorf("TLS 1.3: waited for %v, then for %v", first, again)
+		}
+		time.Sleep(time.Minute)
+		s.Close()
+		if took := ask(s, must(), tls13); took > 0 {
+			t.Errorf("after Close: waited for %v", took)
+		}
+	})
+}
