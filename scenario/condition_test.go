@@ -151,3 +151,22 @@ func TestClientWaits(t *testing.T) {
 		}
 	})
 }
+
+// REQ C4: a staple that a source sets later is judged, too, and used where it is newer.
+func TestSourceSetsAnother(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{})
+		good := ca.Responder.Response(cert)
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		s := testkit.Stapler(t, ca)
+		for _, own := range [][]byte{nil, []byte("junk"), good} {
+			c := *cert
+			c.OCSPStaple = own
+			s.Staple(&c)
+			time.Sleep(time.Second)
+		}
+		if !testkit.Stapled(t, s, ca, cert) {
+			t.Errorf("not used: %+v", s.Status()[0])
+		}
+	})
+}
