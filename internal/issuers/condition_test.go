@@ -137,6 +137,7 @@ func TestWhoGivesWay(t *testing.T) {
 			}
 		}
 		start("b.example", 1)
+		time.Sleep(200 * time.Millisecond) // it is the first whose time is over
 		start("a.example", 5)
 		for _, c := range []struct {
 			after   time.Duration
