@@ -87,7 +87,7 @@ func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 		return
 	}
 	s.dropLocked(e)
-	if e.notAfter != 0 && now > held.Nanos(e.notAfter) && s.opts.store != nil {
+	if e.notAfter != 0 && now > held.Nanos(e.notAfter) {
 		s.discardLocked(e)
 	}
 }

@@ -1,7 +1,6 @@
 package held
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -87,7 +86,7 @@ func (h *Response) repeatedBy(a *Answer) bool {
 // anyone on the path may have put there; h is still good.
 func (h *Response) cutShortBy(a *Answer, now int64) bool {
 	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.Current(now) &&
-		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && !h.newerThan(a)
+		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && h.Replayed(a) == nil
 }
 
 // confirm notes in h, which is not published yet, that a brought or confirmed it.
@@ -113,25 +112,29 @@ func (a *Answer) produced() int32 {
 	return int32(min(max(a.ProducedAt.Unix()-a.ThisUpdate.Unix(), math.MinInt32), math.MaxInt32))
 }
 
-// Replayed returns an error if a is older than h. The driver asks this of each body
-// before an exchange ends, as a request past the caches may bring the newer one.
+// Replayed returns an error if a was signed before h, so that a replay never replaces it.
+// Of two signed at one time the worse stays. The signed times alone decide: headers and
+// records can be forged. The driver asks this of each body before an exchange ends, as a
+// request past the caches may bring the newer one.
 func (h *Response) Replayed(a *Answer) error {
-	if h.Raw == nil || !h.newerThan(a) {
+	if h.Raw == nil {
 		return nil
 	}
-	return &ocspresp.Error{Reason: ocspresp.Replay,
-		Err: errors.New("thisUpdate " + a.ThisUpdate.UTC().Format(time.RFC3339) + " is before " + time.Unix(h.ThisUpdate, 0).UTC().Format(time.RFC3339))}
+	which, had, got := "thisUpdate", h.ThisUpdate, a.ThisUpdate.Unix()
+	if got == had {
+		which, had, got = "producedAt", had+int64(h.Produced), got+int64(a.produced())
+	}
+	switch {
+	case got < had:
+		return replay("%s %s is before %s", which, stamp(got), stamp(had))
+	case got == had && h.State == Revoked && a.Status == ocsp.Good:
+		return replay("of two responses of %s the one that says revoked stays", stamp(got))
+	}
+	return nil
 }
 
-// newerThan reports whether a was signed before h, so that a replay never replaces it. Of
-// two made at one time the worse is kept. The signed times alone decide: headers and
-// records can be forged.
-func (h *Response) newerThan(a *Answer) bool {
-	switch this, produced := a.ThisUpdate.Unix(), a.produced(); {
-	case this != h.ThisUpdate:
-		return this < h.ThisUpdate
-	case produced != h.Produced:
-		return produced < h.Produced
-	}
-	return h.State == Revoked && a.Status == ocsp.Good
+func replay(format string, args ...any) error {
+	return &ocspresp.Error{Reason: ocspresp.Replay, Err: fmt.Errorf(format, args...)}
 }
+
+func stamp(sec int64) string { return time.Unix(sec, 0).UTC().Format(time.RFC3339) }

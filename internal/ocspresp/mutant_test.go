@@ -101,7 +101,9 @@ func worldOf(t testing.TB, keyType string) *world {
 	if worlds[keyType] == nil {
 		worlds[keyType] = newWorld(t, keyOf(t, keyType))
 	}
-	return worlds[keyType]
+	w := worlds[keyType]
+	w.t = t // one that was made for another test may not be used any more
+	return w
 }
 
 func otherKey(t testing.TB, keyType string) crypto.Signer {

@@ -107,5 +107,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !bytes.Equal(again.Response, r.Response) || again.Checked != r.Checked || again.MaxAge != r.MaxAge || r.Checked > at.UnixNano() {
 			t.Fatalf("%+v, then %+v, %v", r, again, err)
 		}
+		if !bytes.Equal(again.Issuer, r.Issuer) || again.Received != r.Received || again.ETag != r.ETag || again.LastModified != r.LastModified {
+			t.Fatalf("%+v, then %+v", r, again)
+		}
 	})
 }
