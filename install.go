@@ -148,9 +148,6 @@ func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
 		kind, says = EventRevoked, responseError(a.Responder, a.Err())
 	}
 	e.held.Store(n)
-	if news {
-		e.flags.tried = false
-	}
 	if news || !a.stored {
 		s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
 	}
