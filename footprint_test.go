@@ -92,7 +92,7 @@ func TestRotationsForget(t *testing.T) {
 	}
 	rotations := 100_000
 	if !long() || testkit.RaceEnabled {
-		rotations = 8_000
+		rotations = 5_000
 	}
 	for _, listed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("listed %v", listed), func(t *testing.T) {

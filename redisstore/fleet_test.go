@@ -50,6 +50,7 @@ func (w *warnings) Write(line []byte) (int, error) {
 // That holds while Redis answers in time, which it may not on a busy machine: the
 // test of this name in the root package has the same in virtual time.
 func TestFleetAsksOnce(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]func(r *ocsptest.Responder){
 		"news":       func(*ocsptest.Responder) {},
 		"304":        func(r *ocsptest.Responder) { r.SetPresign(true) },

@@ -75,7 +75,7 @@ func TestOutageIsBounded(t *testing.T) {
 			switch {
 			case testkit.RaceEnabled && fault == ocsptest.FaultExpired: // signs as much as all others together
 				most = 100
-			case fault == ocsptest.FaultRefused && !testkit.RaceEnabled && !testing.Short():
+			case fault == ocsptest.FaultRefused && testkit.Long():
 				most = 10_000
 			}
 			if n > most {
@@ -178,9 +178,9 @@ func junkFor(t *testing.T, ca *ocsptest.CA, junk int, cold bool) {
 	if got := testkit.Count(t, s, ca, late); got != len(late) {
 		t.Errorf("%d new ones stapled after two minutes, want %d", got, len(late))
 	}
-	hours := 40
-	if testkit.RaceEnabled {
-		hours = 20
+	hours := 16
+	if testkit.Long() {
+		hours = 40
 	}
 	for hour := range hours {
 		if got := testkit.Carrying(s, good); got != len(good) {

@@ -43,10 +43,10 @@ func soakLength(t *testing.T) time.Duration {
 		}
 		return d
 	}
-	if os.Getenv("STAPLE_LONG") != "" {
+	if testkit.Long() {
 		return 2 * time.Minute
 	}
-	return 5 * time.Second
+	return 3 * time.Second
 }
 
 // TestSoak is a server with many tenants on a bad day, in real time: 200 handshakes a second

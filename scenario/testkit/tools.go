@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// Long reports whether tests may take minutes: STAPLE_LONG is set, as in CI, and there is
+// no race detector, under which each of them takes ten times as long.
+func Long() bool { return os.Getenv("STAPLE_LONG") != "" && !RaceEnabled }
+
 // Program returns the path of the first of these programs that is installed. Where
 // none is it skips the test; where CI is set, which may skip nothing, it fails.
 func Program(t testing.TB, names ...string) string {
