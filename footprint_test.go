@@ -91,7 +91,7 @@ func TestRotationsForget(t *testing.T) {
 		return // the tests do without garbage collection then: see fips_test.go
 	}
 	rotations := 100_000
-	if !long() || testkit.RaceEnabled {
+	if !testkit.Long() {
 		rotations = 5_000
 	}
 	for _, listed := range []bool{false, true} {

@@ -1,7 +1,6 @@
 package staple_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/ocspstaple/staple/scenario/testkit"
@@ -9,14 +8,8 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// long reports whether tests may take minutes: STAPLE_LONG is set, as in CI.
-func long() bool { return os.Getenv("STAPLE_LONG") != "" }
-
 // The names by which the tests of the year use testkit.
-const (
-	day         = testkit.Day
-	raceEnabled = testkit.RaceEnabled
-)
+const day = testkit.Day
 
 var (
 	asking = testkit.Asking

@@ -136,7 +136,7 @@ func TestOutageEnds(t *testing.T) {
 			for _, held := range []holding{nothing, expires, lasts} {
 				turn++
 				faults := all
-				if !long() {
+				if !testkit.Long() {
 					faults = all[turn%len(all):][:1]
 				}
 				for _, fault := range faults {
@@ -171,7 +171,7 @@ func (c outageCase) compare(t *testing.T) {
 		first += 32 // what is in flight when the first time out
 	}
 	for _, c.n = range []int{100, 1000} {
-		if c.n > 100 && (!long() || testkit.RaceEnabled) {
+		if c.n > 100 && !testkit.Long() {
 			return
 		}
 		if got, want := check(), one+one/5+first; got > want {

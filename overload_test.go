@@ -111,7 +111,7 @@ func TestOneCallerAtATime(t *testing.T) {
 				t.Errorf("round %d: %d of %d requests for nobody, want a tenth", round, gone, requests)
 			}
 			idle := 3 * time.Hour
-			if long() {
+			if testkit.Long() {
 				idle = 7 * day
 			}
 			time.Sleep(idle)
@@ -203,7 +203,7 @@ func TestSeveralRespondersInTime(t *testing.T) {
 func TestFirstDeadForMany(t *testing.T) {
 	t.Parallel()
 	faults := []ocsptest.Fault{ocsptest.FaultHang, ocsptest.FaultRefused, ocsptest.FaultHTTP500}
-	if !long() {
+	if !testkit.Long() {
 		faults = faults[:1]
 	}
 	for _, fault := range faults {
@@ -264,7 +264,7 @@ func TestPrivateCAAtHonestResponder(t *testing.T) {
 				s := testkit.Stapler(t, honest)
 				testkit.List(t, s, strangers...)
 				times := []time.Duration{0, time.Second, 10 * time.Second, 5 * time.Minute, day}
-				if !long() {
+				if !testkit.Long() {
 					times = times[:4]
 				}
 				for _, after := range times {
@@ -306,7 +306,7 @@ func TestThousandsOfHostsHang(t *testing.T) {
 		}))
 		testkit.MustFetch(t, s, testkit.LeafFor(ca, "first.example.com"))
 		hosts := 1000
-		if long() {
+		if testkit.Long() {
 			hosts = 5000
 		}
 		hanging := make([]*tls.Certificate, hosts)

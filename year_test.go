@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
 // yearSeed is the seed of the year; STAPLE_SEED sets another.
@@ -45,7 +47,7 @@ func outageBudget(n int, out time.Duration) float64 { return 40*out.Hours() + 15
 func TestYear(t *testing.T) {
 	t.Parallel()
 	weeks, sites := yearWeeks(), 200
-	if !long() || raceEnabled {
+	if !testkit.Long() {
 		weeks, sites = 3, 60
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -176,7 +178,7 @@ func (w *world) reportReturns(t *testing.T) {
 func TestLongOutages(t *testing.T) {
 	t.Parallel()
 	weeks, sites := 10, 60
-	if !long() || raceEnabled {
+	if !testkit.Long() {
 		weeks, sites = 6, 18
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// MaxOfPeer is how many of the certificates that a peer sent are tried as its
+// maxOfPeer is how many of the certificates that a peer sent are tried as its
 // issuer's, which costs a signature each: it may send hundreds.
-const MaxOfPeer = 8
+const maxOfPeer = 8
 
 // OfPeer returns the certificates that may have issued the peer's: those of
 // the verified chains or, lacking these, what the peer sent, in any order. Of
@@ -32,7 +32,7 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 		if !bytes.Equal(cert.RawSubject, leaf.RawIssuer) || hasIssuer(issuers, cert) {
 			continue
 		}
-		if tries++; tries > MaxOfPeer {
+		if tries++; tries > maxOfPeer {
 			break
 		}
 		if leaf.CheckSignatureFrom(cert) == nil {
