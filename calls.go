@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -153,7 +154,7 @@ func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 		e, made := s.learnLocked(cert, ids[i], c.urgency())
 		if e == nil {
 			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
-			errs = append(errs, about(cert.Certificate[0], leaf, ErrClosed))
+			errs = append(errs, errtext.About(cert.Certificate[0], leaf, ErrClosed))
 			continue
 		}
 		s.nameLocked(c, e, made)
@@ -298,7 +299,7 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 // interruptedLocked says what is known of e when ctx ends.
 func (e *entry) interruptedLocked(ctx context.Context) error {
 	if last := e.details().err; last != nil {
-		return &causedError{fmt.Errorf("%w before a response came", context.Cause(ctx)), last}
+		return errtext.Caused(fmt.Errorf("%w before a response came", context.Cause(ctx)), last)
 	}
 	return fmt.Errorf("%w before a response came from %q", context.Cause(ctx), e.url())
 }
@@ -352,7 +353,7 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 func (e *entry) failureLocked() error {
 	err := e.details().err
 	if h := e.held.Load(); h.Raw != nil {
-		return &lapsedError{unixNano(h.Until), err}
+		return h.Lapsed(err)
 	}
 	if err == nil {
 		err = errPending

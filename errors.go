@@ -1,13 +1,13 @@
 package staple
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
@@ -70,105 +70,20 @@ func responseError(responder string, err error) error {
 	return err
 }
 
-// prefix begins the text of every error that a caller gets from this package.
-const prefix = "staple: "
-
-// bare returns the text of err for another to go on with: on one line, and
-// without the prefix, wherever an error of ours is in it.
-func bare(err error) string {
-	lines := strings.Split(err.Error(), "\n")
-	for i, line := range lines {
-		lines[i] = strings.ReplaceAll(strings.TrimPrefix(line, prefix), ": "+prefix, ": ")
-	}
-	return strings.Join(lines, "; ")
-}
-
-// maxDetail bounds what the text of a ResponseError adds to its Reason. With four
-// responders and a name the text stays below 4 KiB (REQ I5).
-const maxDetail = 500
-
-// cut shortens text in which others' may be, of any length.
-func cut(s string) string {
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + "..."
-	}
-	return s
-}
-
-// An aboutError says which certificate an error is about.
-type aboutError struct {
-	der  []byte
-	leaf *x509.Certificate // nil if it does not parse
-	err  error
-}
-
-// about says that err, which may be nil, is about a certificate.
-func about(der []byte, leaf *x509.Certificate, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &aboutError{der, leaf, err}
-}
-
-func (e *aboutError) Error() string {
-	return prefix + certinfo.Name(e.der, e.leaf) + ": " + bare(e.err)
-}
-
-func (e *aboutError) Unwrap() error { return e.err }
-
-// An issuerError is an [ErrNoIssuer] where a certificate of the issuer's name is
-// there.
-type issuerError struct {
-	text string
-	why  error
-}
-
-func (e *issuerError) Error() string { return prefix + e.text }
-
-func (e *issuerError) Unwrap() []error { return []error{ErrNoIssuer, e.why} }
-
-// A causedError is an error, and what it is due to.
-type causedError struct{ err, cause error }
-
-func (e *causedError) Error() string { return e.err.Error() + ": " + bare(e.cause) }
-
-func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
-
-// A lapsedError is why there is no response, and that there was one.
-type lapsedError struct {
-	until time.Time
-	err   error // of the last attempt; may be nil
-}
-
-func (e *lapsedError) Error() string {
-	msg := ErrExpired.Error() + " at " + e.until.UTC().Format(time.RFC3339)
-	if e.err != nil {
-		msg += "; the last attempt: " + bare(e.err)
-	}
-	return msg
-}
-
-func (e *lapsedError) Unwrap() []error {
-	if e.err == nil {
-		return []error{ErrExpired}
-	}
-	return []error{e.err, ErrExpired}
-}
-
 // Error names the responder, the reason and the detail, in this order. Where the
 // detail is an error of ours, what it repeats is left out. Long URLs and details
 // are cut; the fields have them whole.
 func (e *ResponseError) Error() string {
 	if e.Reason == ReasonIssuer && e.Err != nil {
-		return prefix + "issuer certificate at " + certinfo.Clip(e.Responder) + ": " + cut(bare(e.Err))
+		return errtext.Prefix + "issuer certificate at " + certinfo.Clip(e.Responder) + ": " + errtext.Cut(errtext.Bare(e.Err))
 	}
 	who := "OCSP response: "
 	if e.Responder != "" {
 		who = "OCSP responder " + certinfo.Clip(e.Responder) + ": "
 	}
-	msg := prefix + who + e.Reason.String()
+	msg := errtext.Prefix + who + e.Reason.String()
 	if e.Err != nil {
-		msg += ": " + cut(strings.TrimPrefix(bare(e.Err), who))
+		msg += ": " + errtext.Cut(strings.TrimPrefix(errtext.Bare(e.Err), who))
 	}
 	return msg
 }

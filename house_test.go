@@ -25,10 +25,11 @@ type room struct{ may, never []string }
 var rooms = map[string]room{
 	"der":       {},
 	"certinfo":  {may: []string{"der"}},
-	"ocspresp":  {may: []string{"certinfo", "der"}, never: []string{"net/http", "crypto/tls", "log"}},
+	"errtext":   {may: []string{"certinfo"}, never: []string{"log"}},
+	"ocspresp":  {may: []string{"certinfo", "der", "errtext"}, never: []string{"net/http", "crypto/tls", "log"}},
 	"ocsphttp":  {},
 	"issuers":   {may: []string{"certinfo", "ocspresp", "ocsphttp", "foreign"}},
-	"held":      {may: []string{"certinfo", "der", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
+	"held":      {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
 	"schedule":  {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
 	"records":   {may: []string{"foreign"}},
 	"foreign":   {},

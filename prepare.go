@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
@@ -326,7 +327,7 @@ func (s *Stapler) passesLocked(e *entry, leaf *x509.Certificate) {
 // unreadableLocked has a certificate that does not parse pass through.
 func (s *Stapler) unreadableLocked(e *entry) error {
 	_, err := x509.ParseCertificate(e.DER)
-	err = fmt.Errorf("staple: certificate does not parse: %s", cut(err.Error()))
+	err = fmt.Errorf("staple: certificate does not parse: %s", errtext.Cut(err.Error()))
 	if !e.flags.logged {
 		e.flags.logged = true
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", err)
@@ -367,14 +368,19 @@ func (e *entry) noIssuerLocked(leaf *x509.Certificate, downloads []error) error 
 	switch why := e.details().unissued.(type) {
 	case nil:
 	case *certinfo.UnsupportedError:
-		err = &issuerError{fmt.Sprintf("issuer certificate %q is there but can't be used: %s", wanted, cut(why.Error())), why}
+		err = noIssuer(why, "issuer certificate %q is there but can't be used: %s", wanted)
 	default:
-		err = &issuerError{fmt.Sprintf("issuer certificate not found: one named %q is there, but it %s", wanted, cut(why.Error())), why}
+		err = noIssuer(why, "issuer certificate not found: one named %q is there, but it %s", wanted)
 	}
 	if len(downloads) > 0 {
-		err = &causedError{err, errors.Join(downloads...)}
+		err = errtext.Caused(err, errors.Join(downloads...))
 	}
 	return err
+}
+
+// noIssuer is an [ErrNoIssuer] where a certificate of the issuer's name is there.
+func noIssuer(why error, format, wanted string) error {
+	return errtext.Of(func() string { return errtext.Prefix + fmt.Sprintf(format, wanted, errtext.Cut(why.Error())) }, ErrNoIssuer, why)
 }
 
 // fetchIssuer gets the issuer of e from another certificate that it issued, or

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
@@ -63,13 +64,13 @@ func RequireStaple(cs tls.ConnectionState) error {
 	}
 	leaf := cs.PeerCertificates[0]
 	if len(cs.OCSPResponse) == 0 {
-		return about(leaf.Raw, leaf, ErrNoStaple)
+		return errtext.About(leaf.Raw, leaf, ErrNoStaple)
 	}
 	grace := time.Duration(0)
 	if cs.DidResume {
 		grace = resumedGrace
 	}
-	return about(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace))
+	return errtext.About(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace))
 }
 
 // Verify says what raw, an OCSP response in DER from any source, proves about leaf
@@ -84,14 +85,14 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 		return nil, ErrNoIssuer
 	}
 	if err := certinfo.SignedBy(issuer, leaf); err != nil {
-		return nil, about(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(issuer.Subject.String()), err))
+		return nil, errtext.About(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(issuer.Subject.String()), err))
 	}
 	sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(issuer))
 	p, err := ocspresp.Verify(raw, &sub, time.Now(), 0)
 	if err != nil {
-		return nil, about(leaf.Raw, leaf, responseError("", err))
+		return nil, errtext.About(leaf.Raw, leaf, responseError("", err))
 	}
-	return p.Response(), about(leaf.Raw, leaf, responseError("", p.Err()))
+	return p.Response(), errtext.About(leaf.Raw, leaf, responseError("", p.Err()))
 }
 
 // proveGood tries each issuer. If none of them works, the error is that of the first.

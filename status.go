@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -211,7 +212,7 @@ func (e *entry) problemLocked(now int64) error {
 	case h.Current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
 		return nil
 	case h.Raw != nil:
-		return &lapsedError{unixNano(h.Until), err}
+		return h.Lapsed(err)
 	case e.Need() == schedule.Hopeless || e.flags.tried && err != nil:
 		return err
 	}
@@ -220,24 +221,8 @@ func (e *entry) problemLocked(now int64) error {
 
 // revokedLocked says when and why the certificate was revoked.
 func (e *entry) revokedLocked(h *held.Response) error {
-	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: &revokedError{h.Raw, e.subject()}}
+	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: ocspresp.Revoking(h.Raw, e.subject())}
 }
-
-// A revokedError reads time and reason of the revocation from the response, when its
-// text is asked for.
-type revokedError struct {
-	raw []byte // verified
-	sub ocspresp.Subject
-}
-
-func (e *revokedError) Error() string {
-	if how := ocspresp.Revocation(e.raw, &e.sub); how != "" {
-		return how
-	}
-	return bare(ErrRevoked)
-}
-
-func (e *revokedError) Unwrap() error { return ErrRevoked }
 
 // named says which certificate err is about.
-func (e *entry) named(err error) error { return about(e.DER, e.leafOf(), err) }
+func (e *entry) named(err error) error { return errtext.About(e.DER, e.leafOf(), err) }

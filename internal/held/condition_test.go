@@ -1,6 +1,7 @@
 package held_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -110,5 +111,20 @@ func TestSpans(t *testing.T) {
 	}
 	if open.Condition(at(hour/4)).ETag == "" || open.Condition(at(-hour)) != (ocsphttp.Validator{}) {
 		t.Error("a request is conditional on what came by a clock that was set back")
+	}
+}
+
+// What has ended says when, and what came of the last attempt.
+func TestLapsed(t *testing.T) {
+	h, last := take(t, answer(0)), errors.New("staple: no luck")
+	until := "staple: OCSP response has expired at " + begun.Add(4*day).UTC().Format(time.RFC3339)
+	for _, tt := range []struct {
+		last error
+		want string
+	}{{nil, until}, {last, until + "; the last attempt: no luck"}} {
+		err := h.Lapsed(tt.last)
+		if got := err.Error(); got != tt.want || !errors.Is(err, ocspresp.ErrExpired) || tt.last != nil && !errors.Is(err, last) {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -104,6 +105,22 @@ func (h *Response) At(now int64) State {
 		return Expired
 	}
 	return h.State
+}
+
+// Lapsed returns an [ocspresp.ErrExpired] that says when h ended. last is the error of
+// the last attempt; it may be nil.
+func (h *Response) Lapsed(last error) error {
+	errs := []error{ocspresp.ErrExpired}
+	if last != nil {
+		errs = []error{last, ocspresp.ErrExpired}
+	}
+	return errtext.Of(func() string {
+		text := ocspresp.ErrExpired.Error() + " at " + stamp(h.Until/int64(time.Second))
+		if last != nil {
+			text += "; the last attempt: " + errtext.Bare(last)
+		}
+		return text
+	}, errs...)
 }
 
 // StapleAt returns what to staple at now: nil for nothing.

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/errtext"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -103,19 +104,20 @@ func ReasonCode(code int) string {
 	return names[code]
 }
 
-// Revocation says how raw, which was verified before, has sub revoked. It returns
-// nothing if it does not. A cache keeps Raw alone, and parses it for those few who
-// ask.
-func Revocation(raw []byte, sub *Subject) string {
-	b, err := parseResponse(raw)
-	if err != nil || sub.Issuer == nil {
-		return ""
-	}
-	s, ends, err := b.find(sub)
-	if err != nil || s.status != ocsp.Revoked {
-		return ""
-	}
-	return newProof(raw, b, s, ends, nil, sub).Revocation()
+// Revoking returns an [ErrRevoked] that says how raw, which was verified before, has sub
+// revoked. A cache keeps Raw alone: it is parsed when the text is asked for.
+func Revoking(raw []byte, sub Subject) error {
+	return errtext.Of(func() string {
+		b, err := parseResponse(raw)
+		if err != nil || sub.Issuer == nil {
+			return errtext.Bare(ErrRevoked)
+		}
+		s, ends, err := b.find(&sub)
+		if err != nil || s.status != ocsp.Revoked {
+			return errtext.Bare(ErrRevoked)
+		}
+		return newProof(raw, b, s, ends, nil, &sub).Revocation()
+	}, ErrRevoked)
 }
 
 // Response is p in public terms; its parts are slices of Raw. It parses Raw again, for

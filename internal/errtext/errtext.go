@@ -1,0 +1,77 @@
+// Package errtext makes the text of errors: on one line, bounded, with the name of the
+// certificate that they are about, and with the library's prefix once.
+//
+// The root, held and ocspresp build errors with it. An error is built for many
+// certificates and read for few, so texts are made when they are asked for. What an
+// error is, for errors.Is and errors.As, does not depend on its text.
+package errtext
+
+import (
+	"crypto/x509"
+	"strings"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+)
+
+// Prefix begins the text of every error that a caller of the library gets.
+const Prefix = "staple: "
+
+// Bare returns the text of err for another to go on with: on one line, and
+// without the prefix, wherever an error of ours is in it.
+func Bare(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(strings.TrimPrefix(line, Prefix), ": "+Prefix, ": ")
+	}
+	return strings.Join(lines, "; ")
+}
+
+// maxDetail bounds what one error adds to the text of another. With four responders
+// and a name the whole stays below 4 KiB (REQ I5).
+const maxDetail = 500
+
+// Cut shortens text in which others' may be, of any length, to 500 bytes and three dots.
+func Cut(s string) string {
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "..."
+	}
+	return s
+}
+
+// About says that err, which may be nil, is about a certificate. leaf is nil if it does
+// not parse.
+func About(der []byte, leaf *x509.Certificate, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &aboutError{der, leaf, err}
+}
+
+type aboutError struct {
+	der  []byte
+	leaf *x509.Certificate
+	err  error
+}
+
+func (e *aboutError) Error() string {
+	return Prefix + certinfo.Name(e.der, e.leaf) + ": " + Bare(e.err)
+}
+
+func (e *aboutError) Unwrap() error { return e.err }
+
+// Of returns an error with a text of its own that is each of errs.
+func Of(text func() string, errs ...error) error { return &ofError{text, errs} }
+
+type ofError struct {
+	text func() string
+	errs []error
+}
+
+func (e *ofError) Error() string { return e.text() }
+
+func (e *ofError) Unwrap() []error { return e.errs }
+
+// Caused returns an error that is err and what that is due to.
+func Caused(err, cause error) error {
+	return Of(func() string { return err.Error() + ": " + Bare(cause) }, err, cause)
+}
