@@ -338,10 +338,3 @@ func unixNano(ns int64) time.Time {
 	}
 	return time.Unix(0, ns)
 }
-
-// answer is a verified response on its way into an entry.
-type answer struct {
-	held.Answer
-	took   time.Duration
-	stored bool // from the store, which needs no telling
-}

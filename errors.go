@@ -8,6 +8,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/errtext"
+	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
@@ -60,12 +61,17 @@ type ResponseError struct {
 	Err error
 }
 
-// responseError returns err, which may be ocspresp's, as a [ResponseError] of
-// responder.
-func responseError(responder string, err error) error {
-	var oe *ocspresp.Error
-	if errors.As(err, &oe) {
-		return &ResponseError{Responder: responder, Reason: Reason(oe.Reason), Err: oe.Err}
+// refused returns err, of an answer or of none, as a [ResponseError] of responder.
+func refused(responder string, err error) error {
+	if e, ok := errors.AsType[*ocspresp.Error](err); ok {
+		return &ResponseError{Responder: responder, Reason: Reason(e.Reason), Err: e.Err}
+	}
+	if e, ok := errors.AsType[*ocsphttp.Error](err); ok {
+		re := &ResponseError{Responder: responder, Reason: Reason(e.Kind)}
+		if e.Err != nil {
+			re.Err = e
+		}
+		return re
 	}
 	return err
 }
@@ -97,28 +103,28 @@ type Reason uint8
 // The first group: why there was no answer that could be read.
 const (
 	// ReasonNetwork: the responder was not reached, or the connection broke.
-	ReasonNetwork Reason = iota + 1
+	ReasonNetwork = Reason(ocsphttp.Network)
 	// ReasonTimeout: no complete answer in the time allowed.
-	ReasonTimeout
+	ReasonTimeout = Reason(ocsphttp.Timeout)
 	// ReasonRedirect: too many redirects, or one to a scheme other than http
 	// and https.
-	ReasonRedirect
+	ReasonRedirect = Reason(ocsphttp.Redirect)
 	// ReasonHTTPStatus: an HTTP status other than 200 (RFC 6960 appendix A.2).
-	ReasonHTTPStatus
+	ReasonHTTPStatus = Reason(ocsphttp.Status)
 	// ReasonContentType: a media type other than application/ocsp-response
 	// (RFC 6960 appendix A.2).
-	ReasonContentType
+	ReasonContentType = Reason(ocsphttp.ContentType)
 	// ReasonTooLarge: more than 128 KiB; or good, and more than TLS clients take
 	// as a staple, 16 KiB.
-	ReasonTooLarge
+	ReasonTooLarge = Reason(ocsphttp.TooLarge)
 	// ReasonTruncated: the answer ended before its announced length.
-	ReasonTruncated
+	ReasonTruncated = Reason(ocsphttp.Truncated)
 	// ReasonEmpty: an answer without a byte in it.
-	ReasonEmpty
+	ReasonEmpty = Reason(ocsphttp.Empty)
 	// ReasonIssuer: the issuer's certificate could not be downloaded from
 	// id-ad-caIssuers, came in a format that is not supported, such as PKCS#7,
 	// or is not the issuer (RFC 5280 section 4.2.2.1).
-	ReasonIssuer
+	ReasonIssuer Reason = iota + 1
 	// ReasonUnavailable: the responder failed lately and was not asked again.
 	ReasonUnavailable
 	// ReasonPanic: the user's code (a RoundTripper, a Store, a callback) panicked.
@@ -215,47 +221,19 @@ const (
 	ReasonReplay = Reason(ocspresp.Replay)
 )
 
-var reasonText = [...]string{
-	ReasonNetwork:     "network failure",
-	ReasonTimeout:     "timeout",
-	ReasonRedirect:    "redirect not followed",
-	ReasonHTTPStatus:  "unexpected HTTP status",
-	ReasonContentType: "unexpected content type",
-	ReasonTooLarge:    "response too large",
-	ReasonTruncated:   "response truncated",
-	ReasonEmpty:       "empty response",
-	ReasonIssuer:      "unusable issuer certificate",
-	ReasonUnavailable: "responder unavailable, not asked",
-	ReasonPanic:       "panic in user code",
-}
-
 // String describes r in a few words, fit for a log line or a metric's label.
 func (r Reason) String() string {
-	if r > 0 && int(r) < len(reasonText) {
-		return reasonText[r]
+	switch {
+	case r == ReasonIssuer:
+		return "unusable issuer certificate"
+	case r == ReasonUnavailable:
+		return "responder unavailable, not asked"
+	case r == ReasonPanic:
+		return "panic in user code"
+	case r > 0 && r < ReasonIssuer:
+		return ocsphttp.Kind(r).String()
 	}
 	return ocspresp.Reason(r).String()
-}
-
-// refusals say what follows from a Reason: whether the certificate or the responder is
-// at fault, and which other request may get a better answer: the other method if it was
-// no OCSP response, the other hash if it was not about this certificate. A Reason that
-// is not here is the responder's fault.
-var refusals = map[Reason]struct {
-	verdict schedule.Verdict
-	ways    ocsphttp.Way
-}{
-	ReasonTimeout:          {schedule.TimedOut, 0},
-	ReasonMalformed:        {schedule.Fault, ocsphttp.Post},
-	ReasonInternalError:    {schedule.Fault, ocsphttp.Post},
-	ReasonMalformedRequest: {schedule.Certificate, ocsphttp.Post | ocsphttp.OtherHash},
-	ReasonUnauthorized:     {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonUnknown:          {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonSerial:           {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonIssuerName:       {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonIssuerKey:        {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonHashAlgorithm:    {schedule.Certificate, ocsphttp.OtherHash},
-	ReasonReplay:           {schedule.Certificate, ocsphttp.PastCaches},
 }
 
 // reasonOf returns the Reason in err; 0 for none.
@@ -271,46 +249,7 @@ func verdict(err error) schedule.Verdict {
 	if err == nil {
 		return schedule.Proof
 	}
-	if r, ok := refusals[reasonOf(err)]; ok {
-		return r.verdict
-	}
-	return schedule.Fault
-}
-
-// betterWays returns the other ways of asking that may get a better answer than
-// one refused by err. again says that the last attempt was answered "unauthorized" and
-// nothing valid is held: a cache may keep that from before the CA knew the certificate.
-func betterWays(err error, again bool) ocsphttp.Way {
-	ways := refusals[reasonOf(err)].ways
-	if errors.Is(err, ErrExpired) || again && reasonOf(err) == ReasonUnauthorized {
-		ways |= ocsphttp.PastCaches
-	}
-	return ways
-}
-
-// unansweredReasons is what each way of HTTP to bring no answer is to a caller.
-var unansweredReasons = [...]Reason{
-	ocsphttp.Network:     ReasonNetwork,
-	ocsphttp.Timeout:     ReasonTimeout,
-	ocsphttp.Redirect:    ReasonRedirect,
-	ocsphttp.Status:      ReasonHTTPStatus,
-	ocsphttp.ContentType: ReasonContentType,
-	ocsphttp.TooLarge:    ReasonTooLarge,
-	ocsphttp.Truncated:   ReasonTruncated,
-	ocsphttp.Empty:       ReasonEmpty,
-}
-
-// unanswered makes a ResponseError of what HTTP brought from a URL.
-func unanswered(u string, err error) error {
-	var he *ocsphttp.Error
-	if !errors.As(err, &he) {
-		return err
-	}
-	re := &ResponseError{Responder: u, Reason: unansweredReasons[he.Kind]}
-	if he.Err != nil {
-		re.Err = he
-	}
-	return re
+	return exchange.Verdict(ocspresp.Reason(reasonOf(err)))
 }
 
 // retryHint returns the Retry-After in err.

@@ -40,7 +40,7 @@ type notice struct {
 	kind   EventKind // 0: a log record alone
 	e      *entry
 	held   *held.Response // at the time
-	answer *answer
+	answer *held.Answer
 	err    error
 	asked  string // responder
 	level  slog.Level
@@ -201,7 +201,7 @@ func (s *Stapler) deliver(n *notice) {
 	if n.kind != 0 && len(s.opts.events) > 0 {
 		ev := Event{Kind: n.kind, Leaf: leaf, Responder: n.asked, Err: n.err}
 		if n.answer != nil {
-			ev.Duration = n.answer.took
+			ev.Duration = n.answer.Took
 			if n.answer.Proof != nil {
 				ev.Response = n.answer.Response()
 			}

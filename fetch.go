@@ -7,10 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
-	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
@@ -307,7 +307,7 @@ func (s *Stapler) recoversLocked(r *responder) {
 // exchange makes the request of a. A request for the same certificate that is in flight
 // is shared: it may be of an entry that was dropped and learned again meanwhile. If the
 // budget ends first, left is closed when the exchange returns; otherwise it is nil.
-func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err error) {
+func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, err error) {
 	e, u := a.Item, a.Responder.URL
 	key := string(e.DER) + u
 	if a.Urgency == schedule.Unconditional {
@@ -324,73 +324,46 @@ func (s *Stapler) exchange(a action) (got *answer, left <-chan struct{}, err err
 	defer cancel()
 	patient, end := context.WithTimeout(s.ctx, budget+exchangeGrace)
 	defer end()
-	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*answer, error) {
-		begun := time.Now()
-		got, err := s.request(ctx, a)
-		if err == nil && got.Proof != nil {
-			got.took = time.Since(begun) // here, as others may share it
-		}
-		return got, err
-	})
+	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*held.Answer, error) { return s.request(ctx, a) })
 	if left != nil {
 		return nil, left, &ResponseError{Responder: u, Reason: ReasonTimeout, Err: patient.Err()}
 	}
 	return got, nil, fault(err)
 }
 
-// request asks, and notes what was learned of how to. Judge runs without the lock, on
-// what was copied under it. A response that is older than the one held then is
-// refused there, so that the exchange tries past the caches.
-func (s *Stapler) request(ctx context.Context, a action) (*answer, error) {
+// request makes the exchange of a, and notes what was learned of how to ask. It runs
+// without the lock, on what was copied under it.
+func (s *Stapler) request(ctx context.Context, a action) (*held.Answer, error) {
 	e, r := a.Item, a.Responder
-	q, got := &ocsphttp.Question{URL: r.URL}, &answer{Answer: held.Answer{Responder: r.URL}}
+	x := exchange.Exchange{URL: r.URL, Hash: s.opts.hash, Now: s.now}
 	if s.opts.fixedTTL {
-		q.MaxAge = s.opts.ttl
+		x.MaxAge = s.opts.ttl
 	}
 	s.mu.Lock()
-	d := dataOf(r)
-	now, h, sub, tries := s.nanos(), e.held.Load(), e.subject(), e.details().tries
-	probe := r.Failing()
+	d, now, tries := dataOf(r), s.nanos(), e.details().tries
+	x.Subject, x.Held = e.subject(), e.held.Load()
+	probe, valid := r.Failing(), x.Held.Current(now)
 	if probe { // it stands for all certificates of r
 		tries = d.tries
 	}
-	q.First, q.May = d.memory.Plan(&tries, h.Current(now), now)
-	again := !h.Current(now) && reasonOf(e.details().err) == ReasonUnauthorized
+	x.First, x.May = d.memory.Plan(&tries, valid, now)
+	x.Unauthorized = !valid && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
-		q.First |= ocsphttp.PastCaches
+		x.First |= ocsphttp.PastCaches
 	} else if r == e.Best() {
-		q.Held = h.Condition(now)
+		x.Condition = x.Held.Condition(now)
 	}
 	s.mu.Unlock()
-	q.Request = func(otherHash bool) ([]byte, error) {
-		return sub.Issuer.Request(s.opts.certIDHash(otherHash), sub.Serial)
-	}
-	q.Judge = func(body []byte) (ocsphttp.Way, error) {
-		var err error
-		if got.Proof, err = ocspresp.Prove(body, &sub, s.now()); err != nil {
-			err = responseError(r.URL, err)
-		} else if err = responseError(r.URL, h.Replayed(&got.Answer)); err != nil {
-			got.Proof = nil // or a 304 that follows would seem to bring it
-		}
-		return betterWays(err, again), err
-	}
-
-	res, learned, err := s.web.Ask(ctx, q)
-
-	now = s.nanos()
+	got, learned, err := x.Ask(ctx, s.web)
 	s.mu.Lock()
-	d.memory.Learn(&tries, q.First, learned, now)
+	d.memory.Learn(&tries, x.First, learned, s.nanos())
 	if probe {
 		d.tries = tries
 	} else if tries != e.details().tries {
 		e.edit().tries = tries
 	}
 	s.mu.Unlock()
-	if err != nil {
-		return nil, unanswered(r.URL, err)
-	}
-	got.Received, got.Checked, got.MaxAge, got.Validator = now, now, res.MaxAge, res.Validator
-	return got, nil
+	return got, refused(r.URL, err)
 }
 
 // hearLocked handles the signal of a handshake that served e with cert: the source may

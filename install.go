@@ -134,24 +134,24 @@ func (s *Stapler) setLocked(e *entry, state held.State) {
 // would not take it. No other function publishes a new response. Three answers only
 // renew what e holds: a 304 (no proof), the same signed bytes that last no longer, and
 // a response that an older certificate of its delegate cuts short.
-func (s *Stapler) installLocked(e *entry, a *answer, now int64) error {
+func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 	h := e.held.Load()
-	n, news, err := h.Take(&a.Answer, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
+	n, news, err := h.Take(a, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
 	if err != nil || n == h {
-		return responseError(a.Responder, err)
+		return refused(a.Responder, err)
 	}
 	kind, says := EventUnchanged, e.failedBefore()
 	switch {
 	case news && n.State == held.Good:
 		kind = EventFetched
 	case news && h.State != held.Revoked:
-		kind, says = EventRevoked, responseError(a.Responder, a.Err())
+		kind, says = EventRevoked, refused(a.Responder, a.Err())
 	}
 	e.held.Store(n)
-	if news || !a.stored {
+	if news || !a.Stored {
 		s.notifyLocked(&notice{kind: kind, e: e, answer: a, err: says})
 	}
-	if !a.stored {
+	if !a.Stored {
 		s.storeLocked(e)
 	}
 	return nil
@@ -185,7 +185,7 @@ func (s *Stapler) judge(e *entry) {
 	}
 	if err == nil && !e.gone() {
 		n := now.UnixNano()
-		err = s.installLocked(e, &answer{Answer: held.Answer{Proof: p, Received: n, Checked: min(n, held.Nanos(p.ThisUpdate.Unix()))}}, n)
+		err = s.installLocked(e, &held.Answer{Proof: p, Received: n, Checked: min(n, held.Nanos(p.ThisUpdate.Unix()))}, n)
 		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), n))
 		s.cache.sortLocked(e)
 		s.settleLocked(e)

@@ -70,17 +70,6 @@ func resolveOptions(opts []Option) options {
 	return o
 }
 
-// certIDHash returns the hash of the CertID, or the other one that is tried.
-func (o *options) certIDHash(other bool) crypto.Hash {
-	switch {
-	case !other:
-		return o.hash
-	case o.hash == crypto.SHA1:
-		return crypto.SHA256
-	}
-	return crypto.SHA1
-}
-
 // mustWait returns how long a handshake may wait for the first response.
 func (o *options) mustWait(mustStaple bool) time.Duration {
 	if o.coldWait == 0 && mustStaple {

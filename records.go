@@ -2,12 +2,10 @@ package staple
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/held"
-	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -78,7 +76,7 @@ func (e *entry) sparesLocked(h, had *held.Response, now int64) bool {
 
 // acceptLocked takes what was read for e, and reports whether that is news. A record that
 // is not newer than the response in memory saves no request, as a newer one is due.
-func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news bool) {
+func (s *Stapler) acceptLocked(e *entry, a *held.Answer, err error, now int64) (news bool) {
 	had := e.held.Load()
 	if a != nil && err == nil {
 		err = s.installLocked(e, a, now)
@@ -95,7 +93,7 @@ func (s *Stapler) acceptLocked(e *entry, a *answer, err error, now int64) (news 
 
 // read returns the verified response that the store holds for e, if any. A record is
 // verified like an answer from the network: others may write to the store.
-func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, error) {
+func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answer, error) {
 	s.mu.Lock()
 	sub := e.subject()
 	s.mu.Unlock()
@@ -112,15 +110,7 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*answer, er
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Answer: held.Answer{Proof: p, MaxAge: rec.MaxAge, Received: rec.Received, Checked: rec.Checked}, stored: true}
-	if !slices.Contains(urls, rec.Responder) {
-		return a, nil // not one of ours: a name that anybody may have written
-	}
-	a.Responder = rec.Responder
-	if rec.Responder == urls[0] && rec.ETag != "*" { // who is asked first, and any response at all matches "*"
-		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
-	}
-	return a, nil
+	return held.Restore(rec, p, urls), nil
 }
 
 // patienceLocked returns how long the attempt for e waits for the store: a handshake
@@ -267,13 +257,7 @@ func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issu
 	if h.Raw == nil {
 		return nil
 	}
-	v := h.Validator()
-	rec := &records.Record{Response: h.Raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: h.MaxAge(),
-		Received: h.Received(), Checked: h.Checked, Until: h.Until, Responder: from}
-	if is != nil {
-		rec.Issuer = is.Cert.Raw
-	}
-	return fault(s.records.Write(key, rec))
+	return fault(s.records.Write(key, h.Record(from, is)))
 }
 
 // leasedElsewhere reports whether another process has the lease on a certificate, and

@@ -90,9 +90,9 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 	sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(issuer))
 	p, err := ocspresp.Verify(raw, &sub, time.Now(), 0)
 	if err != nil {
-		return nil, errtext.About(leaf.Raw, leaf, responseError("", err))
+		return nil, errtext.About(leaf.Raw, leaf, refused("", err))
 	}
-	return p.Response(), errtext.About(leaf.Raw, leaf, responseError("", p.Err()))
+	return p.Response(), errtext.About(leaf.Raw, leaf, refused("", p.Err()))
 }
 
 // proveGood tries each issuer. If none of them works, the error is that of the first.
@@ -103,10 +103,10 @@ func proveGood(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate,
 		sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(cert))
 		p, err := ocspresp.Verify(raw, &sub, now, grace)
 		if err == nil {
-			return responseError("", p.Err())
+			return refused("", p.Err())
 		}
 		if n == 0 {
-			first = responseError("", err)
+			first = refused("", err)
 		}
 	}
 	return first

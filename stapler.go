@@ -104,8 +104,8 @@ type Stapler struct {
 	putCtx    context.Context // ends a little later
 	endPut    context.CancelFunc
 	calls     foreign.Calls
-	exchanges foreign.Shared[*answer] // requests about a certificate
-	downloads foreign.Shared[[]byte]  // of issuers
+	exchanges foreign.Shared[*held.Answer] // requests about a certificate
+	downloads foreign.Shared[[]byte]       // of issuers
 	issuers   issuers.Finder
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
@@ -446,7 +446,7 @@ func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
 	defer cancel()
 	body, err := s.web.Get(ctx, u)
 	if err != nil {
-		return nil, unanswered(u, err)
+		return nil, refused(u, err)
 	}
 	return body, nil
 }

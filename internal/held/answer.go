@@ -25,6 +25,8 @@ type Answer struct {
 	Checked         int64  // Unix ns
 	MaxAge          time.Duration
 	Validator       ocsphttp.Validator
+	Took            time.Duration // of the exchange; 0: there was none
+	Stored          bool          // it is from the store, which needs no telling
 }
 
 // Rules are what a user may choose.

@@ -10,7 +10,7 @@ import (
 )
 
 // A Kind is one way for HTTP to bring no answer. The zero Kind is none. The root has
-// a Reason for each, in one table of its errors.go.
+// a Reason of the same number for each.
 type Kind uint8
 
 // The kinds of an Error.
@@ -29,11 +29,11 @@ var kindText = [...]string{
 	Network:     "network failure",
 	Timeout:     "timeout",
 	Redirect:    "redirect not followed",
-	Status:      "unexpected status",
+	Status:      "unexpected HTTP status",
 	ContentType: "unexpected content type",
-	TooLarge:    "answer too large",
-	Truncated:   "answer truncated",
-	Empty:       "empty answer",
+	TooLarge:    "response too large",
+	Truncated:   "response truncated",
+	Empty:       "empty response",
 }
 
 // String describes k in a few words, in lower case, for the text of an error.

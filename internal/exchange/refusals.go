@@ -1,0 +1,55 @@
+package exchange
+
+import (
+	"errors"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/schedule"
+)
+
+// timeout is a Reason of HTTP's: ocspresp leaves those numbers to it.
+const timeout = ocspresp.Reason(ocsphttp.Timeout)
+
+// refusals say what follows from a Reason: whether the certificate or the responder is
+// at fault, and which other request may get a better answer: the other method if it was
+// no OCSP response, the other hash if it was not about this certificate. A Reason that
+// is not here is the responder's fault.
+var refusals = map[ocspresp.Reason]struct {
+	verdict schedule.Verdict
+	better  ocsphttp.Way
+}{
+	timeout:                   {schedule.TimedOut, 0},
+	ocspresp.Malformed:        {schedule.Fault, ocsphttp.Post},
+	ocspresp.InternalError:    {schedule.Fault, ocsphttp.Post},
+	ocspresp.MalformedRequest: {schedule.Certificate, ocsphttp.Post | ocsphttp.OtherHash},
+	ocspresp.Unauthorized:     {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Unknown:          {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Serial:           {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.IssuerName:       {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.IssuerKey:        {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.HashAlgorithm:    {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Replay:           {schedule.Certificate, ocsphttp.PastCaches},
+}
+
+// Verdict returns whom a refusal speaks of. The root's Reasons have the same numbers.
+func Verdict(r ocspresp.Reason) schedule.Verdict {
+	if refused, ok := refusals[r]; ok {
+		return refused.verdict
+	}
+	return schedule.Fault
+}
+
+// better returns the changes of the request that may do better than one whose answer
+// was refused with err.
+func (x *Exchange) better(err error) ocsphttp.Way {
+	e, ok := errors.AsType[*ocspresp.Error](err)
+	if !ok {
+		return 0
+	}
+	ways := refusals[e.Reason].better
+	if errors.Is(err, ocspresp.ErrExpired) || x.Unauthorized && e.Reason == ocspresp.Unauthorized {
+		ways |= ocsphttp.PastCaches
+	}
+	return ways
+}

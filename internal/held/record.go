@@ -1,0 +1,36 @@
+package held
+
+import (
+	"slices"
+
+	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
+)
+
+// Record returns what a store keeps of h, which responder confirmed last. The issuer, if
+// it is known, is stored, too, so that a restart needs neither chain nor download.
+func (h *Response) Record(responder string, issuer *ocspresp.Issuer) *records.Record {
+	v := h.Validator()
+	rec := &records.Record{Response: h.Raw, ETag: v.ETag, LastModified: v.LastModified(), MaxAge: h.MaxAge(),
+		Received: h.Received(), Checked: h.Checked, Until: h.Until, Responder: responder}
+	if issuer != nil {
+		rec.Issuer = issuer.Cert.Raw
+	}
+	return rec
+}
+
+// Restore returns the answer that a record is, once its response is proven. urls are the
+// responders that are asked: anybody may have written the name of another, and a
+// validator is worth something only to the responder that is asked first.
+func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
+	a := &Answer{Proof: p, MaxAge: rec.MaxAge, Received: rec.Received, Checked: rec.Checked, Stored: true}
+	if !slices.Contains(urls, rec.Responder) {
+		return a
+	}
+	a.Responder = rec.Responder
+	if rec.Responder == urls[0] && rec.ETag != "*" { // which any response at all matches
+		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
+	}
+	return a
+}
