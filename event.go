@@ -187,7 +187,7 @@ func unsupported(err error) bool {
 // post queues n. It never blocks.
 func (s *Stapler) post(n *notice) {
 	if !s.outbox.Add(func() { s.deliver(n) }) {
-		s.stats.dropped.Add(1)
+		s.dropped.Add(1)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/exchange"
-	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -37,9 +36,8 @@ const (
 	// before the next attempt.
 	exchangeGrace = 50 * time.Millisecond
 	// lostKeeps is how long a call that outlives its context keeps its place at a
-	// responder, and maxLost how many may: no more are made then.
+	// responder.
 	lostKeeps = 10 * time.Second
-	maxLost   = foreign.MaxHung
 )
 
 func newSchedule(o *options) *schedule.Schedule[*entry] {
@@ -154,14 +152,13 @@ func (s *Stapler) ask(a action) {
 	}
 	s.doLocked(actions)
 	if left != nil {
-		s.lost.Add(1)
 		s.calls.Go(func() { s.outlive(a, left) })
 	}
 }
 
 // outlive releases the place of a call that outlives its context after lostKeeps: a
 // RoundTripper that ignores contexts must not take all places of a responder for good.
-// The call counts in lost until it returns, so that such calls do not pile up.
+// The call counts as lost until it returns, and too many of these end all requests.
 func (s *Stapler) outlive(a action, left <-chan struct{}) {
 	timer := time.NewTimer(lostKeeps)
 	defer timer.Stop()
@@ -174,8 +171,6 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 		s.doLocked(s.sched.Returned(a, s.nanos()))
 	}
 	s.mu.Unlock()
-	<-left
-	s.lost.Add(-1)
 }
 
 // failedLocked ends an attempt that failed. The response that e holds stays. Where that
@@ -198,7 +193,7 @@ func (s *Stapler) failedLocked(a action) {
 	if m.err = err; m.failing == 0 {
 		m.failing = now
 	}
-	s.stats.failures.Add(1)
+	s.failures.Add(1)
 	if r := e.Best(); r != nil && r.Failing() {
 		s.warnLocked(r)
 	}
@@ -315,9 +310,6 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	}
 	if e.held.Load().Raw == nil {
 		key += " first" // what a 304 confirms it does not hold
-	}
-	if n := int(s.lost.Load()); n >= maxLost {
-		return nil, nil, fault(&foreign.HungError{Kind: clientCode, Calls: n})
 	}
 	budget := time.Duration(a.Budget)
 	ctx, cancel := context.WithTimeout(s.ctx, budget)

@@ -35,6 +35,7 @@ var rooms = map[string]room{
 	"records":   {may: []string{"foreign"}},
 	"foreign":   {},
 	"leafindex": {},
+	"tally":     {},
 	"tlschoice": {},
 }
 

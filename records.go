@@ -14,9 +14,6 @@ import (
 const (
 	// maxWriters is how many writes to the store are under way at once.
 	maxWriters = 16
-	// maxSpared is how many requests in a row are spared by records that have nothing
-	// newer.
-	maxSpared = 8
 )
 
 // load takes what the store holds for a certificate, and reports whether that
@@ -48,7 +45,10 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	news := s.acceptLocked(e, got, err, now)
 	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.Current(now) {
 		s.rereadLocked(e)
-	} else if news && s.fresh(h, now) && !past && e.sparesLocked(h, had, now) {
+	} else if news && s.fresh(h, now) && !past && h.Spares(had, e.flags.spared, now) {
+		if h.SignedWith(had) {
+			e.flags.spared++
+		}
 		return true
 	}
 	if first {
@@ -57,21 +57,6 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 		s.settleLocked(e)
 	}
 	return false
-}
-
-// sparesLocked reports whether a record spares the request, where had was held before
-// it. One with newer signed times does. One that only says that it was checked may
-// hide a revocation: it does so eight times in a row, and not past half of the validity.
-func (e *entry) sparesLocked(h, had *held.Response, now int64) bool {
-	if had.Raw == nil || h.ThisUpdate != had.ThisUpdate || h.Produced != had.Produced {
-		return true
-	}
-	start, length := h.Span()
-	if e.flags.spared >= maxSpared || now >= start+length/2 {
-		return false
-	}
-	e.flags.spared++
-	return true
 }
 
 // acceptLocked takes what was read for e, and reports whether that is news. A record that
@@ -263,43 +248,25 @@ func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issu
 // leasedElsewhere reports whether another process has the lease on a certificate, and
 // asks about it. A Refresh waits for none. It may wait for the store, up to 1 s.
 func (s *Stapler) leasedElsewhere(a action) bool {
-	if s.opts.store == nil || a.Urgency == schedule.Unconditional {
+	if s.records == nil || a.Urgency == schedule.Unconditional {
 		return false
 	}
 	e := a.Item
 	s.mu.Lock()
-	mine, pass := e.turnLocked(s.nanos())
+	failing, leased := e.Failures() > 0, e.details().leased
 	s.mu.Unlock()
-	if mine {
-		return false
-	}
-	if _, leases := s.opts.store.(Leaser); pass && leases && !s.records.Resting() {
-		return true
-	}
-	got, without := s.records.Lease(records.Key(e.DER))
-	if got {
+	mine, at := s.records.Turn(records.Key(e.DER), failing, leased)
+	if at != leased {
 		s.mu.Lock()
-		e.edit().leased = s.nanos()
+		e.edit().leased = at
 		s.mu.Unlock()
 	}
-	return !got && !without
+	return !mine
 }
 
 // storeSlow logs that the store is not used for a while.
 func (s *Stapler) storeSlow(op records.Op, err error) {
 	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
-}
-
-// turnLocked reports whether this process still has the lease of e (mine), and whether
-// it must leave it to others (pass): a process whose attempt failed does not renew the
-// lease and does not take it for another term. It may be this one that is cut off.
-func (e *entry) turnLocked(now int64) (mine, pass bool) {
-	m := e.details()
-	since := now - m.leased
-	if e.Failures() == 0 || since < 0 {
-		return false, false
-	}
-	return since < int64(records.LeaseTerm), since >= int64(records.LeaseTerm) && since < 2*int64(records.LeaseTerm)
 }
 
 // routeOf returns the URLs that are asked about e.

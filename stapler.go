@@ -65,7 +65,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +77,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
+	"github.com/ocspstaple/staple/internal/tally"
 	"github.com/ocspstaple/staple/internal/tlschoice"
 )
 
@@ -109,13 +109,15 @@ type Stapler struct {
 	issuers   issuers.Finder
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
-	stats     counters
+	served    *tally.Counter         // handshakes, by State
+	requests  atomic.Uint64          // sent
+	failures  atomic.Uint64          // of attempts
+	dropped   atomic.Uint64          // events
 	outbox    foreign.Queue          // of events and log records
 	work      foreign.Queue          // certificates to be prepared
 	writes    foreign.Queue          // to the store
 	unread    records.Later[*entry]  // whose records were not read in time
 	signals   atomic.Pointer[signal] // from handshakes, the last one first
-	lost      atomic.Int32           // calls of the RoundTripper that outlived their context
 	warned    atomic.Bool
 
 	complainMu sync.Mutex       // guards complained
@@ -133,7 +135,7 @@ type Stapler struct {
 // New returns a Stapler. It starts nothing until it knows a certificate. When
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
-	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), complained: make(map[string]int64)}
+	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), served: tally.New(), complained: make(map[string]int64)}
 	s.sched = newSchedule(&s.opts)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
@@ -141,16 +143,15 @@ func New(opts ...Option) *Stapler {
 	s.work = foreign.Queue{Calls: &s.calls, Workers: maxWorkers}
 	s.writes = foreign.Queue{Calls: &s.calls, Workers: maxWriters}
 	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
-	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.stats.requests, Now: s.now}
+	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.now}
 	if s.opts.store != nil {
 		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
 	}
-	s.exchanges.Calls, s.exchanges.Unbound = &s.calls, true // the schedule bounds them
-	s.downloads.Calls, s.downloads.Unbound = &s.calls, true // the Finder does
+	s.exchanges.Calls, s.exchanges.Unbound, s.exchanges.MaxLost = &s.calls, true, foreign.MaxHung // the schedule bounds the rest
+	s.downloads.Calls, s.downloads.Unbound = &s.calls, true                                       // the Finder does
 	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
-	s.stats.seed = maphash.MakeSeed()
 	return s
 }
 
@@ -211,7 +212,7 @@ func (s *Stapler) answer(hello *tls.ClientHelloInfo, cert *tls.Certificate, err 
 		s.wait(hello.Context(), e)
 	}
 	cert, state := s.serve(e, cert)
-	served(s, hello, state)
+	tally.Add(s.served, hello, uint8(state))
 	return cert, nil
 }
 
@@ -232,7 +233,7 @@ func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*
 			s.wait(cri.Context(), e)
 		}
 		cert, state := s.serve(e, cert)
-		served(s, cri, state)
+		tally.Add(s.served, cri, uint8(state))
 		return cert, nil
 	}
 }
@@ -246,7 +247,7 @@ func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
 		return cert
 	}
 	c, state := s.serve(s.lookup(cert), cert)
-	served(s, cert, state)
+	tally.Add(s.served, cert, uint8(state))
 	return c
 }
 
@@ -414,26 +415,6 @@ func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
-
-type counters struct {
-	seed                        maphash.Seed
-	handshakes                  [8]tally // one of them is counted in: see served
-	requests, failures, dropped atomic.Uint64
-}
-
-// tally fills a cache line, so that processors that count in two of them don't
-// take it from each other.
-type tally struct {
-	by [StateNone + 1]atomic.Uint64
-	_  [64 - 8*(StateNone+1)]byte
-}
-
-// served counts a handshake. The pointer, to its ClientHelloInfo say, is hashed to
-// spread concurrent handshakes over the counters.
-func served[T any](s *Stapler, handshake *T, state State) {
-	c := &s.stats.handshakes
-	c[maphash.Comparable(s.stats.seed, handshake)%uint64(len(c))].by[state].Add(1)
-}
 
 // issuerWait is how much of an attempt's time the search for the issuer may take.
 // A download that hangs ends before the attempt does, so that its error names the

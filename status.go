@@ -61,11 +61,9 @@ type Stats struct {
 
 // Stats returns the counters. It does not block.
 func (s *Stapler) Stats() Stats {
-	st := Stats{Requests: s.stats.requests.Load(), Failures: s.stats.failures.Load(), EventsDropped: s.stats.dropped.Load()}
-	for i := range s.stats.handshakes {
-		for state := range st.Handshakes {
-			st.Handshakes[state] += s.stats.handshakes[i].by[state].Load()
-		}
+	st := Stats{Requests: s.requests.Load(), Failures: s.failures.Load(), EventsDropped: s.dropped.Load()}
+	for state := range st.Handshakes {
+		st.Handshakes[state] = s.served.Sum(uint8(state))
 	}
 	return st
 }

@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/singleflight"
 )
@@ -13,7 +14,9 @@ import (
 type Shared[T any] struct {
 	Calls   *Calls
 	Unbound bool // calls are made however many have not returned: the caller bounds them
+	MaxLost int  // how many lost calls of Attempt may be under way; 0: any number
 
+	lost   atomic.Int32
 	flight singleflight.Group
 }
 
@@ -31,8 +34,11 @@ func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error
 // lost, and the next Attempt makes a new call instead of waiting for it. left is nil
 // unless the call was lost; it is closed when the lost call returns. Requests and
 // downloads are made so: one that hangs must not keep its certificate from ever being
-// asked about again. With Unbound set the caller bounds how many are lost.
+// asked about again. While MaxLost calls are lost the error is a [HungError].
 func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, error)) (v T, left <-chan struct{}, err error) {
+	if n := int(s.lost.Load()); s.MaxLost > 0 && n >= s.MaxLost {
+		return v, nil, &HungError{kind, n}
+	}
 	v, lost, err := s.do(ctx, kind, key, f)
 	if lost == nil {
 		return v, nil, err
@@ -45,8 +51,10 @@ func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, 
 	}
 	s.flight.Forget(flightKey(kind, key))
 	returned := make(chan struct{})
+	s.lost.Add(1)
 	go func() {
 		<-lost
+		s.lost.Add(-1)
 		close(returned)
 	}()
 	return v, returned, err

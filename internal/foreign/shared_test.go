@@ -154,3 +154,31 @@ func TestSharedPanic(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// Lost calls do not pile up: at MaxLost no call is made until one of them returns.
+func TestMaxLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls foreign.Calls
+		s := foreign.Shared[int]{Calls: &calls, Unbound: true, MaxLost: 2}
+		f, n := slow(10 * time.Second)
+		lose := func(key string) (<-chan struct{}, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, left, err := s.Attempt(ctx, "HTTP client", key, f)
+			return left, err
+		}
+		first, _ := lose("a")
+		second, _ := lose("b")
+		var hung *foreign.HungError
+		if left, err := lose("c"); left != nil || !errors.As(err, &hung) || hung.Calls != 2 || n.Load() != 2 {
+			t.Errorf("a third one: %v after %d calls", err, n.Load())
+		}
+		<-first
+		third, err := lose("c")
+		if third == nil || !errors.Is(err, context.DeadlineExceeded) || n.Load() != 3 {
+			t.Errorf("one has returned: %v after %d calls", err, n.Load())
+		}
+		<-second
+		<-third
+	})
+}

@@ -8,6 +8,9 @@ import (
 	"github.com/ocspstaple/staple/internal/records"
 )
 
+// maxSpared is how many requests in a row are spared by records that have nothing newer.
+const maxSpared = 8
+
 // Record returns what a store keeps of h, which responder confirmed last. The issuer, if
 // it is known, is stored, too, so that a restart needs neither chain nor download.
 func (h *Response) Record(responder string, issuer *ocspresp.Issuer) *records.Record {
@@ -33,4 +36,18 @@ func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
 		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a
+}
+
+// Spares reports whether a record, of which h came, spares the request, where had was
+// held before it. One with newer signed times does. One that only says that it was
+// checked may hide a revocation: it does so eight times in a row, and not past half of
+// the validity. spared is how often one did since a responder was asked.
+func (h *Response) Spares(had *Response, spared uint8, now int64) bool {
+	start, length := h.Span()
+	return !h.SignedWith(had) || spared < maxSpared && now < start+length/2
+}
+
+// SignedWith reports whether h has the signed times of had.
+func (h *Response) SignedWith(had *Response) bool {
+	return had.Raw != nil && h.ThisUpdate == had.ThisUpdate && h.Produced == had.Produced
 }

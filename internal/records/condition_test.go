@@ -283,3 +283,53 @@ func TestDirNames(t *testing.T) {
 		t.Errorf("the largest record: %d bytes, %v", len(got), err)
 	}
 }
+
+// Who failed goes on for the rest of its lease, leaves one term to others, and then
+// takes what is free.
+//
+// REQ E5
+func TestTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{lease: true}
+		a, _ := access(t, s)
+		first := time.Now().UnixNano()
+		if mine, at := a.Turn("k", false, 0); !mine || at != first {
+			t.Fatalf("it is free: mine %v, at %v", mine, at)
+		}
+		plain, _ := access(t, s)
+		plain.Store = struct{ records.Store }{s}
+		for _, tt := range []struct {
+			name    string
+			after   time.Duration
+			failing bool
+			a       *records.Access
+			mine    bool
+			asked   int // of the store
+			renewed bool
+		}{
+			{"it works", time.Second, false, a, true, 1, true},
+			{"failed, within the term", records.LeaseTerm - 1, true, a, true, 0, false},
+			{"failed, after it", records.LeaseTerm, true, a, false, 0, false},
+			{"failed, at the end of the next", 2*records.LeaseTerm - 1, true, a, false, 0, false},
+			{"failed, after the next", 2 * records.LeaseTerm, true, a, true, 1, true},
+			{"failed, by a clock that was set back", -time.Second, true, a, true, 1, true},
+			{"failed, without leases", records.LeaseTerm, true, plain, true, 0, false},
+		} {
+			leased := time.Now().Add(-tt.after).UnixNano()
+			before := s.count(records.Lease)
+			mine, at := tt.a.Turn("k", tt.failing, leased)
+			if asked := s.count(records.Lease) - before; mine != tt.mine || asked != tt.asked || (at != leased) != tt.renewed {
+				t.Errorf("%s: mine %v, asked %d times, renewed %v", tt.name, mine, asked, at != leased)
+			}
+		}
+		s.lease = false
+		if mine, at := a.Turn("k", false, first); mine || at != first {
+			t.Errorf("another has it: mine %v", mine)
+		}
+		s.works(slow)
+		_, _ = a.Read("k", records.Soon)
+		if mine, _ := a.Turn("k", true, time.Now().Add(-records.LeaseTerm).UnixNano()); !mine {
+			t.Error("a store that rests passes the turn to others")
+		}
+	})
+}
