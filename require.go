@@ -70,7 +70,8 @@ func RequireStaple(cs tls.ConnectionState) error {
 	if cs.DidResume {
 		grace = resumedGrace
 	}
-	return errtext.About(leaf.Raw, leaf, proveGood(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace))
+	_, err := prove(cs.OCSPResponse, leaf, issuers.OfPeer(&cs), grace)
+	return err
 }
 
 // Verify says what raw, an OCSP response in DER from any source, proves about leaf
@@ -87,27 +88,22 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 	if err := certinfo.SignedBy(issuer, leaf); err != nil {
 		return nil, errtext.About(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(issuer.Subject.String()), err))
 	}
-	sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(issuer))
-	p, err := ocspresp.Verify(raw, &sub, time.Now(), 0)
-	if err != nil {
-		return nil, errtext.About(leaf.Raw, leaf, refused("", err))
+	p, err := prove(raw, leaf, []*x509.Certificate{issuer}, 0)
+	if p == nil {
+		return nil, err
 	}
-	return p.Response(), errtext.About(leaf.Raw, leaf, refused("", p.Err()))
+	return p.Response(), err
 }
 
-// proveGood tries each issuer. If none of them works, the error is that of the first.
-func proveGood(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate, grace time.Duration) error {
-	first := ErrNoIssuer
-	now := time.Now()
-	for n, cert := range possible {
-		sub := ocspresp.NewSubject(leaf, ocspresp.NewIssuer(cert))
-		p, err := ocspresp.Verify(raw, &sub, now, grace)
-		if err == nil {
-			return refused("", p.Err())
-		}
-		if n == 0 {
-			first = refused("", err)
-		}
+// prove returns what raw proves about leaf, and why that is not that leaf is good. The
+// issuer is one of those that are possible.
+func prove(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate, grace time.Duration) (*ocspresp.Proof, error) {
+	if len(possible) == 0 {
+		return nil, errtext.About(leaf.Raw, leaf, ErrNoIssuer)
 	}
-	return first
+	p, err := ocspresp.VerifyByAny(raw, leaf, possible, time.Now(), grace)
+	if err == nil {
+		err = p.Err()
+	}
+	return p, errtext.About(leaf.Raw, leaf, refused("", err))
 }

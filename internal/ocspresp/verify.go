@@ -34,6 +34,7 @@ package ocspresp
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -91,6 +92,22 @@ func Verify(raw []byte, sub *Subject, now time.Time, grace time.Duration) (*Proo
 		return nil, err
 	}
 	return p, nil
+}
+
+// VerifyByAny is Verify where the issuer is one of several. If none of them proves
+// anything, the error is that of the first.
+func VerifyByAny(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time, grace time.Duration) (p *Proof, err error) {
+	for _, issuer := range issuers {
+		sub := NewSubject(leaf, NewIssuer(issuer))
+		p, refusal := Verify(raw, &sub, now, grace)
+		if refusal == nil {
+			return p, nil
+		}
+		if err == nil {
+			err = refusal
+		}
+	}
+	return nil, err
 }
 
 // Prove is Verify for what is to be stapled: the proof's Raw is the response
