@@ -28,7 +28,7 @@ var rooms = map[string]room{
 	"errtext":   {may: []string{"certinfo"}, never: []string{"log"}},
 	"ocspresp":  {may: []string{"certinfo", "der", "errtext"}, never: []string{"net/http", "crypto/tls", "log"}},
 	"ocsphttp":  {},
-	"issuers":   {may: []string{"certinfo", "ocspresp", "ocsphttp", "foreign"}},
+	"issuers":   {may: []string{"certinfo", "errtext", "ocspresp", "ocsphttp", "foreign"}, never: []string{"log"}},
 	"held":      {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
 	"exchange":  {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
 	"schedule":  {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},

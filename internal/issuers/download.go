@@ -6,11 +6,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
@@ -22,8 +25,14 @@ const (
 	maxRecall    = time.Minute
 )
 
+// wait is how much of an attempt's time, 10 s, the search for the issuer may take. A
+// download that hangs ends before the attempt does, so that its error names the issuer
+// and not the responder.
+const wait = 7500 * time.Millisecond
+
 // A DownloadError says what came of asking a caIssuers URL. URL is whole; only the
-// text cuts it. The root makes a ResponseError of it.
+// text cuts it. Err begins with what kind of failure it is. The root makes a
+// ResponseError of it.
 type DownloadError struct {
 	URL string
 	Err error
@@ -54,12 +63,14 @@ func (d *download) lately(now time.Time, span time.Duration) bool {
 // each that was asked. A failure from before since is not remembered: Prefetch and
 // Refresh ask whatever failed before.
 //
-// It blocks until ctx ends at the latest. A download under way then goes on, and what
+// It blocks for 7.5 s, or until ctx ends. A download under way then goes on, and what
 // comes of it is remembered.
 func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since time.Time) (*ocspresp.Issuer, []error) {
 	if is := f.known(leaf); is != nil {
 		return is, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	var errs []error
 	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs) {
 		is, err := f.at(ctx, u, since)
@@ -69,9 +80,21 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since ti
 		if err == nil {
 			return is, nil
 		}
-		errs = append(errs, &DownloadError{URL: u, Err: err})
+		errs = append(errs, &DownloadError{URL: u, Err: kindOf(err)})
 	}
 	return nil, errs
+}
+
+// kindOf says of an error of HTTP, or of the code that makes requests, what kind of
+// failure it is. Others say so themselves.
+func kindOf(err error) error {
+	if pe, ok := err.(*foreign.PanicError); ok {
+		return fmt.Errorf("panic in user code: %w", pe)
+	}
+	if he, ok := errors.AsType[*ocsphttp.Error](err); ok && he.Err != nil {
+		return fmt.Errorf("%s: %w", he.Kind, he)
+	}
+	return err
 }
 
 // at returns the certificate at u. All who want it at one time share a download,
@@ -154,9 +177,10 @@ func (f *Finder) fetch(ctx context.Context, u string) (*ocspresp.Issuer, error) 
 	return is, err
 }
 
-// get gets the certificate at u. The error of Get passes unchanged: the root knows
-// what its own function returns.
+// get gets the certificate at u.
 func (f *Finder) get(ctx context.Context, u string) (*ocspresp.Issuer, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	body, err := f.Get(ctx, u)
 	if err != nil {
 		return nil, err

@@ -11,9 +11,9 @@
 // lock held. A downloaded certificate came over plain HTTP: it is an issuer only if
 // the leaf's signature verifies with it, and its bytes must not be stapled.
 //
-// Read issuers.go, then download.go for what is remembered of URLs, and places.go for
-// which downloads run. interned.go shares issuers; peer.go, which is apart from the
-// rest, has the issuers of a TLS peer.
+// Read issuers.go, then download.go for what is remembered of URLs, places.go for which
+// downloads run, and notfound.go for the error where all that failed. interned.go shares
+// issuers; peer.go, which is apart from the rest, has the issuers of a TLS peer.
 package issuers
 
 import (
@@ -62,7 +62,7 @@ type Finder struct {
 // error: it may be the issuer's, and then no download helps.
 func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, configured bool, why error) {
 	reject := func(err error) {
-		if _, was := why.(*certinfo.UnsupportedError); !was && err != certinfo.ErrOtherName {
+		if !unsupported(why) && err != certinfo.ErrOtherName {
 			why = err
 		}
 	}

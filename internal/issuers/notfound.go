@@ -1,0 +1,51 @@
+package issuers
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
+)
+
+// ErrNotFound: the certificate that issued a leaf was not found. The root exports it as
+// ErrNoIssuer.
+var ErrNotFound = errors.New("staple: issuer certificate not found")
+
+// MayDownload reports whether the issuer of leaf may be had from where leaf says. why is
+// that of InChain: a signature that can't be checked with the certificate in the chain
+// can't be with a downloaded one either.
+func MayDownload(leaf *x509.Certificate, why error) bool {
+	return !unsupported(why) && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
+}
+
+// NotFound returns an [ErrNotFound] that names the issuer of leaf. why is that of
+// InChain, nil for none: the owner mends a chain without the issuer in another way than
+// one with a certificate of its name that did not sign, or that Go can't use. downloads
+// are what came of asking for it; each names its URL.
+func NotFound(leaf *x509.Certificate, why error, downloads ...error) error {
+	wanted := certinfo.Clip(leaf.Issuer.String())
+	err := fmt.Errorf("%w, wanted %q", ErrNotFound, wanted)
+	switch {
+	case unsupported(why):
+		err = because(why, "issuer certificate %q is there but can't be used: %s", wanted)
+	case why != nil:
+		err = because(why, "issuer certificate not found: one named %q is there, but it %s", wanted)
+	}
+	if len(downloads) > 0 {
+		err = errtext.Caused(err, errors.Join(downloads...))
+	}
+	return err
+}
+
+// because is an [ErrNotFound] where a certificate of the wanted name is there.
+func because(why error, format, wanted string) error {
+	return errtext.Of(func() string { return errtext.Prefix + fmt.Sprintf(format, wanted, errtext.Cut(why.Error())) }, ErrNotFound, why)
+}
+
+// unsupported reports whether why says that Go can't use what is there.
+func unsupported(why error) bool {
+	_, is := why.(*certinfo.UnsupportedError)
+	return is
+}
