@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/directions"
 	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/records"
@@ -344,7 +345,7 @@ func (s *Stapler) droppedLocked(e *entry) (bool, error) {
 	case !e.gone():
 		return false, nil
 	case e.notAfter != 0 && s.nanos() > held.Nanos(e.notAfter):
-		return true, errLeafExpired
+		return true, directions.ErrLeafExpired
 	}
 	return true, fmt.Errorf("%w: the certificate was forgotten", ErrNoStaple)
 }

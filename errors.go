@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/directions"
 	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/foreign"
+	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -20,11 +22,11 @@ import (
 var (
 	// ErrNoResponder: the certificate names no OCSP responder that can be asked,
 	// yet it must be stapled; or the function of WithResponders named none.
-	ErrNoResponder = errors.New("staple: no OCSP responder")
+	ErrNoResponder = directions.ErrNoResponder
 
 	// ErrNoIssuer: the certificate that issued the leaf was not found, so that
 	// nothing can be asked or proven.
-	ErrNoIssuer = errors.New("staple: issuer certificate not found")
+	ErrNoIssuer = issuers.ErrNotFound
 
 	// ErrNoStaple: the peer sent no staple where one is required; or Forget dropped
 	// a certificate for which Prefetch or Refresh was waiting.
@@ -260,11 +262,15 @@ func retryHint(err error) time.Duration {
 	return 0
 }
 
-// fault converts the error of a call of the user's code.
+// fault converts the error of code that is not ours, or of a download.
 func fault(err error) error {
 	switch err := err.(type) {
 	case *foreign.PanicError:
 		return &ResponseError{Reason: ReasonPanic, Err: err}
+	case *issuers.DownloadError:
+		return &ResponseError{Responder: err.URL, Reason: ReasonIssuer, Err: err.Err}
+	case *directions.SlowError:
+		return &ResponseError{Reason: ReasonTimeout, Err: err.Err}
 	case *foreign.HungError:
 		return fmt.Errorf("staple: %w", err)
 	}

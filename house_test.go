@@ -23,20 +23,21 @@ type room struct{ may, never []string }
 
 // rooms is the table of packages in the design. Arrows point down only.
 var rooms = map[string]room{
-	"der":       {},
-	"certinfo":  {may: []string{"der"}},
-	"errtext":   {may: []string{"certinfo"}, never: []string{"log"}},
-	"ocspresp":  {may: []string{"certinfo", "der", "errtext"}, never: []string{"net/http", "crypto/tls", "log"}},
-	"ocsphttp":  {},
-	"issuers":   {may: []string{"certinfo", "errtext", "ocspresp", "ocsphttp", "foreign"}, never: []string{"log"}},
-	"held":      {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
-	"exchange":  {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
-	"schedule":  {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
-	"records":   {may: []string{"foreign"}},
-	"foreign":   {},
-	"leafindex": {},
-	"tally":     {},
-	"tlschoice": {},
+	"der":        {},
+	"certinfo":   {may: []string{"der"}},
+	"errtext":    {may: []string{"certinfo"}, never: []string{"log"}},
+	"ocspresp":   {may: []string{"certinfo", "der", "errtext"}, never: []string{"net/http", "crypto/tls", "log"}},
+	"ocsphttp":   {},
+	"issuers":    {may: []string{"certinfo", "errtext", "ocspresp", "ocsphttp", "foreign"}, never: []string{"log"}},
+	"held":       {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
+	"exchange":   {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
+	"schedule":   {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
+	"records":    {may: []string{"foreign"}},
+	"foreign":    {},
+	"leafindex":  {},
+	"tally":      {},
+	"tlschoice":  {},
+	"directions": {may: []string{"certinfo", "foreign", "schedule"}, never: []string{"net/http", "log", "time.Now"}},
 }
 
 // Each internal package can be read, tested and fuzzed alone.

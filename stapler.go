@@ -149,7 +149,7 @@ func New(opts ...Option) *Stapler {
 	}
 	s.exchanges.Calls, s.exchanges.Unbound, s.exchanges.MaxLost = &s.calls, true, foreign.MaxHung // the schedule bounds the rest
 	s.downloads.Calls, s.downloads.Unbound = &s.calls, true                                       // the Finder does
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.download, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
@@ -415,19 +415,3 @@ func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }
-
-// issuerWait is how much of an attempt's time the search for the issuer may take.
-// A download that hangs ends before the attempt does, so that its error names the
-// issuer and not the responder.
-const issuerWait = 7500 * time.Millisecond
-
-// download gets what is at u, the issuer's certificate.
-func (s *Stapler) download(ctx context.Context, u string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, issuerWait)
-	defer cancel()
-	body, err := s.web.Get(ctx, u)
-	if err != nil {
-		return nil, refused(u, err)
-	}
-	return body, nil
-}
