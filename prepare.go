@@ -161,18 +161,12 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 // switched off.
 func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
 	h := e.held.Load()
-	switch need {
-	case schedule.Wanted, schedule.NoIssuer, schedule.Hopeless:
-		if h.State == held.None {
-			s.setLocked(e, held.Pending)
-			s.startOverLocked(e)
-		}
-	case schedule.Off:
+	switch needed := need == schedule.Wanted || need == schedule.NoIssuer || need == schedule.Hopeless; {
+	case needed && h.State == held.None:
+		s.setLocked(e, held.Pending)
+		s.startOverLocked(e)
+	case !needed && (need == schedule.Off || h.StapleAt(now) == nil):
 		s.setLocked(e, held.None)
-	default:
-		if h.StapleAt(now) == nil {
-			s.setLocked(e, held.None)
-		}
 	}
 }
 
