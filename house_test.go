@@ -31,6 +31,7 @@ var rooms = map[string]room{
 	"issuers":   {may: []string{"certinfo", "ocspresp", "ocsphttp", "foreign"}},
 	"held":      {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
 	"exchange":  {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
+	"notices":   {may: []string{"certinfo", "ocspresp"}, never: []string{"net/http", "crypto/tls", "time.Now"}},
 	"schedule":  {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
 	"records":   {may: []string{"foreign"}},
 	"foreign":   {},
