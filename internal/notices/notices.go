@@ -20,16 +20,17 @@ import (
 type Kind uint8
 
 const (
-	Fetched Kind = iota + 1
-	Unchanged
-	Failed
-	Revoked
-	Expiring
-	Expired
-	Stored
-	StoreFailed
+	Fetched     Kind = iota + 1 // a new response, which is good
+	Unchanged                   // nothing newer than the response held
+	Failed                      // an attempt, at all responders
+	Revoked                     // for the first time
+	Expiring                    // half of the time left was spent on failures
+	Expired                     // and nothing is stapled
+	Stored                      // the response held
+	StoreFailed                 // the response held could not be stored
 )
 
+// names are what docs/operations.md lists under Events.
 var names = [...]string{"none", "fetched", "unchanged", "failed", "revoked", "expiring", "expired", "stored", "store failed"}
 
 // String returns the name of the kind, in lower case: the attribute "event".
@@ -72,11 +73,12 @@ type Facts struct {
 	Warned  int64 // when the last warning about the certificate was given
 }
 
-// A Line is a log record: its message is a constant, so that operators can search for it.
+// A Line is a log record. Its text is a constant, so that operators can search for it and
+// alert on it; what differs from one record to the next is in the attributes.
 type Line struct {
 	Level slog.Level
 	Text  string
-	Args  []any // keys and values
+	Args  []any // keys and values, after the attributes of the Record
 }
 
 // Line returns the log record of an event, and the new value of Warned. A warning is
@@ -85,10 +87,12 @@ type Line struct {
 func (f *Facts) Line() (l Line, warned int64) {
 	l.Level, l.Text = f.message()
 	switch {
-	case f.Kind == StoreFailed: // StoreNews is its limit
+	case f.Kind == StoreFailed:
+		// The store has a limit of its own, StoreNews: it fails for all certificates at once.
 	case f.recovers():
 		l.Level = slog.LevelInfo
-		if f.Failing != 0 { // a response that expired in a suspend was no outage: that begins with a failure
+		// A response that expired in a suspend was no outage, which begins with a failure.
+		if f.Failing != 0 {
 			l.Args = []any{"failed_for", time.Duration(f.Now - f.Failing).Round(time.Second)}
 		}
 		return l, 0
@@ -130,7 +134,8 @@ func (f *Facts) message() (slog.Level, string) {
 	return slog.LevelDebug, "OCSP event"
 }
 
-// expires is the part of message for a response that expires, or has.
+// expires is the part of message for a response that expires, or has. An expiry is
+// told for each certificate in an outage of several, too: its staple is gone.
 func (f *Facts) expires() (slog.Level, string) {
 	switch {
 	case f.Kind == Expired && f.MustStaple:
@@ -139,17 +144,17 @@ func (f *Facts) expires() (slog.Level, string) {
 		return slog.LevelError, "OCSP response has expired, nothing is stapled; check the responder and the way to it"
 	case f.MustStaple:
 		return slog.LevelWarn, "OCSP response of a Must-Staple certificate expires soon and refreshes fail, after that clients will refuse it; check the responder and the way to it"
-	case f.Outage:
+	case f.Outage: // as in failed
 		return slog.LevelDebug, "OCSP response expires soon and refreshes fail"
 	}
 	return slog.LevelWarn, "OCSP response expires soon and refreshes fail; check the responder and the way to it"
 }
 
 // failed is the part of message for an attempt that failed. It says what clients see, and
-// what the operator can do. A configuration that can't work is told even while a
-// response is stapled: no retry will mend it. The order of the cases counts.
+// what the operator can do. The order of the cases counts.
 func (f *Facts) failed() (slog.Level, string) {
 	switch {
+	// No retry mends these, so they are told even while a response is stapled.
 	case f.Cause == NoResponder && (f.Stapled || !f.MustStaple):
 		return slog.LevelWarn, "WithResponders function named no URL that can be asked; have it return http or https URLs"
 	case f.Cause == NoResponder:
@@ -162,12 +167,15 @@ func (f *Facts) failed() (slog.Level, string) {
 		return slog.LevelError, "issuer of the Must-Staple certificate not found, clients will refuse it; add it to the chain or use WithIssuers"
 	case f.Cause == NoIssuer:
 		return slog.LevelWarn, "issuer of the certificate not found, nothing is stapled; add it to the chain or use WithIssuers"
+	// Clients see no change: Expiring tells in time if that goes on.
 	case f.Stapled:
 		return slog.LevelDebug, "OCSP refresh failed; the response in memory is served until it expires"
 	case f.Revoked:
 		return slog.LevelDebug, "OCSP refresh failed; the certificate stays revoked"
+	// Clients refuse the certificate, so neither an outage nor a new certificate excuses it.
 	case f.MustStaple:
 		return slog.LevelError, "Must-Staple certificate has no valid OCSP response, clients will refuse it; retries go on, check the responder and the way to it"
+	// One line of the responder stands for all of its certificates.
 	case f.Outage:
 		return slog.LevelDebug, "no OCSP response for the certificate, its responder fails"
 	case f.Cause == NotKnown && f.Now-f.Learned < int64(grace):

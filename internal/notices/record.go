@@ -33,6 +33,8 @@ func (r *Record) Attrs() []slog.Attr {
 	if !r.ServedUntil.IsZero() {
 		attrs = append(attrs, slog.Time("served_until", r.ServedUntil))
 	}
+	// What the CA says of a revocation is told once: Unchanged, which confirms it, would
+	// repeat that every hour.
 	if p := r.Proof; p != nil && r.Kind == Revoked {
 		attrs = append(attrs, slog.Time("revoked_at", p.RevokedAt), slog.String("revocation_reason", ocspresp.ReasonCode(p.Reason)),
 			slog.Bool("never_issued", p.NotIssued()))
@@ -44,7 +46,8 @@ func (r *Record) Attrs() []slog.Attr {
 }
 
 // Certificate returns the attributes that name a certificate, as [certinfo.Name] does.
-// leaf is nil if raw does not parse.
+// leaf is nil if raw does not parse. Names may hold anything: line breaks in them would
+// forge log lines.
 func Certificate(raw []byte, leaf *x509.Certificate) []slog.Attr {
 	if leaf == nil {
 		return []slog.Attr{slog.String("certificate", certinfo.Name(raw, nil))}
