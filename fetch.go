@@ -9,6 +9,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/held"
+	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -283,7 +284,7 @@ func (s *Stapler) failsLocked(r *responder) {
 // certificates.
 func (s *Stapler) warnLocked(r *responder) {
 	now, d, warning := s.nanos(), dataOf(r), slogDebug
-	if r.Certificates() > 1 && !recent(d.warned, now, warnEach) { // with one certificate its own events suffice
+	if r.Certificates() > 1 && !notices.Lately(d.warned, now) { // with one certificate its own events suffice
 		warning, d.warned = slogWarn, now
 	}
 	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",

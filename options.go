@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"golang.org/x/crypto/ocsp"
 )
@@ -192,42 +193,35 @@ type EventKind uint8
 const (
 	// EventFetched: a new response, with status good, came: from a responder,
 	// or from the store, and then Duration is 0.
-	EventFetched EventKind = iota + 1
+	EventFetched = EventKind(notices.Fetched)
 	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
 	// bytes, or once more that the certificate is revoked.
-	EventUnchanged
+	EventUnchanged = EventKind(notices.Unchanged)
 	// EventFailed: an attempt failed at all responders, or none could be made; Err
 	// says why. The response in memory stays, and retries go on unless the
 	// certificate has no issuer and names no URL for it, or has Must-Staple and
 	// names no responder.
-	EventFailed
+	EventFailed = EventKind(notices.Failed)
 	// EventRevoked: a valid response says for the first time that the certificate is
 	// revoked: once per revocation, not per refresh. Nothing is
 	// stapled from now on, but see WithStapleRevoked. A revocation with reason
 	// certificateHold at 1970-01-01 means that the certificate was never issued
 	// (RFC 6960 §2.2).
-	EventRevoked
+	EventRevoked = EventKind(notices.Revoked)
 	// EventExpiring: refreshes have failed for half of the time that the response
 	// had left.
-	EventExpiring
+	EventExpiring = EventKind(notices.Expiring)
 	// EventExpired: the response expired and nothing is stapled until an
 	// attempt succeeds.
-	EventExpired
+	EventExpired = EventKind(notices.Expired)
 	// EventStored: the response in memory was written to the store.
-	EventStored
+	EventStored = EventKind(notices.Stored)
 	// EventStoreFailed: it could not be written to the store; Err says why.
-	EventStoreFailed
+	EventStoreFailed = EventKind(notices.StoreFailed)
 )
 
-var eventNames = [...]string{"none", "fetched", "unchanged", "failed", "revoked", "expiring", "expired", "stored", "store failed"}
-
 // String returns the name of the kind, in lower case.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return "unknown"
-}
+func (k EventKind) String() string { return notices.Kind(k).String() }
 
 // An Event is something that happened to one certificate. What it points to is
 // shared and read-only.

@@ -102,6 +102,11 @@ func plainLines(s string) string {
 	return out
 }
 
+// logged finds what is logged above info: a call of the root with a message, a level and
+// a message that internal/notices returns, and what is said of the user's code.
+var logged = regexp.MustCompile("(?:s\\.log\\(|return )(?:slogWarn|slogError|slog\\.LevelWarn|slog\\.LevelError|warning|(?:notices\\.)?Once\\(.*?\\)), [\"`]([^\"`]+)" +
+	"|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)")
+
 // Each line that an operator may find in the log is explained in
 // docs/operations.md, by its beginning, and no other.
 func TestOperations(t *testing.T) {
@@ -122,7 +127,7 @@ func TestOperations(t *testing.T) {
 			t.Fatal(err)
 		}
 		source.Write(src)
-		for _, m := range regexp.MustCompile("(?:loud|s\\.log)\\((?:slogWarn|slogError|warning|s\\.storeLevel\\(op\\)), [\"`]([^\"`]+)|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)|n\\.msg = \"([^\"]*check[^\"]*)").FindAllStringSubmatch(string(src), -1) {
+		for _, m := range logged.FindAllStringSubmatch(string(src), -1) {
 			lines = append(lines, strings.Join(m[1:], ""))
 		}
 	}
@@ -171,12 +176,17 @@ func firstCells(table string) string {
 	return strings.Join(cells, "\n")
 }
 
-// sources returns the files of the package that are not tests.
+// sources returns the files that have what is logged: of the package and of
+// internal/notices, without tests.
 func sources(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+	inner, err := filepath.Glob(filepath.Join("internal", "notices", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(append(names, inner...), func(name string) bool { return strings.HasSuffix(name, "_test.go") })
 }

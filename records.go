@@ -6,6 +6,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/held"
+	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -266,7 +267,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 
 // storeSlow logs that the store is not used for a while.
 func (s *Stapler) storeSlow(op records.Op, err error) {
-	s.log(s.storeLevel(op), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
+	s.log(notices.Once(slogWarn, s.records.News(op)), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
 }
 
 // routeOf returns the URLs that are asked about e.

@@ -74,6 +74,7 @@ import (
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
@@ -119,9 +120,7 @@ type Stapler struct {
 	unread    records.Later[*entry]  // whose records were not read in time
 	signals   atomic.Pointer[signal] // from handshakes, the last one first
 	warned    atomic.Bool
-
-	complainMu sync.Mutex       // guards complained
-	complained map[string]int64 // Unix ns: when a failure of each kind of the user's code was last logged
+	reported  notices.Daily // failures of the user's code
 
 	mu        sync.Mutex // guards the rest; never held over I/O or code that is not ours
 	closed    bool
@@ -135,7 +134,7 @@ type Stapler struct {
 // New returns a Stapler. It starts nothing until it knows a certificate. When
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
-	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), served: tally.New(), complained: make(map[string]int64)}
+	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), served: tally.New()}
 	s.sched = newSchedule(&s.opts)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
