@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"tally":      {},
 	"tlschoice":  {},
 	"directions": {may: []string{"certinfo", "foreign", "schedule"}, never: []string{"net/http", "log", "time.Now"}},
+	"waiting":    {may: []string{"schedule"}, never: []string{"net/http", "crypto", "log", "time.Now"}},
 }
 
 // Each internal package can be read, tested and fuzzed alone.
