@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
+	"github.com/ocspstaple/staple/internal/waiting"
 )
 
 const (
@@ -110,9 +112,8 @@ type details struct {
 	tries     ocsphttp.Tries // of asking in another way
 	warned    int64          // Unix ns of the last warning
 	leased    int64          // Unix ns: when the lease was last taken
-	gate      *gate          // what handshakes wait for
-	turns     []waiter       // of the calls that wait for it
 	never     *list.Element  // in cache.never
+	waiters   waiting.Waiters[*entry]
 }
 
 // details returns a copy to be read, the zero value if there are none.
@@ -134,7 +135,7 @@ func (e *entry) edit() *details {
 // trimLocked drops the details if nothing is in them that is needed.
 func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
-		m.never == nil && m.gate == nil && len(m.turns) == 0 && m.warned == 0 && !m.unread && m.tries.Old(now) {
+		m.never == nil && m.waiters.Empty() && m.warned == 0 && !m.unread && m.tries.Old(now) {
 		e.more = nil
 	}
 }
@@ -261,7 +262,7 @@ func (c *cache) sortLocked(e *entry) {
 func (e *entry) listedLocked() bool { return e.listings != nil && e.listings.Load() > 0 }
 
 // keptLocked reports whether e must not be evicted.
-func (e *entry) keptLocked() bool { return e.listedLocked() || len(e.details().turns) > 0 }
+func (e *entry) keptLocked() bool { return e.listedLocked() || e.more != nil && e.more.waiters.Calls() }
 
 // usedUntil returns the end of the minute in which somebody last wanted e: the
 // last handshake, or when it was learned, or a call named it.
@@ -297,31 +298,32 @@ func (e *entry) url() string {
 	return e.details().first
 }
 
+var errPending = errors.New("no response yet")
+
+// problemLocked returns nil if e holds what it needs, and else why not. Before
+// the first attempt has come to an end that is errPending.
+func (e *entry) problemLocked(now int64) error {
+	h, err := e.held.Load(), e.details().err
+	switch {
+	case h.State == held.Revoked:
+		return e.revokedLocked(h)
+	case h.Current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
+		return nil
+	case h.Raw != nil:
+		return h.Lapsed(err)
+	case e.Need() == schedule.Hopeless || e.flags.tried && err != nil:
+		return err
+	}
+	return errPending
+}
+
+// revokedLocked says when and why the certificate was revoked.
+func (e *entry) revokedLocked(h *held.Response) error {
+	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: ocspresp.Revoking(h.Raw, e.subject())}
+}
+
 // minuteOf returns a time in ns as one in minutes.
 func minuteOf(now int64) int32 { return int32(now / int64(time.Minute)) }
-
-// A waiter is the part of a call that waits for an entry.
-type waiter interface {
-	endedLocked(err error)   // an attempt ended
-	deferredLocked() bool    // another process has the lease: whether that is waited for
-	stepLocked() (done bool) // there is news
-}
-
-// gate is what handshakes wait at. It is opened, and gone, when anything is known
-// of the entry that was not before.
-type gate struct {
-	open  chan struct{}
-	since time.Time // when the first handshake came
-}
-
-// gateLocked returns the gate of e, closed by the first who waits.
-func (e *entry) gateLocked() *gate {
-	m := e.edit()
-	if m.gate == nil {
-		m.gate = &gate{open: make(chan struct{})}
-	}
-	return m.gate
-}
 
 // unix returns the time of sec, the zero Time for 0.
 func unix(sec int64) time.Time {

@@ -9,6 +9,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
+	"github.com/ocspstaple/staple/internal/waiting"
 )
 
 // WithNow sets the clock, for tests of clock steps and suspend: the bubbles of
@@ -60,16 +61,17 @@ func (s *Stapler) Known(cert *tls.Certificate) bool { return s.cache.find(cert) 
 // RefreshDue has the certificates refreshed now, as if that were due, and returns
 // when each was.
 func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {
-	var gates []*gate
+	var gates []*waiting.Gate
 	s.mu.Lock()
 	for _, cert := range certs {
 		e := s.cache.find(cert)
-		gates = append(gates, e.gateLocked())
+		g, _ := e.edit().waiters.Gate(time.Now())
+		gates = append(gates, g)
 		s.doLocked(s.sched.Start(e, schedule.Routine, s.nanos()))
 	}
 	s.mu.Unlock()
 	for _, g := range gates {
-		<-g.open
+		g.Wait(time.Hour, s.ctx, s.ctx)
 	}
 }
 

@@ -226,9 +226,7 @@ func (s *Stapler) endLocked(e *entry, err error) {
 			e.recovered()
 		}
 		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
-		for _, t := range m.turns {
-			t.endedLocked(err)
-		}
+		m.waiters.Ended(err)
 	}
 	s.cache.sortLocked(e)
 	s.settleLocked(e)
@@ -244,15 +242,6 @@ func (s *Stapler) expiredLocked(e *entry) {
 	}
 	s.startOverLocked(e)
 	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.details().err})
-}
-
-// impatientLocked reports whether somebody who waits for e does not wait for another
-// process's lease.
-func (e *entry) impatientLocked() (is bool) {
-	for _, t := range e.details().turns {
-		is = t.deferredLocked() || is
-	}
-	return is
 }
 
 // responderData is what the driver keeps of a responder, guarded by Stapler.mu.

@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"tally":      {},
 	"tlschoice":  {},
 	"directions": {may: []string{"certinfo", "foreign", "schedule"}, never: []string{"net/http", "log", "time.Now"}},
+	"waiting":    {may: []string{"schedule"}, never: []string{"net/http", "crypto", "log", "time.Now"}},
 	"notices":    {may: []string{"certinfo", "ocspresp"}, never: []string{"net/http", "crypto/tls", "time.Now"}},
 }
 

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/directions"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
+	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
+	"github.com/ocspstaple/staple/internal/waiting"
 )
 
 // idsOf returns the IDs of the leafs of certs. Hashing takes no lock.
@@ -114,6 +118,60 @@ func (s *Stapler) dropLocked(e *entry) {
 	s.doLocked(s.sched.Remove(e, s.nanos()))
 	s.cache.removeLocked(e)
 	s.settleLocked(e)
+}
+
+// settleLocked tells all that wait for e that there is news: handshakes, Prefetch,
+// Refresh.
+func (s *Stapler) settleLocked(e *entry) {
+	m := e.more
+	if m == nil || m.waiters.Empty() {
+		return
+	}
+	if start := m.waiters.News(s.newsLocked(e)); start > schedule.Routine {
+		s.startLocked(e, start)
+	}
+	s.cache.sortLocked(e)
+}
+
+// startLocked has an attempt made for calls that wait for e, unless u is Routine. The
+// attempt that they wait for has their patience with the store.
+func (s *Stapler) startLocked(e *entry, u schedule.Urgency) {
+	m, now := e.edit(), s.nanos()
+	m.patience = max(m.patience, now+int64(records.Patience))
+	if u > schedule.Routine {
+		s.doLocked(s.sched.Start(e, u, now))
+	}
+}
+
+// newsLocked returns what those who wait for e have to know of it now.
+func (s *Stapler) newsLocked(e *entry) waiting.Facts {
+	now, h, need := s.nanos(), e.held.Load(), e.Need()
+	f := waiting.Facts{
+		Settled:   h.State == held.Revoked || h.Current(now),
+		Problem:   e.problemLocked(now),
+		Final:     need == schedule.Hopeless || now < e.validFrom(),
+		Dropped:   s.droppedLocked(e, now),
+		UnderWay:  e.Phase().UnderWay() && e.Phase() != schedule.Deferred,
+		Began:     e.details().begun,
+		Impatient: s.opts.store != nil,
+	}
+	if !f.Settled && (need == schedule.None || need == schedule.Off || h.State == held.None) {
+		f.Settled, f.Problem = true, e.details().err // one that does not parse needs none, too
+	}
+	return f
+}
+
+// droppedLocked returns why nothing more comes of e, nil while it is kept.
+func (s *Stapler) droppedLocked(e *entry, now int64) error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case !e.gone():
+		return nil
+	case e.notAfter != 0 && now > held.Nanos(e.notAfter):
+		return directions.ErrLeafExpired
+	}
+	return fmt.Errorf("%w: the certificate was forgotten", ErrNoStaple)
 }
 
 // fresh reports whether the refresh of h is not due yet.

@@ -109,7 +109,7 @@ func (s *Stapler) conclude(p *preparation) {
 		s.endLocked(e, fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339)))
 	}
 	s.doLocked(actions)
-	if e.Phase() == schedule.Deferred && e.impatientLocked() {
+	if e.Phase() == schedule.Deferred && e.edit().waiters.Deferred() {
 		s.doLocked(s.sched.Start(e, schedule.Unconditional, now))
 	}
 }

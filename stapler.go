@@ -80,6 +80,7 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 	"github.com/ocspstaple/staple/internal/tally"
 	"github.com/ocspstaple/staple/internal/tlschoice"
+	"github.com/ocspstaple/staple/internal/waiting"
 )
 
 const (
@@ -342,51 +343,20 @@ func (s *Stapler) signal(e *entry, cert *tls.Certificate) {
 	s.timer.Reset(0) // tick takes it
 }
 
-// settleLocked releases all that wait for e: handshakes, Prefetch, Refresh.
-func (s *Stapler) settleLocked(e *entry) {
-	m := e.more
-	if m == nil {
-		return
-	}
-	if m.gate != nil {
-		close(m.gate.open)
-		m.gate = nil
-	}
-	if len(m.turns) > 0 {
-		m.turns = slices.DeleteFunc(m.turns, waiter.stepLocked)
-		s.cache.sortLocked(e)
-	}
-}
-
 // wait delays a handshake that would have no staple: until the store was read for a
 // new certificate, and during the first attempt, if mustWait allows that.
 func (s *Stapler) wait(ctx context.Context, e *entry) {
-	var done <-chan struct{}
-	if ctx != nil {
-		done = ctx.Done()
+	if ctx == nil {
+		ctx = context.Background()
 	}
-	for begun := time.Now(); ; {
+	for begun, again := time.Now(), true; again; {
 		g, d := s.waitFor(e, begun)
-		if d <= 0 {
-			return
-		}
-		timer := time.NewTimer(d)
-		select {
-		case <-g.open:
-		case <-timer.C:
-		case <-done:
-		case <-s.ctx.Done():
-		}
-		timer.Stop()
-		if done != nil && ctx.Err() != nil || s.ctx.Err() != nil {
-			return
-		}
+		again = d > 0 && g.Wait(d, ctx, s.ctx)
 	}
 }
 
-// waitFor returns how long a handshake waits for e, from when it began to, or
-// from when the first did.
-func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
+// waitFor returns how long a handshake that began to wait for e at begun goes on to.
+func (s *Stapler) waitFor(e *entry, begun time.Time) (*waiting.Gate, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !e.Phase().UnderWay() || e.flags.tried || e.held.Load().Current(s.nanos()) {
@@ -399,14 +369,11 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*gate, time.Duration) {
 	if d == 0 {
 		return nil, 0
 	}
-	g := e.gateLocked()
-	if g.since.IsZero() {
-		g.since = begun
-		if e.Phase() != schedule.Deferred { // the attempt under way is urgent from now on
-			s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
-		}
+	g, first := e.edit().waiters.Gate(begun)
+	if first && e.Phase() != schedule.Deferred { // the attempt under way is urgent from now on
+		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
 	}
-	return g, d - max(time.Since(g.since), time.Since(begun))
+	return g, g.Left(d, begun, time.Now())
 }
 
 // now is the wall clock.

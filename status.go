@@ -11,7 +11,6 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/held"
-	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
@@ -196,30 +195,6 @@ func (e *entry) severityLocked() int {
 		return 2
 	}
 	return severities - 1
-}
-
-var errPending = errors.New("no response yet")
-
-// problemLocked returns nil if e holds what it needs, and else why not. Before
-// the first attempt has come to an end that is errPending.
-func (e *entry) problemLocked(now int64) error {
-	h, err := e.held.Load(), e.details().err
-	switch {
-	case h.State == held.Revoked:
-		return e.revokedLocked(h)
-	case h.Current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
-		return nil
-	case h.Raw != nil:
-		return h.Lapsed(err)
-	case e.Need() == schedule.Hopeless || e.flags.tried && err != nil:
-		return err
-	}
-	return errPending
-}
-
-// revokedLocked says when and why the certificate was revoked.
-func (e *entry) revokedLocked(h *held.Response) error {
-	return &ResponseError{Responder: e.url(), Reason: ReasonRevoked, Err: ocspresp.Revoking(h.Raw, e.subject())}
 }
 
 // named says which certificate err is about.
