@@ -187,7 +187,7 @@ func TestDirStoreStrangeFiles(t *testing.T) {
 	}
 }
 
-// Temporary files of processes that were killed go after an hour.
+// Temporary files of processes that were killed go after an hour. What is no file stays.
 func TestDirStoreSweeps(t *testing.T) {
 	dir := t.TempDir()
 	d := staple.DirStore(dir)
@@ -198,15 +198,19 @@ func TestDirStoreSweeps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	folder := filepath.Join(dir, "staple-temp-folder")
+	if err := errors.Join(os.Mkdir(folder, 0o700), os.Chtimes(folder, time.Time{}, time.Now().Add(-2*time.Hour))); err != nil {
+		t.Fatal(err)
+	}
 	for range 2000 { // one in 64 sweeps, so that none does is as likely as 2e-14
 		if err := d.Put(background, "staple-ocsp-1", nil); err != nil {
 			t.Fatal(err)
 		}
-		if len(ls(t, dir)) < 4 {
+		if len(ls(t, dir)) < 5 {
 			break
 		}
 	}
-	if got := fmt.Sprint(ls(t, dir)); got != "[other staple-ocsp-1.pem staple-temp-new]" {
+	if got := fmt.Sprint(ls(t, dir)); got != "[other staple-ocsp-1.pem staple-temp-folder staple-temp-new]" {
 		t.Errorf("left: %v", got)
 	}
 }

@@ -75,6 +75,7 @@ func TestBetterWays(t *testing.T) {
 		{"tryLater", 200, errorStatus(tryLater), nil, "GET", ocspresp.TryLater},
 		{"unauthorized", 200, errorStatus(unauthorized), nil, "GET GET", ocspresp.Unauthorized},
 		{"unauthorized once more", 200, errorStatus(unauthorized), past, "GET GETn GET", ocspresp.Unauthorized},
+		{"tryLater after unauthorized", 200, errorStatus(tryLater), past, "GET", ocspresp.TryLater},
 		{"status 404", 404, "", nil, "GET POST", 0},
 	} {
 		rt := &roundTrips{answer: func(int, *http.Request) *http.Response { return says(tt.status, tt.body) }}
@@ -124,6 +125,14 @@ func TestReplay(t *testing.T) {
 		t.Fatalf("%+v, %v, %d requests", got, err, len(rt.got))
 	}
 	first := rt.got
+	rt.got = nil
+	_, _, err = ask(t, ca, rt, func(x *exchange.Exchange) {
+		edit(x)
+		x.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
+	})
+	if !errors.Is(err, ocspresp.ErrExpired) || len(rt.got) != 2 || rt.got[1].Header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("expired: %v after %d requests", err, len(rt.got))
+	}
 	rt.got = nil
 	_, _, err = ask(t, ca, rt, func(x *exchange.Exchange) {
 		edit(x)
