@@ -47,6 +47,7 @@ func About(der []byte, leaf *x509.Certificate, err error) error {
 	return &aboutError{der, leaf, err}
 }
 
+// An aboutError keeps the certificate, and not its name: most are never read.
 type aboutError struct {
 	der  []byte
 	leaf *x509.Certificate
@@ -57,6 +58,7 @@ func (e *aboutError) Error() string {
 	return Prefix + certinfo.Name(e.der, e.leaf) + ": " + Bare(e.err)
 }
 
+// Unwrap returns the error without the name.
 func (e *aboutError) Unwrap() error { return e.err }
 
 // Of returns an error with a text of its own that is each of errs.

@@ -33,7 +33,8 @@ type Exchange struct {
 	// Unauthorized says that the last attempt was answered so and nothing valid is held.
 	// A cache may keep that from before the CA knew the certificate.
 	Unauthorized bool
-	Now          func() time.Time
+	// Now is the clock by which the answer is judged, and says when it came.
+	Now func() time.Time
 }
 
 // Ask makes the exchange. The error is an [*ocspresp.Error] or an [*ocsphttp.Error]. What
@@ -42,7 +43,7 @@ type Exchange struct {
 // An answer that is older than what is held is refused here, and not by the caller
 // alone, so that the exchange goes on past the caches.
 func (x *Exchange) Ask(ctx context.Context, web *ocsphttp.Client) (*held.Answer, ocsphttp.Learned, error) {
-	begun := time.Now()
+	begun := time.Now() // and not x.Now, which may be set meanwhile
 	got := &held.Answer{Responder: x.URL}
 	res, learned, err := web.Ask(ctx, &ocsphttp.Question{
 		URL: x.URL, Held: x.Condition, MaxAge: x.MaxAge, First: x.First, May: x.May,
@@ -70,7 +71,8 @@ func (x *Exchange) Ask(ctx context.Context, web *ocsphttp.Client) (*held.Answer,
 	return got, learned, nil
 }
 
-// hash returns the hash of the CertID, or the other one (RFC 9919 §3.1.1).
+// hash returns the hash of the CertID, or the other one (RFC 9919 §3.1.1). Today's clients
+// look a staple up by SHA-1, so SHA-256 is tried after it, and it after any other.
 func (x *Exchange) hash(other bool) crypto.Hash {
 	switch {
 	case !other:

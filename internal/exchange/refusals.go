@@ -43,11 +43,13 @@ func Verdict(r ocspresp.Reason) schedule.Verdict {
 // better returns the changes of the request that may do better than one whose answer
 // was refused with err.
 func (x *Exchange) better(err error) ocsphttp.Way {
+	// Every other error is HTTP's, which tries POST by itself.
 	e, ok := errors.AsType[*ocspresp.Error](err)
 	if !ok {
 		return 0
 	}
 	ways := refusals[e.Reason].better
+	// What has expired may be a cache's, whichever of its times it is that is past.
 	if errors.Is(err, ocspresp.ErrExpired) || x.Unauthorized && e.Reason == ocspresp.Unauthorized {
 		ways |= ocsphttp.PastCaches
 	}

@@ -127,6 +127,7 @@ type PanicError struct {
 	Value any    // what recover returned; nil for runtime.Goexit
 }
 
+// Error names the code and what it panicked with, without a stack.
 func (e *PanicError) Error() string {
 	if e.Value == nil {
 		return e.Kind + " called runtime.Goexit"

@@ -34,6 +34,8 @@ func (q *Queue) Close() {
 	q.urgent, q.routine, q.closed = nil, nil, true
 }
 
+// add queues f in one of the two, and starts a goroutine for it unless as many run as may.
+// A goroutine ends when it finds nothing, with the lock held: none is missed.
 func (q *Queue) add(to *[]func(), f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -135,8 +135,10 @@ func (h *Response) Replayed(a *Answer) error {
 	return nil
 }
 
+// replay is a refusal for the signed times alone, which no header or record can change.
 func replay(format string, args ...any) error {
 	return &ocspresp.Error{Reason: ocspresp.Replay, Err: fmt.Errorf(format, args...)}
 }
 
+// stamp gives a time as responses do, in UTC and to the second.
 func stamp(sec int64) string { return time.Unix(sec, 0).UTC().Format(time.RFC3339) }

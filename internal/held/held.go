@@ -99,7 +99,8 @@ func (h *Response) Current(now int64) bool {
 	return !h.Open || now >= h.Checked-int64(ocspresp.ClockSkew)
 }
 
-// At returns the state of what is served at now.
+// At returns the state of what is served at now. A revocation has no end: a certificate
+// that was revoked stays so, whatever the response's nextUpdate.
 func (h *Response) At(now int64) State {
 	if h.State == Good && !h.Current(now) {
 		return Expired
@@ -153,7 +154,8 @@ func (h *Response) Scheduled() schedule.Held {
 // in Unix s.
 func (h *Response) End() int64 { return h.ThisUpdate + int64(h.lasts) }
 
-// Received returns when h came, in Unix ns; later confirmations do not change it.
+// Received returns when h came, in Unix ns; later confirmations do not change it. A store
+// keeps it, so that it is known after a restart.
 func (h *Response) Received() int64 { return h.Checked - int64(h.age)*int64(time.Second) }
 
 // MaxAge returns what the responder's cache headers ask for: a hint for the schedule,

@@ -1,5 +1,8 @@
 package held
 
+// A record is what a store keeps of a Response, for other processes and for the next
+// start. Others may write to a store, so what comes out of it is proven again.
+
 import (
 	"slices"
 

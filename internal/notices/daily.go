@@ -36,6 +36,7 @@ type Daily struct {
 func (d *Daily) First(kind string, now int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	// A kind that is not there was never told, and the Unix time 0 is a time like any other.
 	if told, ok := d.told[kind]; ok && Lately(told, now) {
 		return false
 	}

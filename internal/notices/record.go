@@ -24,6 +24,7 @@ type Record struct {
 
 // Attrs returns the attributes that apply to the event.
 func (r *Record) Attrs() []slog.Attr {
+	// docs/operations.md lists them, and a test compares: alerts are built on these names.
 	attrs := append([]slog.Attr{slog.String("event", r.Kind.String())}, Certificate(r.Raw, r.Leaf)...)
 	attrs = append(attrs, slog.String("responder", r.Responder))
 	if !r.ThisUpdate.IsZero() {
