@@ -318,8 +318,7 @@ func (m *model) first(it *mItem) *mResp {
 		if it.failures == 0 && len(r.failed) < 5 {
 			return r
 		}
-		h := m.hosts[r.key.Host]
-		if it.probe == nil && !m.active(r) && r.probeAt <= m.now && (!m.crowded(r.key.Host) || m.now-h.probed >= 30*second) {
+		if it.probe == nil && !m.active(r) && r.probeAt <= m.now && !m.crowded(r.key.Host) {
 			m.tie(it, r)
 			return r
 		}

@@ -146,7 +146,7 @@ func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 	if it.failures == 0 && len(r.failed) < failsAfter {
 		return true
 	}
-	if at.probe != nil || r.active() || r.probeAt > s.now || s.crowded(r.host) && s.now-r.host.probed < probesApart {
+	if at.probe != nil || r.active() || r.probeAt > s.now || s.crowded(r.host) {
 		return false
 	}
 	s.tie(r, at)

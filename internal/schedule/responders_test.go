@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -98,6 +99,50 @@ func TestProbesOfMany(t *testing.T) {
 	t.Logf("%d and %d probes in ten days", one, many)
 	if one < 10*24*12 || float64(many) > 1.2*float64(one)+failsAfter {
 		t.Errorf("%d requests in 10 days for a certificate, %d for 300; want one each 5 minutes or more, and as many", one, many)
+	}
+}
+
+// REQ I2: a responder that proved something before is probed as often as it would be
+// alone, however many fail at its host that never did.
+func TestProbesAlternate(t *testing.T) {
+	probes := func(others int, first bool) (n int) {
+		w := newWorld(t, 1)
+		out := false
+		w.facts = func(c *cert) Facts {
+			k := at(0)
+			if c.id > 0 {
+				k.Issuer = fmt.Sprint("private CA ", c.id)
+			}
+			return Facts{Need: Wanted, InUse: true, Route: []Key{k}}
+		}
+		w.answer = func(c *cert, _ Key, _ int64) (int64, Outcome) {
+			if c.id > 0 || out {
+				return 20 * ms, Outcome{Verdict: Fault}
+			}
+			return 20 * ms, Outcome{}
+		}
+		w.start(1, Routine)
+		w.run(hour)
+		if out = first; out {
+			w.run(5 * day)
+		}
+		w.start(others, Routine)
+		out = true
+		w.run(6 * day)
+		before := len(w.requests)
+		w.run(day)
+		for _, r := range w.requests[before:] {
+			if r.cert == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	alone := probes(0, true)
+	for _, first := range []bool{true, false} {
+		if got := probes(200, first); alone < 90 || 10*got < 9*alone {
+			t.Errorf("it fails first %v: %d probes a day, %d alone", first, got, alone)
+		}
 	}
 }
 
