@@ -175,3 +175,23 @@ func TestProveOfSeveral(t *testing.T) {
 		}
 	}
 }
+
+// The answer that counts is the newest. It may be backwards where the one that ends first,
+// under another hash, is not.
+//
+// REQ B9
+func TestBackwards(t *testing.T) {
+	ca := ocsptest.NewCA()
+	cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+	sub := ocspresp.NewSubject(cert.Leaf, ocspresp.NewIssuer(ca.Cert))
+	now := time.Now()
+	raw := ca.Responder.Build(cert, func(spec *ocsptest.Spec) {
+		older, newer := spec.Singles[0], spec.Singles[0]
+		older.ThisUpdate, older.NextUpdate = now.Add(-time.Hour), now.Add(time.Minute)
+		newer.ThisUpdate, newer.NextUpdate, newer.Hash = now.Add(4*time.Minute), now.Add(3*time.Minute), crypto.SHA256
+		spec.Singles = []ocsptest.Single{older, newer}
+	})
+	if _, err := ocspresp.Verify(raw, &sub, now, 0); ocspresp.ReasonOf(err) != ocspresp.NextUpdate {
+		t.Errorf("%v, want %v", err, ocspresp.NextUpdate)
+	}
+}
