@@ -106,7 +106,7 @@ func (s *Stapler) conclude(p *preparation) {
 	case f.Fresh, f.Need != schedule.Wanted && f.Need != schedule.NoIssuer:
 		s.endLocked(e, err)
 	case err == nil && now < from:
-		s.endLocked(e, fmt.Errorf("staple: certificate is not valid before %s", unix(e.notBefore).UTC().Format(time.RFC3339)))
+		s.endLocked(e, fmt.Errorf("staple: certificate is not valid before %s", errtext.Stamp(unix(e.notBefore))))
 	}
 	s.doLocked(actions)
 	if e.Phase() == schedule.Deferred && e.edit().waiters.Deferred() {

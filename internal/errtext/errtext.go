@@ -9,6 +9,7 @@ package errtext
 import (
 	"crypto/x509"
 	"strings"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 )
@@ -37,6 +38,9 @@ func Cut(s string) string {
 	}
 	return s
 }
+
+// Stamp gives a time as responses do: in UTC, to the second.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // About says that err, which may be nil, is about a certificate. leaf is nil if it does
 // not parse.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"golang.org/x/crypto/ocsp"
@@ -128,9 +129,9 @@ func (h *Response) Replayed(a *Answer) error {
 	}
 	switch {
 	case got < had:
-		return replay("%s %s is before %s", which, stamp(got), stamp(had))
+		return replay("%s %s is before %s", which, errtext.Stamp(time.Unix(got, 0)), errtext.Stamp(time.Unix(had, 0)))
 	case got == had && h.State == Revoked && a.Status == ocsp.Good:
-		return replay("of two responses of %s the one that says revoked stays", stamp(got))
+		return replay("of two responses of %s the one that says revoked stays", errtext.Stamp(time.Unix(got, 0)))
 	}
 	return nil
 }
@@ -139,6 +140,3 @@ func (h *Response) Replayed(a *Answer) error {
 func replay(format string, args ...any) error {
 	return &ocspresp.Error{Reason: ocspresp.Replay, Err: fmt.Errorf(format, args...)}
 }
-
-// stamp gives a time as responses do, in UTC and to the second.
-func stamp(sec int64) string { return time.Unix(sec, 0).UTC().Format(time.RFC3339) }

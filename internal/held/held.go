@@ -116,7 +116,7 @@ func (h *Response) Lapsed(last error) error {
 		errs = []error{last, ocspresp.ErrExpired}
 	}
 	return errtext.Of(func() string {
-		text := ocspresp.ErrExpired.Error() + " at " + stamp(h.Until/int64(time.Second))
+		text := ocspresp.ErrExpired.Error() + " at " + errtext.Stamp(time.Unix(0, h.Until))
 		if last != nil {
 			text += "; the last attempt: " + errtext.Bare(last)
 		}

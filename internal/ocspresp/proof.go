@@ -84,7 +84,7 @@ func (p *Proof) Revocation() string {
 	if p.NotIssued() {
 		return "certificateHold since 1970-01-01: the CA never issued it"
 	}
-	return fmt.Sprintf("%s since %s", ReasonCode(p.Reason), stamp(p.RevokedAt))
+	return fmt.Sprintf("%s since %s", ReasonCode(p.Reason), errtext.Stamp(p.RevokedAt))
 }
 
 // NotIssued: a responder may call a certificate that was never issued revoked, in

@@ -2,7 +2,6 @@ package ocspresp
 
 import (
 	"errors"
-	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 )
@@ -153,6 +152,3 @@ type detailError struct {
 
 func (e *detailError) Error() string { return e.text }
 func (e *detailError) Unwrap() error { return e.is }
-
-// stamp is how messages give times: in UTC, to the second, as responses do.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/der"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -192,9 +193,9 @@ func (b *basicResponse) signedBy(d *delegate, iss *Issuer, now time.Time, grace 
 	}
 	switch {
 	case now.Before(d.cert.NotBefore):
-		return refuse(DelegateValidity, "notBefore "+stamp(d.cert.NotBefore), nil)
+		return refuse(DelegateValidity, "notBefore "+errtext.Stamp(d.cert.NotBefore), nil)
 	case now.After(d.cert.NotAfter.Add(grace)):
-		return refuse(DelegateValidity, "notAfter "+stamp(d.cert.NotAfter), ErrExpired)
+		return refuse(DelegateValidity, "notAfter "+errtext.Stamp(d.cert.NotAfter), ErrExpired)
 	}
 	return nil
 }

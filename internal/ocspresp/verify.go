@@ -39,6 +39,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/errtext"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -291,11 +292,11 @@ func (p *Proof) check(sub *Subject, now time.Time, grace time.Duration) error {
 	case p.ProducedAt.After(soon):
 		return refuse(ProducedAt, ahead(p.ProducedAt, now), nil)
 	case p.ProducedAt.Before(from) || p.ProducedAt.After(to):
-		return refuse(ProducedAtLeaf, stamp(p.ProducedAt), nil)
+		return refuse(ProducedAtLeaf, errtext.Stamp(p.ProducedAt), nil)
 	case p.single.backwards():
-		return refuse(NextUpdate, stamp(p.NextUpdate), nil)
+		return refuse(NextUpdate, errtext.Stamp(p.NextUpdate), nil)
 	case p.ends.backwards():
-		return refuse(NextUpdate, stamp(p.ends.nextUpdate), nil)
+		return refuse(NextUpdate, errtext.Stamp(p.ends.nextUpdate), nil)
 	case p.expired(now, grace):
 		return refuse(Expired, p.expiredDetail(), ErrExpired)
 	case p.Status == ocsp.Unknown:
@@ -322,14 +323,16 @@ func (p *Proof) expired(now time.Time, grace time.Duration) bool {
 // operator has to renew something else than the response.
 func (p *Proof) expiredDetail() string {
 	if p.ends.nextUpdate.IsZero() {
-		return "no nextUpdate, thisUpdate " + stamp(p.ends.thisUpdate)
+		return "no nextUpdate, thisUpdate " + errtext.Stamp(p.ends.thisUpdate)
 	}
 	if p.Limit.Before(p.ends.nextUpdate) {
-		return "the certificates that it rests on end " + stamp(p.Limit)
+		return "the certificates that it rests on end " + errtext.Stamp(p.Limit)
 	}
-	return "nextUpdate " + stamp(p.ends.nextUpdate)
+	return "nextUpdate " + errtext.Stamp(p.ends.nextUpdate)
 }
 
 // ahead says that t is in the future, where one of two clocks is wrong: the
 // responder's, or this host's.
-func ahead(t, now time.Time) string { return stamp(t) + ", while this host's clock says " + stamp(now) }
+func ahead(t, now time.Time) string {
+	return errtext.Stamp(t) + ", while this host's clock says " + errtext.Stamp(now)
+}
