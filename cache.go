@@ -36,23 +36,23 @@ type State uint8
 
 const (
 	// StatePending: no response yet; nothing is stapled.
-	StatePending = State(held.Pending)
+	StatePending State = State(held.Pending)
 	// StateGood: a valid response is stapled.
-	StateGood = State(held.Good)
+	StateGood State = State(held.Good)
 	// StateRevoked: proven revoked; nothing is stapled, but see
 	// [WithStapleRevoked].
-	StateRevoked = State(held.Revoked)
+	StateRevoked State = State(held.Revoked)
 	// StateUnknown: no valid response, and the responder last said that it does
 	// not know the certificate; nothing is stapled.
-	StateUnknown = State(held.Unknown)
+	StateUnknown State = State(held.Unknown)
 	// StateExpired: there was a response, it expired and no other came; nothing
 	// is stapled.
-	StateExpired = State(held.Expired)
+	StateExpired State = State(held.Expired)
 	// StateNone: needs no staple: the certificate names no responder under http
 	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
 	// challenge, has expired itself, does not parse, or was switched off by
 	// [WithResponders]. It passes untouched.
-	StateNone = State(held.None)
+	StateNone State = State(held.None)
 )
 
 var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}

@@ -105,24 +105,24 @@ type Reason uint8
 // The first group: why there was no answer that could be read.
 const (
 	// ReasonNetwork: the responder was not reached, or the connection broke.
-	ReasonNetwork = Reason(ocsphttp.Network)
+	ReasonNetwork Reason = Reason(ocsphttp.Network)
 	// ReasonTimeout: no complete answer in the time allowed.
-	ReasonTimeout = Reason(ocsphttp.Timeout)
+	ReasonTimeout Reason = Reason(ocsphttp.Timeout)
 	// ReasonRedirect: too many redirects, or one to a scheme other than http
 	// and https.
-	ReasonRedirect = Reason(ocsphttp.Redirect)
+	ReasonRedirect Reason = Reason(ocsphttp.Redirect)
 	// ReasonHTTPStatus: an HTTP status other than 200 (RFC 6960 appendix A.2).
-	ReasonHTTPStatus = Reason(ocsphttp.Status)
+	ReasonHTTPStatus Reason = Reason(ocsphttp.Status)
 	// ReasonContentType: a media type other than application/ocsp-response
 	// (RFC 6960 appendix A.2).
-	ReasonContentType = Reason(ocsphttp.ContentType)
+	ReasonContentType Reason = Reason(ocsphttp.ContentType)
 	// ReasonTooLarge: more than 128 KiB; or good, and more than TLS clients take
 	// as a staple, 16 KiB.
-	ReasonTooLarge = Reason(ocsphttp.TooLarge)
+	ReasonTooLarge Reason = Reason(ocsphttp.TooLarge)
 	// ReasonTruncated: the answer ended before its announced length.
-	ReasonTruncated = Reason(ocsphttp.Truncated)
+	ReasonTruncated Reason = Reason(ocsphttp.Truncated)
 	// ReasonEmpty: an answer without a byte in it.
-	ReasonEmpty = Reason(ocsphttp.Empty)
+	ReasonEmpty Reason = Reason(ocsphttp.Empty)
 	// ReasonIssuer: the issuer's certificate could not be downloaded from
 	// id-ad-caIssuers, came in a format that is not supported, such as PKCS#7,
 	// or is not the issuer (RFC 5280 section 4.2.2.1).
@@ -138,89 +138,89 @@ const (
 	// are unsigned and prove nothing:
 
 	// ReasonMalformedRequest: malformedRequest (1).
-	ReasonMalformedRequest = Reason(ocspresp.MalformedRequest)
+	ReasonMalformedRequest Reason = Reason(ocspresp.MalformedRequest)
 	// ReasonInternalError: internalError (2).
-	ReasonInternalError = Reason(ocspresp.InternalError)
+	ReasonInternalError Reason = Reason(ocspresp.InternalError)
 	// ReasonTryLater: tryLater (3).
-	ReasonTryLater = Reason(ocspresp.TryLater)
+	ReasonTryLater Reason = Reason(ocspresp.TryLater)
 	// ReasonSigRequired: sigRequired (5).
-	ReasonSigRequired = Reason(ocspresp.SigRequired)
+	ReasonSigRequired Reason = Reason(ocspresp.SigRequired)
 	// ReasonUnauthorized: unauthorized (6): the responder has no record of the
 	// certificate, which is common in a certificate's first minutes
 	// (RFC 9919 section 3.2.3).
-	ReasonUnauthorized = Reason(ocspresp.Unauthorized)
+	ReasonUnauthorized Reason = Reason(ocspresp.Unauthorized)
 
 	// Why a response is no proof:
 
 	// ReasonMalformed: not the DER of an OCSPResponse (RFC 6960 section 4.2.1),
 	// at whatever depth; or a responseStatus that does not exist.
-	ReasonMalformed = Reason(ocspresp.Malformed)
+	ReasonMalformed Reason = Reason(ocspresp.Malformed)
 	// ReasonResponseType: a responseType other than id-pkix-ocsp-basic
 	// (RFC 6960 section 4.2.1).
-	ReasonResponseType = Reason(ocspresp.ResponseType)
+	ReasonResponseType Reason = Reason(ocspresp.ResponseType)
 	// ReasonVersion: a version other than v1 (RFC 6960 section 4.2.2.3).
-	ReasonVersion = Reason(ocspresp.Version)
+	ReasonVersion Reason = Reason(ocspresp.Version)
 	// ReasonSerial: no SingleResponse has the certificate's serial number
 	// (RFC 6960 section 3.2, item 1).
-	ReasonSerial = Reason(ocspresp.Serial)
+	ReasonSerial Reason = Reason(ocspresp.Serial)
 	// ReasonHashAlgorithm: the serial number is there, under a CertID hash
 	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 section 4.1.1).
-	ReasonHashAlgorithm = Reason(ocspresp.HashAlgorithm)
+	ReasonHashAlgorithm Reason = Reason(ocspresp.HashAlgorithm)
 	// ReasonIssuerName: the serial number is there, under another issuer's name
 	// (RFC 6960 section 4.1.1, issuerNameHash).
-	ReasonIssuerName = Reason(ocspresp.IssuerName)
+	ReasonIssuerName Reason = Reason(ocspresp.IssuerName)
 	// ReasonIssuerKey: the serial number is there, under another issuer's key
 	// (RFC 6960 section 4.1.1, issuerKeyHash).
-	ReasonIssuerKey = Reason(ocspresp.IssuerKey)
+	ReasonIssuerKey Reason = Reason(ocspresp.IssuerKey)
 	// ReasonCriticalExtension: an unknown critical extension, in the response
 	// or in the SingleResponse (RFC 6960 section 4.4, RFC 9919 section 3.2.1).
-	ReasonCriticalExtension = Reason(ocspresp.CriticalExtension)
+	ReasonCriticalExtension Reason = Reason(ocspresp.CriticalExtension)
 	// ReasonSignatureAlgorithm: the response is signed under an algorithm that
 	// is unknown or weak (MD2, MD5, SHA-1), or is not one for the signer's key.
-	ReasonSignatureAlgorithm = Reason(ocspresp.SignatureAlgorithm)
+	ReasonSignatureAlgorithm Reason = Reason(ocspresp.SignatureAlgorithm)
 	// ReasonSignature: the signature does not verify (RFC 6960 section 3.2,
 	// item 2).
-	ReasonSignature = Reason(ocspresp.Signature)
+	ReasonSignature Reason = Reason(ocspresp.Signature)
 	// ReasonSigner: the response is signed by neither the issuer nor a
 	// certificate that it holds (RFC 6960 section 4.2.2.2).
-	ReasonSigner = Reason(ocspresp.Signer)
+	ReasonSigner Reason = Reason(ocspresp.Signer)
 	// ReasonResponderID: the responderID names another than the signer
 	// (RFC 6960 section 4.2.1, RFC 9919 section 3.2.2).
-	ReasonResponderID = Reason(ocspresp.ResponderID)
+	ReasonResponderID Reason = Reason(ocspresp.ResponderID)
 	// ReasonDelegateIssuer: the signer's certificate was not issued directly by
 	// the issuer: another name, or a signature that does not verify (RFC 6960
 	// section 4.2.2.2).
-	ReasonDelegateIssuer = Reason(ocspresp.DelegateIssuer)
+	ReasonDelegateIssuer Reason = Reason(ocspresp.DelegateIssuer)
 	// ReasonDelegateAlgorithm: the signer's certificate is signed under an
 	// algorithm that is unknown or weak.
-	ReasonDelegateAlgorithm = Reason(ocspresp.DelegateAlgorithm)
+	ReasonDelegateAlgorithm Reason = Reason(ocspresp.DelegateAlgorithm)
 	// ReasonDelegateEKU: the signer's certificate lacks the extended key usage
 	// id-kp-OCSPSigning (RFC 6960 section 4.2.2.2).
-	ReasonDelegateEKU = Reason(ocspresp.DelegateEKU)
+	ReasonDelegateEKU Reason = Reason(ocspresp.DelegateEKU)
 	// ReasonDelegateExtension: the signer's certificate has an unknown critical
 	// extension (RFC 5280 section 4.2).
-	ReasonDelegateExtension = Reason(ocspresp.DelegateExtension)
+	ReasonDelegateExtension Reason = Reason(ocspresp.DelegateExtension)
 	// ReasonDelegateValidity: the signer's certificate is not valid now.
-	ReasonDelegateValidity = Reason(ocspresp.DelegateValidity)
+	ReasonDelegateValidity Reason = Reason(ocspresp.DelegateValidity)
 	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 section 4.2.2.1).
-	ReasonThisUpdate = Reason(ocspresp.ThisUpdate)
+	ReasonThisUpdate Reason = Reason(ocspresp.ThisUpdate)
 	// ReasonNextUpdate: nextUpdate is not after thisUpdate (RFC 6960 section
 	// 4.2.2.1).
-	ReasonNextUpdate = Reason(ocspresp.NextUpdate)
+	ReasonNextUpdate Reason = Reason(ocspresp.NextUpdate)
 	// ReasonProducedAt: producedAt is in the future.
-	ReasonProducedAt = Reason(ocspresp.ProducedAt)
+	ReasonProducedAt Reason = Reason(ocspresp.ProducedAt)
 	// ReasonProducedAtLeaf: producedAt is not within the certificate's own
 	// validity.
-	ReasonProducedAtLeaf = Reason(ocspresp.ProducedAtLeaf)
+	ReasonProducedAtLeaf Reason = Reason(ocspresp.ProducedAtLeaf)
 	// ReasonExpired: nextUpdate is past (RFC 6960 section 3.2, item 6), or,
 	// where there is none, thisUpdate is too old. Wraps [ErrExpired].
-	ReasonExpired = Reason(ocspresp.Expired)
+	ReasonExpired Reason = Reason(ocspresp.Expired)
 	// ReasonUnknown: the certificate's status is unknown. Wraps [ErrUnknown].
-	ReasonUnknown = Reason(ocspresp.Unknown)
+	ReasonUnknown Reason = Reason(ocspresp.Unknown)
 	// ReasonRevoked: the certificate is revoked. Wraps [ErrRevoked].
-	ReasonRevoked = Reason(ocspresp.Revoked)
+	ReasonRevoked Reason = Reason(ocspresp.Revoked)
 	// ReasonReplay: the response is older than the one that is held.
-	ReasonReplay = Reason(ocspresp.Replay)
+	ReasonReplay Reason = Reason(ocspresp.Replay)
 )
 
 // String describes r in a few words, fit for a log line or a metric's label.

@@ -143,7 +143,7 @@ func (s *Stapler) startLocked(e *entry, u schedule.Urgency) {
 	}
 }
 
-// newsLocked returns what those who wait for e have to know of it now.
+// newsLocked returns the facts of e for those who wait for it.
 func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 	now, h, need := s.nanos(), e.held.Load(), e.Need()
 	f := waiting.Facts{

@@ -193,31 +193,31 @@ type EventKind uint8
 const (
 	// EventFetched: a new response, with status good, came: from a responder,
 	// or from the store, and then Duration is 0.
-	EventFetched = EventKind(notices.Fetched)
+	EventFetched EventKind = EventKind(notices.Fetched)
 	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
 	// bytes, or once more that the certificate is revoked.
-	EventUnchanged = EventKind(notices.Unchanged)
+	EventUnchanged EventKind = EventKind(notices.Unchanged)
 	// EventFailed: an attempt failed at all responders, or none could be made; Err
 	// says why. The response in memory stays, and retries go on unless the
 	// certificate has no issuer and names no URL for it, or has Must-Staple and
 	// names no responder.
-	EventFailed = EventKind(notices.Failed)
+	EventFailed EventKind = EventKind(notices.Failed)
 	// EventRevoked: a valid response says for the first time that the certificate is
 	// revoked: once per revocation, not per refresh. Nothing is
 	// stapled from now on, but see WithStapleRevoked. A revocation with reason
 	// certificateHold at 1970-01-01 means that the certificate was never issued
 	// (RFC 6960 §2.2).
-	EventRevoked = EventKind(notices.Revoked)
+	EventRevoked EventKind = EventKind(notices.Revoked)
 	// EventExpiring: refreshes have failed for half of the time that the response
 	// had left.
-	EventExpiring = EventKind(notices.Expiring)
+	EventExpiring EventKind = EventKind(notices.Expiring)
 	// EventExpired: the response expired and nothing is stapled until an
 	// attempt succeeds.
-	EventExpired = EventKind(notices.Expired)
+	EventExpired EventKind = EventKind(notices.Expired)
 	// EventStored: the response in memory was written to the store.
-	EventStored = EventKind(notices.Stored)
+	EventStored EventKind = EventKind(notices.Stored)
 	// EventStoreFailed: it could not be written to the store; Err says why.
-	EventStoreFailed = EventKind(notices.StoreFailed)
+	EventStoreFailed EventKind = EventKind(notices.StoreFailed)
 )
 
 // String returns the name of the kind, in lower case.

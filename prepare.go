@@ -143,8 +143,11 @@ func (s *Stapler) factsLocked(p *preparation, now int64) (err error) {
 // far: prepare asks before it has a download made, factsLocked when all is done.
 func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 	e, m := p.Item, p.Item.details()
-	f := directions.Facts{Unreadable: p.unreadable, Route: p.route, MustStaple: e.must,
+	f := directions.Facts{Route: p.route, MustStaple: e.must,
 		Expired: now > held.Nanos(e.notAfter), Early: now < e.validFrom()}
+	if !e.flags.read {
+		f.Unreadable = p.unreadable
+	}
 	switch {
 	case e.issuer != nil || p.leaf == nil || p.route.Need != schedule.Wanted: // known, or not needed
 	case p.unissued != nil:
@@ -270,7 +273,7 @@ func (s *Stapler) passesLocked(p *preparation) {
 	switch {
 	case p.unreadable != nil:
 		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", p.unreadable)
-	case certinfo.NoRevAvail(p.leaf) && len(p.leaf.OCSPServer) > 0:
+	case p.leaf != nil && certinfo.NoRevAvail(p.leaf) && len(p.leaf.OCSPServer) > 0:
 		s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
 	default:
 		s.log(slogDebug, "certificate names no OCSP responder, nothing is stapled", "certificate", e)

@@ -256,7 +256,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 	s.mu.Lock()
 	failing, leased := e.Failures() > 0, e.details().leased
 	s.mu.Unlock()
-	mine, at := s.records.Turn(records.Key(e.DER), failing, leased)
+	mine, at := s.records.MayAsk(records.Key(e.DER), failing, leased)
 	if at != leased {
 		s.mu.Lock()
 		e.edit().leased = at

@@ -95,8 +95,8 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 	return p.Response(), err
 }
 
-// prove returns what raw proves about leaf, and why that is not that leaf is good. The
-// issuer is one of those that are possible.
+// prove returns what raw proves about leaf, and an error unless that is good. The issuer
+// is one of those that are possible.
 func prove(raw []byte, leaf *x509.Certificate, possible []*x509.Certificate, grace time.Duration) (*ocspresp.Proof, error) {
 	if len(possible) == 0 {
 		return nil, errtext.About(leaf.Raw, leaf, ErrNoIssuer)

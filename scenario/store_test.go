@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -312,4 +313,32 @@ func checkUndelayed(t *testing.T, ca *ocsptest.CA, s *staple.Stapler, name strin
 			}
 		}
 	}
+}
+
+// curious is an error of a user's store. Its methods are the user's code.
+type curious struct{ asked *atomic.Int32 }
+
+func (curious) Error() string   { return "disk full" }
+func (e curious) Is(error) bool { e.asked.Add(1); return false }
+
+// What a failed write returns is logged and not looked into: its methods may call
+// the Stapler, whose lock is held.
+func TestStoreErrorIsOpaque(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		st, asked := new(testkit.Shelf), new(atomic.Int32)
+		st.Fail(func(_ context.Context, op string) error {
+			if op == "Put" {
+				return curious{asked}
+			}
+			return nil
+		})
+		s := testkit.Stapler(t, ca, staple.WithStore(st), staple.WithLogger(new(testkit.Logbook).Logger()))
+		if err := s.Prefetch(background, ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := asked.Load(); n != 0 {
+			t.Errorf("the error was asked %d times what it is", n)
+		}
+	})
 }

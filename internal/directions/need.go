@@ -16,7 +16,7 @@ var (
 
 // Facts are what is known of a certificate when its need is decided.
 type Facts struct {
-	Unreadable error // it does not parse, and nothing else is known
+	Unreadable error // it does not parse, and never did
 	Route      Route
 	MustStaple bool
 	Expired    bool

@@ -1,9 +1,9 @@
 // Package errtext makes the text of errors: on one line, bounded, with the name of the
 // certificate that they are about, and with the library's prefix once.
 //
-// The root, held and ocspresp build errors with it. An error is built for many
-// certificates and read for few, so texts are made when they are asked for. What an
-// error is, for errors.Is and errors.As, does not depend on its text.
+// The root, held, issuers and ocspresp build errors with it. An error is built for many
+// certificates and read for few, so a text is made when it is asked for. errors.Is and
+// errors.As need none.
 package errtext
 
 import (
@@ -28,7 +28,7 @@ func Bare(err error) string {
 }
 
 // maxDetail bounds what one error adds to the text of another. With four responders
-// and a name the whole stays below 4 KiB (REQ I5).
+// and a name the whole stays below 4 KiB.
 const maxDetail = 500
 
 // Cut shortens text in which others' may be, of any length, to 500 bytes and three dots.

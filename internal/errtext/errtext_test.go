@@ -12,8 +12,6 @@ import (
 )
 
 // The prefix stands at the beginning alone, and all is on one line.
-//
-// REQ I5
 func TestBare(t *testing.T) {
 	ours := errors.New("staple: no luck")
 	for _, tt := range []struct {
@@ -33,7 +31,7 @@ func TestBare(t *testing.T) {
 	}
 }
 
-// REQ I5
+// Cut ends between two runes.
 func TestCut(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"short", "short"},

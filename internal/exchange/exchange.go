@@ -37,8 +37,8 @@ type Exchange struct {
 	Now func() time.Time
 }
 
-// Ask makes the exchange. The error is an [*ocspresp.Error] or an [*ocsphttp.Error]. What
-// was learned of how to ask the responder is filled in on an error, too.
+// Ask makes the exchange. The error is an [*ocspresp.Error] or an [*ocsphttp.Error]. Ask
+// returns what it learned of how to ask the responder with an error, too.
 //
 // An answer that is older than what is held is refused here, and not by the caller
 // alone, so that the exchange goes on past the caches.

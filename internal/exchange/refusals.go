@@ -8,9 +8,6 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-// timeout is a Reason of HTTP's: ocspresp leaves those numbers to it.
-const timeout = ocspresp.Reason(ocsphttp.Timeout)
-
 // refusals say what follows from a Reason: whether the certificate or the responder is
 // at fault, and which other request may get a better answer: the other method if it was
 // no OCSP response, the other hash if it was not about this certificate. A Reason that
@@ -19,17 +16,17 @@ var refusals = map[ocspresp.Reason]struct {
 	verdict schedule.Verdict
 	better  ocsphttp.Way
 }{
-	timeout:                   {schedule.TimedOut, 0},
-	ocspresp.Malformed:        {schedule.Fault, ocsphttp.Post},
-	ocspresp.InternalError:    {schedule.Fault, ocsphttp.Post},
-	ocspresp.MalformedRequest: {schedule.Certificate, ocsphttp.Post | ocsphttp.OtherHash},
-	ocspresp.Unauthorized:     {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.Unknown:          {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.Serial:           {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.IssuerName:       {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.IssuerKey:        {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.HashAlgorithm:    {schedule.Certificate, ocsphttp.OtherHash},
-	ocspresp.Replay:           {schedule.Certificate, ocsphttp.PastCaches},
+	ocspresp.Reason(ocsphttp.Timeout): {schedule.TimedOut, 0}, // ocspresp leaves its number to HTTP
+	ocspresp.Malformed:                {schedule.Fault, ocsphttp.Post},
+	ocspresp.InternalError:            {schedule.Fault, ocsphttp.Post},
+	ocspresp.MalformedRequest:         {schedule.Certificate, ocsphttp.Post | ocsphttp.OtherHash},
+	ocspresp.Unauthorized:             {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Unknown:                  {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Serial:                   {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.IssuerName:               {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.IssuerKey:                {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.HashAlgorithm:            {schedule.Certificate, ocsphttp.OtherHash},
+	ocspresp.Replay:                   {schedule.Certificate, ocsphttp.PastCaches},
 }
 
 // Verdict returns whom a refusal speaks of. The root's Reasons have the same numbers.

@@ -6,7 +6,7 @@
 // all who want the same, and [Queue] calls our own functions with a bounded number of
 // goroutines. The Stapler has one Calls; its Close waits for that by [Calls.Wait].
 // internal/records and internal/issuers call through it, too. The package knows no
-// error of the root, which says [PanicError] and [HungError] in its own words.
+// error of the root; callers put [PanicError] and [HungError] into their own words.
 //
 // All of it may be used concurrently. Code is called in a goroutine of its own, and
 // with no lock of this package held. It can't be stopped: a call that outlives its

@@ -1,9 +1,12 @@
 package held_test
 
 import (
+	"crypto/tls"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
@@ -127,4 +130,19 @@ func TestLapsed(t *testing.T) {
 			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
+}
+
+// An error that a caller keeps does not keep the certificate that was served, which has
+// the private key.
+func TestLapsedKeepsNoKey(t *testing.T) {
+	key, err := func() (weak.Pointer[tls.Certificate], error) {
+		h, cert := take(t, answer(0)), &tls.Certificate{Certificate: [][]byte{{1}}}
+		h.Copy.Store(cert)
+		return weak.Make(cert), h.Lapsed(nil)
+	}()
+	runtime.GC()
+	if key.Value() != nil {
+		t.Error("the certificate is still there")
+	}
+	runtime.KeepAlive(err)
 }

@@ -7,7 +7,7 @@
 // with its lock held, and stores the result. There is no lock, clock or I/O here. A
 // Response is not written once it is published, but for Copy.
 //
-// held.go has the snapshot, answer.go the rules. Every limit is wall time: a
+// held.go has the snapshot, answer.go the rules, record.go its form in a store. Every limit is wall time: a
 // monotonic reading would stop in suspend.
 package held
 
@@ -111,12 +111,12 @@ func (h *Response) At(now int64) State {
 // Lapsed returns an [ocspresp.ErrExpired] that says when h ended. last is the error of
 // the last attempt; it may be nil.
 func (h *Response) Lapsed(last error) error {
-	errs := []error{ocspresp.ErrExpired}
+	until, errs := h.Until, []error{ocspresp.ErrExpired} // not h, which has the private key in Copy
 	if last != nil {
 		errs = []error{last, ocspresp.ErrExpired}
 	}
 	return errtext.Of(func() string {
-		text := ocspresp.ErrExpired.Error() + " at " + errtext.Stamp(time.Unix(0, h.Until))
+		text := ocspresp.ErrExpired.Error() + " at " + errtext.Stamp(time.Unix(0, until))
 		if last != nil {
 			text += "; the last attempt: " + errtext.Bare(last)
 		}

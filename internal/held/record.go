@@ -26,7 +26,7 @@ func (h *Response) Record(responder string, issuer *ocspresp.Issuer) *records.Re
 	return rec
 }
 
-// Restore returns the answer that a record is, once its response is proven. urls are the
+// Restore returns a record as an answer, once its response is proven. urls are the
 // responders that are asked: anybody may have written the name of another, and a
 // validator is worth something only to the responder that is asked first.
 func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
@@ -41,10 +41,10 @@ func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
 	return a
 }
 
-// Spares reports whether a record, of which h came, spares the request, where had was
-// held before it. One with newer signed times does. One that only says that it was
-// checked may hide a revocation: it does so eight times in a row, and not past half of
-// the validity. spared is how often one did since a responder was asked.
+// Spares reports whether the record that brought h spares the request. had was held
+// before. A record with newer signed times does. One that only says that it was checked
+// may hide a revocation: it does so eight times in a row, and not past half of the
+// validity. spared is how often one did since a responder was asked.
 func (h *Response) Spares(had *Response, spared uint8, now int64) bool {
 	start, length := h.Span()
 	return !h.SignedWith(had) || spared < maxSpared && now < start+length/2

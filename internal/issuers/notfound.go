@@ -29,9 +29,9 @@ func NotFound(leaf *x509.Certificate, why error, downloads ...error) error {
 	err := fmt.Errorf("%w, wanted %q", ErrNotFound, wanted)
 	switch {
 	case unsupported(why):
-		err = because(why, "issuer certificate %q is there but can't be used: %s", wanted)
+		err = nearMiss(why, "issuer certificate %q is there but can't be used: %s", wanted)
 	case why != nil:
-		err = because(why, "issuer certificate not found: one named %q is there, but it %s", wanted)
+		err = nearMiss(why, "issuer certificate not found: one named %q is there, but it %s", wanted)
 	}
 	if len(downloads) > 0 {
 		err = errtext.Caused(err, errors.Join(downloads...))
@@ -39,8 +39,8 @@ func NotFound(leaf *x509.Certificate, why error, downloads ...error) error {
 	return err
 }
 
-// because is an [ErrNotFound] where a certificate of the wanted name is there.
-func because(why error, format, wanted string) error {
+// nearMiss returns an [ErrNotFound] for a certificate that is there and has the name.
+func nearMiss(why error, format, wanted string) error {
 	return errtext.Of(func() string { return errtext.Prefix + fmt.Sprintf(format, wanted, errtext.Cut(why.Error())) }, ErrNotFound, why)
 }
 

@@ -34,7 +34,7 @@ func (r *Record) Attrs() []slog.Attr {
 	if !r.ServedUntil.IsZero() {
 		attrs = append(attrs, slog.Time("served_until", r.ServedUntil))
 	}
-	// What the CA says of a revocation is told once: Unchanged, which confirms it, would
+	// The CA's reason for a revocation is told once: Unchanged, which confirms it, would
 	// repeat that every hour.
 	if p := r.Proof; p != nil && r.Kind == Revoked {
 		attrs = append(attrs, slog.Time("revoked_at", p.RevokedAt), slog.String("revocation_reason", ocspresp.ReasonCode(p.Reason)),

@@ -56,7 +56,7 @@ type Error struct {
 	connected bool // none did, on a connection that was there
 }
 
-// Error returns the detail alone, for an error that says Kind in its own words.
+// Error returns the detail alone, for an error that has said the Kind.
 func (e *Error) Error() string {
 	if e.Err == nil {
 		return e.Kind.String()

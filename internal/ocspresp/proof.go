@@ -76,11 +76,11 @@ func (p *Proof) Err() error {
 	if p.Status == ocsp.Good {
 		return nil
 	}
-	return refuse(Revoked, p.Revocation(), ErrRevoked)
+	return refuse(Revoked, p.revocation(), ErrRevoked)
 }
 
-// Revocation puts a revocation into words.
-func (p *Proof) Revocation() string {
+// revocation puts a revocation into words.
+func (p *Proof) revocation() string {
 	if p.NotIssued() {
 		return "certificateHold since 1970-01-01: the CA never issued it"
 	}
@@ -108,15 +108,12 @@ func ReasonCode(code int) string {
 // revoked. A cache keeps Raw alone: it is parsed when the text is asked for.
 func Revoking(raw []byte, sub Subject) error {
 	return errtext.Of(func() string {
-		b, err := parseResponse(raw)
-		if err != nil || sub.Issuer == nil {
-			return errtext.Bare(ErrRevoked)
+		if b, err := parseResponse(raw); err == nil && sub.Issuer != nil {
+			if s, ends, err := b.find(&sub); err == nil && s.status == ocsp.Revoked {
+				return newProof(raw, b, s, ends, nil, &sub).revocation()
+			}
 		}
-		s, ends, err := b.find(&sub)
-		if err != nil || s.status != ocsp.Revoked {
-			return errtext.Bare(ErrRevoked)
-		}
-		return newProof(raw, b, s, ends, nil, &sub).Revocation()
+		return errtext.Bare(ErrRevoked)
 	}, ErrRevoked)
 }
 

@@ -15,12 +15,12 @@ var (
 )
 
 // A Reason is one check that a response failed. Each check has its own, so that an
-// operator can tell a wrong clock from a wrong CA. The root decides by it whether the
-// certificate or the responder is at fault, and what to ask next.
+// operator can tell a wrong clock from a wrong CA. Package exchange decides by it whether
+// the certificate or the responder is at fault, and what to ask next.
 type Reason uint8
 
-// The Reasons. Package staple documents each, and has its own before 12, for what
-// is no response at all; these two are among them.
+// The Reasons. Package staple documents each, and has others before 12, for what
+// is no response at all: the Kinds of ocsphttp, these two among them, and its own.
 const (
 	TooLarge Reason = 6
 	Empty    Reason = 8

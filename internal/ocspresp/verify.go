@@ -95,9 +95,9 @@ func Verify(raw []byte, sub *Subject, now time.Time, grace time.Duration) (*Proo
 	return p, nil
 }
 
-// VerifyByAny is Verify where the issuer is one of several. If none of them proves
-// anything, the error is that of the first.
-func VerifyByAny(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time, grace time.Duration) (p *Proof, err error) {
+// VerifyByAny is Verify where the issuer is one of issuers, of which there is one at
+// least. If none of them proves anything, the error is that of the first.
+func VerifyByAny(raw []byte, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time, grace time.Duration) (_ *Proof, err error) {
 	for _, issuer := range issuers {
 		sub := NewSubject(leaf, NewIssuer(issuer))
 		p, refusal := Verify(raw, &sub, now, grace)

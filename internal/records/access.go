@@ -186,11 +186,11 @@ func (a *Access) Lease(key string) (held, without bool) {
 	return got != nil, false
 }
 
-// Turn reports whether this process is the one to ask a responder about key, and when it
-// last took the lease, in Unix ns. leased is when it did before; failing says that its
+// MayAsk reports whether this process is the one to ask a responder about key, and when
+// it last took the lease, in Unix ns. leased is when it did before; failing says that its
 // last attempt failed. Then it goes on until the lease ends, and leaves the next term to
 // others: it may be this process that is cut off.
-func (a *Access) Turn(key string, failing bool, leased int64) (mine bool, at int64) {
+func (a *Access) MayAsk(key string, failing bool, leased int64) (mine bool, at int64) {
 	now := a.Now().UnixNano()
 	_, leases := a.Store.(Leaser)
 	if since := now - leased; failing && since >= 0 {
@@ -203,7 +203,7 @@ func (a *Access) Turn(key string, failing bool, leased int64) (mine bool, at int
 	}
 	held, without := a.Lease(key)
 	if held {
-		return true, now
+		return true, a.Now().UnixNano()
 	}
 	return without, leased
 }

@@ -288,12 +288,12 @@ func TestDirNames(t *testing.T) {
 // takes what is free.
 //
 // REQ E5
-func TestTurn(t *testing.T) {
+func TestMayAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{lease: true}
 		a, _ := access(t, s)
 		first := time.Now().UnixNano()
-		if mine, at := a.Turn("k", false, 0); !mine || at != first {
+		if mine, at := a.MayAsk("k", false, 0); !mine || at != first {
 			t.Fatalf("it is free: mine %v, at %v", mine, at)
 		}
 		plain, _ := access(t, s)
@@ -317,18 +317,18 @@ func TestTurn(t *testing.T) {
 		} {
 			leased := time.Now().Add(-tt.after).UnixNano()
 			before := s.count(records.Lease)
-			mine, at := tt.a.Turn("k", tt.failing, leased)
+			mine, at := tt.a.MayAsk("k", tt.failing, leased)
 			if asked := s.count(records.Lease) - before; mine != tt.mine || asked != tt.asked || (at != leased) != tt.renewed {
 				t.Errorf("%s: mine %v, asked %d times, renewed %v", tt.name, mine, asked, at != leased)
 			}
 		}
 		s.lease = false
-		if mine, at := a.Turn("k", false, first); mine || at != first {
+		if mine, at := a.MayAsk("k", false, first); mine || at != first {
 			t.Errorf("another has it: mine %v", mine)
 		}
 		s.works(slow)
 		_, _ = a.Read("k", records.Soon)
-		if mine, _ := a.Turn("k", true, time.Now().Add(-records.LeaseTerm).UnixNano()); !mine {
+		if mine, _ := a.MayAsk("k", true, time.Now().Add(-records.LeaseTerm).UnixNano()); !mine {
 			t.Error("a store that rests passes the turn to others")
 		}
 	})

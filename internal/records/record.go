@@ -5,16 +5,15 @@
 // The driver in the root (its records.go) has one [Access] and one [Later] for each
 // Stapler. [Dir] is the code of the root's DirStore. The package knows nothing of
 // OCSP and proves nothing: the driver verifies a stored response as it does one
-// from the network. It never decides whether a record spares a request; that is the
-// driver's, too.
+// from the network. Package held decides whether a record spares a request.
 //
 // # Concurrency
 //
 // An Access, a Later and a Dir may be used concurrently. Calls of the store run in
 // goroutines of [foreign.Calls], so one that hangs blocks its caller until its
 // context ends, and no longer. No lock is held during a call. [Access.Read],
-// [Access.Write] and [Access.Lease] wait for the store, and are not called with the
-// driver's lock held; the other methods, and [Later.Add], never block.
+// [Access.Write], [Access.Lease] and [Access.MayAsk] wait for the store, and are not
+// called with the driver's lock held; the other methods, and [Later.Add], never block.
 //
 // # Reading order
 //

@@ -15,7 +15,7 @@ type Facts struct {
 	// Settled: a Prefetch has nothing to wait for. There is a valid response, or the
 	// certificate is revoked, or it needs no response.
 	Settled bool
-	// Problem is what a Prefetch returns that ends now; nil if all is well.
+	// Problem is the error of a Prefetch that ends now; nil if all is well.
 	Problem error
 	// Final: a Prefetch expects nothing of further attempts. No issuer can be found,
 	// say, or the certificate is not valid yet.
@@ -64,7 +64,7 @@ func (c *Call[T]) Add(of T, made bool) *Turn[T] {
 	return t
 }
 
-// Over returns what is closed when all turns are done. Call it once, after the last
+// Over returns a channel that is closed when all turns are done. Call it once, after the last
 // Add.
 func (c *Call[T]) Over() <-chan struct{} {
 	c.over = make(chan struct{})
