@@ -31,13 +31,16 @@ func TestOneAttemptForAll(t *testing.T) {
 	if w.Deferred() {
 		t.Error("impatient, though no Refresh waits")
 	}
-	fourth, fifth := add(refresh, young), add(refresh, young)
+	fourth, fifth, patient := add(refresh, young), add(refresh, young), add(until, idle)
 	if !w.Deferred() {
 		t.Error("not impatient, though a Refresh waits")
 	}
 	w.Ended(nil)
-	if got := w.News(idle); got != schedule.Routine || !fourth.Done || !fifth.Done {
+	if got := w.News(idle); got != schedule.Routine || !fourth.Done || !fifth.Done || patient.Done {
 		t.Errorf("%v, %v, %v; want that the attempt that was left to another process counts for both", got, fourth.Done, fifth.Done)
+	}
+	if w.Empty() || !w.Calls() {
+		t.Error("nobody waits, though a Prefetch does")
 	}
 }
 
