@@ -41,12 +41,12 @@ func TestRefreshIsUnconditional(t *testing.T) {
 	})
 }
 
-// relearn has the entry of cert, of which s learned just now, die a week later in
+// relearn has the entry of cert, of which s learned just now, dropped a week later in
 // the middle of an exchange, and cert learned anew a second after that: an exchange
 // takes 4 s. before is called when it is about to begin.
 func relearn(s *staple.Stapler, ca *ocsptest.CA, cert *tls.Certificate, before func()) {
-	dies := time.Now().Truncate(time.Minute).Add(time.Minute + 7*testkit.Day)
-	time.Sleep(time.Until(dies) - 2*time.Second)
+	dropped := time.Now().Truncate(time.Minute).Add(time.Minute + 7*testkit.Day)
+	time.Sleep(time.Until(dropped) - 2*time.Second)
 	before()
 	ca.Responder.ResetCounts()
 	go s.RefreshDue(cert)

@@ -52,7 +52,7 @@ func soakLength(t *testing.T) time.Duration {
 // TestSoak is a server with many tenants on a bad day, in real time: 200 handshakes a second
 // over TCP, responders that fail in every way, certificates that are replaced and
 // revoked, tenants that come and go with CA and responder, stores that fail. Of the two
-// Staplers one lives from beginning to end, and the other is closed and made anew all the
+// Staplers one lives from beginning to end, and the other is closed and made reread all the
 // time.
 //
 // No handshake fails. openssl, x/crypto/ocsp and the clock take each staple for what the CA

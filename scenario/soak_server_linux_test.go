@@ -34,7 +34,7 @@ type soak struct {
 	conns   atomic.Int64   // to responders
 	samples []soakSample
 
-	// One Stapler lives for all of it, the other is made anew at times.
+	// One Stapler lives for all of it, the other is made reread at times.
 	steady, restless *soakServer
 	restart          time.Time     // when it next is
 	present          []*soakTenant // all that the servers have certificates of
@@ -256,7 +256,7 @@ func (w *soak) source(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if s.name != hello.ServerName || t.listed {
 				continue
 			}
-			if !t.anew {
+			if !t.reread {
 				return s.cert.pair, nil
 			}
 			read := *s.cert.pair
@@ -317,7 +317,7 @@ func (w *soak) prefetch(g *generation) {
 	})
 }
 
-// refresh has both Staplers ask anew about one certificate.
+// refresh has both Staplers ask reread about one certificate.
 func (w *soak) refresh() {
 	w.mu.Lock()
 	sites := w.present[w.rng.IntN(len(w.present))].sites

@@ -44,7 +44,7 @@ type soakTenant struct {
 	validity time.Duration
 	setup    func(*ocsptest.Responder)
 	listed   bool        // in Certificates; else a source brings what it has
-	anew     bool        // the source reads it from files each time
+	reread   bool        // the source reads it from files each time
 	goes     time.Time   // when the tenant leaves
 	sites    []*soakSite // each with its name and its certificate of the moment
 
@@ -262,7 +262,7 @@ func (w *soak) newTenant(stays time.Duration) *soakTenant {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t := &soakTenant{w: w, id: id, done: make(chan struct{}), url: "http://" + l.Addr().String(), goes: time.Now().Add(stays),
-		listed: w.rng.IntN(2) == 0, anew: w.rng.IntN(3) == 0, validity: []time.Duration{5 * time.Second, 20 * time.Second, 40 * time.Second, 60 * time.Second}[id%4],
+		listed: w.rng.IntN(2) == 0, reread: w.rng.IntN(3) == 0, validity: []time.Duration{5 * time.Second, 20 * time.Second, 40 * time.Second, 60 * time.Second}[id%4],
 		responders: make(map[ocsptest.Fault]*ocsptest.Responder), heard: make(map[int]*hearing)}
 	t.ca = ocsptest.NewCA(ocsptest.Options{Name: fmt.Sprintf("CA of tenant %d", id), URL: t.url})
 	t.pool = t.ca.Pool()
@@ -340,7 +340,7 @@ func (w *soak) between(from, to time.Duration) time.Duration {
 // change is what happens in a tenth of a second. It runs in the test's goroutine alone.
 func (w *soak) change() {
 	now := time.Now()
-	dirty := false // a list of certificates has to be wrapped anew
+	dirty := false // a list of certificates has to be wrapped reread
 	for _, t := range slices.Clone(w.present) {
 		switch {
 		case now.After(t.goes.Add(w.life() / 10)):

@@ -41,7 +41,7 @@ type request struct {
 	at   int64
 	cert int
 	key  Key
-	vain bool // nobody waits for the answer
+	late bool // nobody waits for the answer
 }
 
 type event struct {
@@ -137,7 +137,7 @@ func (w *world) ask(a Action[*cert]) {
 	r := request{at: w.now, cert: a.Item.id, key: a.Responder.Key}
 	if took >= a.Budget {
 		took, o = a.Budget, Outcome{Verdict: TimedOut}
-		r.vain = true
+		r.late = true
 	}
 	w.requests = append(w.requests, r)
 	w.after(took, func() {
@@ -179,10 +179,10 @@ func (w *world) untilStapled(certs []*cert, most int64) time.Duration {
 	return time.Duration(w.now - begun)
 }
 
-// vain counts the requests that nobody waited for.
-func (w *world) vain() (n int) {
+// late counts the requests that nobody waited for.
+func (w *world) late() (n int) {
 	for _, r := range w.requests {
-		if r.vain {
+		if r.late {
 			n++
 		}
 	}
