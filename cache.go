@@ -164,7 +164,7 @@ type flags struct {
 	dirty   bool  // queued to be written to the store
 	discard bool  // its record is to be deleted
 	logged  bool  // why no request is made
-	spared  uint8 // requests in a row that records with nothing newer took the place of
+	spared  uint8 // refreshes in a row that brought nothing signed: by a record, or a 304
 }
 
 // leafOf returns the certificate of e, parsed if the source did not set it.

@@ -134,7 +134,11 @@ func (s *Stapler) ask(a action) {
 		outcome.RetryAfter = int64(s.opts.ttl)
 	case err == nil:
 		outcome.Held = e.held.Load().Scheduled()
-		e.flags.spared = 0
+		if got.Proof != nil {
+			e.flags.spared = 0
+		} else if e.flags.spared < held.MaxUnsigned { // a 304 brought nothing signed either
+			e.flags.spared++
+		}
 	case now < held.Nanos(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
 	}
@@ -332,7 +336,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*held.Answer, error) {
 	x.Unauthorized = !valid && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
 		x.First |= ocsphttp.PastCaches
-	} else if r == e.Best() {
+	} else if r == e.Best() && e.flags.spared < held.MaxUnsigned { // whoever forged the validator hides what is newer
 		x.Condition = x.Held.Condition(now)
 	}
 	s.mu.Unlock()
