@@ -54,9 +54,12 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Prepare:
 			m := a.Item.edit()
 			m.begun, m.errs = s.nanos(), nil
-			if prepare := func() { s.prepare(a) }; a.Urgency > schedule.Routine {
+			switch prepare := func() { s.prepare(a) }; {
+			case a.Urgency > schedule.Routine:
 				s.work.AddUrgent(prepare)
-			} else {
+			case a.Item.held.Load().Raw != nil: // new certificates, however many, must not let it expire
+				s.work.AddRefresh(prepare)
+			default:
 				s.work.Add(prepare)
 			}
 		case schedule.Ask:
