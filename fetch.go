@@ -207,7 +207,7 @@ func (s *Stapler) failedLocked(a action) {
 	}
 	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
 		state := held.Pending
-		if errors.Is(err, ErrUnknown) {
+		if oursIs(err, ErrUnknown) {
 			state = held.Unknown
 		} else if h.Raw != nil {
 			state = held.Good // that is to say expired
