@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/notices"
@@ -284,7 +285,7 @@ func (s *Stapler) warnLocked(r *responder) {
 		warning, d.warned = slogWarn, now
 	}
 	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",
-		"responder", r.URL, "certificates", r.Certificates(), "error", d.err)
+		"responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "error", d.err)
 }
 
 // recoversLocked logs that a responder works again.
@@ -293,7 +294,7 @@ func (s *Stapler) recoversLocked(r *responder) {
 	if d.warned >= d.failed {
 		level, d.warned = slogInfo, 0 // the next outage is logged again
 	}
-	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
+	s.log(level, "OCSP responder works again", "responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }
 
 // exchange makes the request of a. A request for the same certificate that is in flight
