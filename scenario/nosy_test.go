@@ -3,6 +3,7 @@ package scenario_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,15 +21,20 @@ func (n nosy) As(any) bool   { n.look(); return false }
 func (n nosy) Unwrap() error { n.look(); return nil }
 
 // REQ G2: no code of the user's is called with the lock held, an error's methods included.
+// One that panics does not end the process.
 func TestErrorsThatCallBack(t *testing.T) {
-	for _, who := range []string{"HTTP client", "issuer download", "store"} {
+	for _, who := range []string{"HTTP client", "issuer download", "store", "store that panics"} {
 		t.Run(who, func(t *testing.T) {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				var s *staple.Stapler
 				failure := nosy{func() { s.Status() }} // blocks for ever if the lock is held
+				if who == "store that panics" {
+					failure.look = func() { panic("not my day") }
+				}
 				opts := []staple.Option{staple.WithEventFunc(func(staple.Event) {}), staple.WithLogger(new(testkit.Logbook).Logger())}
 				cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: who == "issuer download", IssuerURLs: []string{"http://issuer.test/"}})
-				if who == "store" {
+				stored := strings.HasPrefix(who, "store")
+				if stored {
 					st := new(testkit.Shelf)
 					st.Fail(func(context.Context, string) error { return failure })
 					opts = append(opts, staple.WithStore(st), staple.WithHTTPClient(ca.Responder.Client()))
@@ -37,7 +43,7 @@ func TestErrorsThatCallBack(t *testing.T) {
 				}
 				s = staple.New(opts...)
 				defer s.Close()
-				if err := s.Prefetch(t.Context(), cert); (err == nil) != (who == "store") {
+				if err := s.Prefetch(t.Context(), cert); (err == nil) != stored {
 					t.Error(err)
 				}
 				time.Sleep(time.Minute)
