@@ -119,7 +119,7 @@ func (r Route) Keys(issuer string) []schedule.Key {
 	for _, u := range r.URLs {
 		k := schedule.Key{URL: u, Issuer: issuer}
 		if parsed, err := url.Parse(u); err == nil {
-			k.Host = strings.TrimRight(strings.ToLower(parsed.Hostname()), ".") // all its ports: one machine
+			k.Host = strings.ToLower(parsed.Host)
 		}
 		keys = append(keys, k)
 	}

@@ -159,7 +159,7 @@ func TestAsk(t *testing.T) {
 func TestKeys(t *testing.T) {
 	r := directions.Route{URLs: []string{"http://OCSP.example:80/a", "https://b.example", "http://%zz"}}
 	want := []schedule.Key{
-		{URL: "http://OCSP.example:80/a", Issuer: "key", Host: "ocsp.example"},
+		{URL: "http://OCSP.example:80/a", Issuer: "key", Host: "ocsp.example:80"},
 		{URL: "https://b.example", Issuer: "key", Host: "b.example"},
 		{URL: "http://%zz", Issuer: "key"},
 	}

@@ -18,7 +18,7 @@ const (
 // responder refuses, would take it from the honest CA's.
 type Key struct {
 	URL, Issuer string
-	Host        string // of the URL, without the port: a certificate may name any number of these
+	Host        string // of the URL, with the port
 }
 
 // A Responder is whom to ask about the certificates of one issuer at one URL. It
