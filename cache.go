@@ -103,6 +103,8 @@ type details struct {
 	patience  int64          // Unix ns: until when a caller waits for the store
 	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
 	scanned   bool           // the issuer is not in chain
+	rechains  uint8          // how often another chain came, up to maxRechains
+	rechained int64          // Unix ns: when one last came
 	unissued  error          // why not; nil if nothing there has its name
 	restored  bool           // a record was read between attempts that needs no refresh
 	unread    bool           // in Stapler.unread
@@ -164,7 +166,7 @@ type flags struct {
 	dirty   bool  // queued to be written to the store
 	discard bool  // its record is to be deleted
 	logged  bool  // why no request is made
-	spared  uint8 // requests in a row that records with nothing newer took the place of
+	spared  uint8 // refreshes in a row that brought nothing signed: by a record, or a 304
 }
 
 // leafOf returns the certificate of e, parsed if the source did not set it.

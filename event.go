@@ -54,7 +54,11 @@ func (s *Stapler) notifyLocked(n *notice) {
 	n.held, n.asked = n.e.held.Load(), n.e.url()
 	if n.answer == nil {
 		n.answer = new(held.Answer)
-		if re, ok := errors.AsType[*ResponseError](n.err); ok && re.Responder != "" && re.Reason != ReasonIssuer {
+		err := n.err
+		if n.kind == EventStoreFailed {
+			err = nil // the store's, which names no responder and may have methods
+		}
+		if re, ok := errors.AsType[*ResponseError](err); ok && re.Responder != "" && re.Reason != ReasonIssuer {
 			n.asked = re.Responder
 		}
 	} else if n.answer.Responder != "" {
@@ -84,13 +88,12 @@ func (s *Stapler) writeLineLocked(n *notice) {
 
 // causeOf returns what err, which ended an attempt, is to an operator.
 func causeOf(err error) notices.Cause {
-	_, unusable := errors.AsType[*certinfo.UnsupportedError](err)
 	switch {
-	case errors.Is(err, ErrNoResponder):
+	case oursIs(err, ErrNoResponder):
 		return notices.NoResponder
-	case unusable:
+	case ours(err, func(e error) bool { _, unusable := e.(*certinfo.UnsupportedError); return unusable }):
 		return notices.UnusableIssuer
-	case errors.Is(err, ErrNoIssuer):
+	case oursIs(err, ErrNoIssuer):
 		return notices.NoIssuer
 	case verdict(err) == schedule.Certificate:
 		return notices.NotKnown

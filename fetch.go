@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/notices"
@@ -54,9 +55,12 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Prepare:
 			m := a.Item.edit()
 			m.begun, m.errs = s.nanos(), nil
-			if prepare := func() { s.prepare(a) }; a.Urgency > schedule.Routine {
+			switch prepare := func() { s.prepare(a) }; {
+			case a.Urgency > schedule.Routine:
 				s.work.AddUrgent(prepare)
-			} else {
+			case a.Item.held.Load().Raw != nil: // new certificates, however many, must not let it expire
+				s.work.AddRefresh(prepare)
+			default:
 				s.work.Add(prepare)
 			}
 		case schedule.Ask:
@@ -134,7 +138,11 @@ func (s *Stapler) ask(a action) {
 		outcome.RetryAfter = int64(s.opts.ttl)
 	case err == nil:
 		outcome.Held = e.held.Load().Scheduled()
-		e.flags.spared = 0
+		if got.Proof != nil {
+			e.flags.spared = 0
+		} else if e.flags.spared < held.MaxUnsigned { // a 304 brought nothing signed either
+			e.flags.spared++
+		}
 	case now < held.Nanos(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
 	}
@@ -200,7 +208,7 @@ func (s *Stapler) failedLocked(a action) {
 	}
 	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
 		state := held.Pending
-		if errors.Is(err, ErrUnknown) {
+		if oursIs(err, ErrUnknown) {
 			state = held.Unknown
 		} else if h.Raw != nil {
 			state = held.Good // that is to say expired
@@ -277,7 +285,7 @@ func (s *Stapler) warnLocked(r *responder) {
 		warning, d.warned = slogWarn, now
 	}
 	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",
-		"responder", r.URL, "certificates", r.Certificates(), "error", d.err)
+		"responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "error", d.err)
 }
 
 // recoversLocked logs that a responder works again.
@@ -286,7 +294,7 @@ func (s *Stapler) recoversLocked(r *responder) {
 	if d.warned >= d.failed {
 		level, d.warned = slogInfo, 0 // the next outage is logged again
 	}
-	s.log(level, "OCSP responder works again", "responder", r.URL, "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
+	s.log(level, "OCSP responder works again", "responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }
 
 // exchange makes the request of a. A request for the same certificate that is in flight
@@ -332,7 +340,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*held.Answer, error) {
 	x.Unauthorized = !valid && reasonOf(e.details().err) == ReasonUnauthorized
 	if a.Urgency == schedule.Unconditional {
 		x.First |= ocsphttp.PastCaches
-	} else if r == e.Best() {
+	} else if r == e.Best() && e.flags.spared < held.MaxUnsigned { // whoever forged the validator hides what is newer
 		x.Condition = x.Held.Condition(now)
 	}
 	s.mu.Unlock()

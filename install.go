@@ -261,18 +261,30 @@ func (s *Stapler) startOverLocked(e *entry) {
 	s.cache.sortLocked(e)
 }
 
+const (
+	// maxRechains is how many other chains of a certificate are looked at as they come, and
+	// rechainGap how often one is after that. A tenant may have the same leaf served with
+	// several chains, so that every handshake brings another than the last.
+	maxRechains = 8
+	rechainGap  = time.Minute
+)
+
 // rechainLocked looks for the issuer of e in chain, if it was not found yet and
 // chain is not the one that was looked at: the owner has mended it.
 func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
 	if len(chain) == 0 || e.issuer != nil || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
 		return
 	}
-	m := e.edit()
+	m, now := e.edit(), s.nanos()
+	if m.rechains >= maxRechains && m.rechained <= now && now-m.rechained < int64(rechainGap) {
+		return
+	}
+	m.rechains, m.rechained = min(m.rechains+1, maxRechains), now
 	m.chain, m.scanned = chain, false
 	switch e.Need() {
 	case schedule.NoIssuer, schedule.Hopeless:
 		e.flags.logged = false
 		s.startOverLocked(e)
-		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
+		s.doLocked(s.sched.Start(e, schedule.Urgent, now))
 	}
 }

@@ -34,6 +34,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 		return false
 	}
 	got, err := s.read(e, urls, wait)
+	unread := errors.Is(err, records.ErrUnread) // without the lock: it may be the store's error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || e.gone() {
@@ -44,7 +45,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	now := s.nanos()
 	had := e.held.Load()
 	news := s.acceptLocked(e, got, err, now)
-	if h := e.held.Load(); errors.Is(err, records.ErrUnread) && !h.Current(now) {
+	if h := e.held.Load(); unread && !h.Current(now) {
 		s.rereadLocked(e)
 	} else if news && s.fresh(h, now) && !past && h.Spares(had, e.flags.spared, now) {
 		if h.SignedWith(had) {
@@ -159,12 +160,13 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 		return true
 	}
 	a, err := s.read(e, s.routeOf(e), records.Patience)
+	unread := errors.Is(err, records.ErrUnread)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.nanos()
 	switch {
 	case s.closed || e.doneReadingLocked(now):
-	case errors.Is(err, records.ErrUnread):
+	case unread:
 		s.rereadLocked(e)
 		return false
 	case !s.acceptLocked(e, a, err, now):

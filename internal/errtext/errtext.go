@@ -31,8 +31,11 @@ func Bare(err error) string {
 // and a name the whole stays below 4 KiB.
 const maxDetail = 500
 
-// Cut shortens text in which others' may be, of any length, to 500 bytes and three dots.
+// Cut makes text legible in which others' may be, and shortens it to 500 bytes and three
+// dots. A TLS server's names, which crypto/x509 quotes as they are, may have escape sequences
+// for a terminal.
 func Cut(s string) string {
+	s = certinfo.Legible(s)
 	if len(s) > maxDetail {
 		s = strings.ToValidUTF8(s[:maxDetail], "") + "..."
 	}

@@ -13,36 +13,53 @@ type Queue struct {
 	Max     int // how many may wait; 0: any number
 	Workers int // how many are called at once; 0: one, and so in the order in which they came
 
-	mu              sync.Mutex // guards the rest
-	urgent, routine []func()
-	running         int
-	closed          bool
+	mu      sync.Mutex // guards the rest
+	lanes   [lanes][]func()
+	turn    int // of the next call, in turns
+	running int
+	closed  bool
 }
 
-// Add queues f, or reports that there is no room, or that q is closed. It never
-// blocks, so it may be called with a lock held. Urgent and routine ones count
-// together against Max.
-func (q *Queue) Add(f func()) bool { return q.add(&q.routine, f) }
+// The lanes of a Queue, the most urgent first.
+const (
+	urgent = iota
+	refresh
+	routine
+	lanes
+)
 
-// AddUrgent queues f before all that Add has queued.
-func (q *Queue) AddUrgent(f func()) bool { return q.add(&q.urgent, f) }
+// turns is whose turn it is, in this order, where all have something that waits. What is
+// urgent, and what is new, may be anybody's and never end: a refresh must not wait for that.
+var turns = [...]int{urgent, refresh, urgent, routine}
+
+// Add queues f, or reports that there is no room, or that q is closed. It never
+// blocks, so it may be called with a lock held. All lanes count together
+// against Max.
+func (q *Queue) Add(f func()) bool { return q.add(routine, f) }
+
+// AddUrgent queues f before what Add and AddRefresh have queued, of which each has one
+// turn in four.
+func (q *Queue) AddUrgent(f func()) bool { return q.add(urgent, f) }
+
+// AddRefresh queues f for what has something to lose, before what Add has queued.
+func (q *Queue) AddRefresh(f func()) bool { return q.add(refresh, f) }
 
 // Close drops what waits, and what is added later. What is being called goes on.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.urgent, q.routine, q.closed = nil, nil, true
+	q.lanes, q.closed = [lanes][]func(){}, true
 }
 
-// add queues f in one of the two, and starts a goroutine for it unless as many run as may.
+// add queues f in one of the lanes, and starts a goroutine for it unless as many run as may.
 // A goroutine ends when it finds nothing, with the lock held: none is missed.
-func (q *Queue) add(to *[]func(), f func()) bool {
+func (q *Queue) add(lane int, f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.Max > 0 && len(q.urgent)+len(q.routine) >= q.Max {
+	if q.closed || q.Max > 0 && len(q.lanes[urgent])+len(q.lanes[refresh])+len(q.lanes[routine]) >= q.Max {
 		return false
 	}
-	*to = append(*to, f)
+	q.lanes[lane] = append(q.lanes[lane], f)
 	if q.running < max(q.Workers, 1) {
 		q.running++
 		q.Calls.Go(q.run)
@@ -50,18 +67,19 @@ func (q *Queue) add(to *[]func(), f func()) bool {
 	return true
 }
 
-// run calls what waits, the urgent first, until nothing does. The lock is not held
+// run calls what waits, mostly the urgent first, until nothing does. The lock is not held
 // during a call.
 func (q *Queue) run() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
-		from := &q.urgent
-		if len(*from) == 0 {
-			from = &q.routine
+		from := &q.lanes[turns[q.turn%len(turns)]]
+		q.turn++
+		for lane := 0; lane < lanes && len(*from) == 0; lane++ {
+			from = &q.lanes[lane]
 		}
 		if len(*from) == 0 {
-			q.urgent, q.routine = nil, nil // the arrays grow to what a burst took
+			q.lanes = [lanes][]func(){} // the arrays grow to what a burst took
 			q.running--
 			return
 		}

@@ -48,6 +48,30 @@ func TestQueueOrder(t *testing.T) {
 	})
 }
 
+// Urgent ones that never end, as handshakes bring them for certificates that a source
+// invents, do not keep others waiting for ever.
+func TestQueueStarvesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls foreign.Calls
+		q := foreign.Queue{Calls: &calls, Workers: 1}
+		n := 0
+		var again func()
+		again = func() {
+			if n++; n < 1000 {
+				q.AddUrgent(again)
+			}
+		}
+		q.AddUrgent(again)
+		var got [2]int
+		q.AddRefresh(func() { got[0] = n })
+		q.Add(func() { got[1] = n })
+		synctest.Wait()
+		if got[0] < 1 || got[1] < 1 || max(got[0], got[1]) > 8 {
+			t.Errorf("a refresh and a routine call came after %d urgent ones, want a few", got)
+		}
+	})
+}
+
 // Several workers call that many at once.
 func TestQueueWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

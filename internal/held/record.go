@@ -11,8 +11,10 @@ import (
 	"github.com/ocspstaple/staple/internal/records"
 )
 
-// maxSpared is how many requests in a row are spared by records that have nothing newer.
-const maxSpared = 8
+// MaxUnsigned is how many refreshes in a row may rest on what nobody signed: a record that
+// says that it was checked, or a 304. Who forged a validator once, in one answer or in a
+// record, has the responder itself answer 304.
+const MaxUnsigned = 8
 
 // Record returns what a store keeps of h, which responder confirmed last. The issuer, if
 // it is known, is stored, too, so that a restart needs neither chain nor download.
@@ -47,7 +49,7 @@ func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
 // validity. spared is how often one did since a responder was asked.
 func (h *Response) Spares(had *Response, spared uint8, now int64) bool {
 	start, length := h.Span()
-	return !h.SignedWith(had) || spared < maxSpared && now < start+length/2
+	return !h.SignedWith(had) || spared < MaxUnsigned && now < start+length/2
 }
 
 // SignedWith reports whether h has the signed times of had.

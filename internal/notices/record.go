@@ -26,7 +26,7 @@ type Record struct {
 func (r *Record) Attrs() []slog.Attr {
 	// docs/operations.md lists them, and a test compares: alerts are built on these names.
 	attrs := append([]slog.Attr{slog.String("event", r.Kind.String())}, Certificate(r.Raw, r.Leaf)...)
-	attrs = append(attrs, slog.String("responder", r.Responder))
+	attrs = append(attrs, slog.String("responder", certinfo.Clip(r.Responder)))
 	if !r.ThisUpdate.IsZero() {
 		attrs = append(attrs, slog.Time("this_update", r.ThisUpdate))
 	}
@@ -47,11 +47,11 @@ func (r *Record) Attrs() []slog.Attr {
 }
 
 // Certificate returns the attributes that name a certificate, as [certinfo.Name] does.
-// leaf is nil if raw does not parse. Names may hold anything: line breaks in them would
-// forge log lines.
+// leaf is nil if raw does not parse. Names may hold anything, of any length: line breaks
+// in them would forge log lines.
 func Certificate(raw []byte, leaf *x509.Certificate) []slog.Attr {
 	if leaf == nil {
 		return []slog.Attr{slog.String("certificate", certinfo.Name(raw, nil))}
 	}
-	return []slog.Attr{slog.String("certificate", certinfo.Legible(certinfo.Names(leaf))), slog.String("serial", leaf.SerialNumber.Text(16))}
+	return []slog.Attr{slog.String("certificate", certinfo.Clip(certinfo.Names(leaf))), slog.String("serial", certinfo.Clip(leaf.SerialNumber.Text(16)))}
 }

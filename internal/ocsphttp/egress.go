@@ -25,6 +25,13 @@ var metadata = map[netip.Addr]bool{
 	netip.MustParseAddr("168.63.129.16"):   true, // Azure
 	netip.MustParseAddr("fd00:ec2::254"):   true, // AWS
 	netip.MustParseAddr("fd20:ce::254"):    true, // Google Cloud
+	// These have a form in IPv4, link-local mostly, and another in IPv6.
+	netip.MustParseAddr("fd00:100::100:200"):  true, // Alibaba Cloud
+	netip.MustParseAddr("fd00:ec2::23"):       true, // AWS: credentials of EKS pods
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"): true, // Oracle Cloud
+	netip.MustParseAddr("192.0.0.192"):        true, // Oracle Cloud Classic
+	netip.MustParseAddr("fd00:a9fe:a9fe::1"):  true, // Akamai (Linode)
+	netip.MustParseAddr("fd00:42::42"):        true, // Scaleway
 }
 
 // embedding are the networks whose addresses hold one of IPv4, by which a gateway may

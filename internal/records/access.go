@@ -121,7 +121,8 @@ func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 		var ran atomic.Bool
 		data, err := a.shared().Do(ctx, kind(Get), key, func() ([]byte, error) {
 			ran.Store(true)
-			return a.Store.Get(ctx, key)
+			data, err := a.Store.Get(ctx, key)
+			return data, failed(err)
 		})
 		if ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return data, err
@@ -147,7 +148,7 @@ func (a *Access) Write(key string, r *Record) error {
 	for {
 		_, err := a.shared().Do(ctx, kind(op), key, func() ([]byte, error) {
 			ran.Store(true)
-			return nil, call()
+			return nil, failed(call())
 		})
 		if err == nil && ctx.Err() != nil && !ran.Load() {
 			err = ctx.Err()
@@ -174,9 +175,9 @@ func (a *Access) Lease(key string) (held, without bool) {
 	got, err := a.shared().Do(ctx, kind(Lease), key, func() ([]byte, error) {
 		held, err := l.Lease(ctx, key, LeaseTerm)
 		if held {
-			return []byte{1}, err
+			return []byte{1}, failed(err)
 		}
-		return nil, err
+		return nil, failed(err)
 	})
 	if err != nil {
 		a.judge(ctx, Lease, err)
