@@ -103,8 +103,7 @@ type details struct {
 	patience  int64          // Unix ns: until when a caller waits for the store
 	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
 	scanned   bool           // the issuer is not in chain
-	rechains  uint8          // how often another chain came, up to maxRechains
-	rechained int64          // Unix ns: when one last came
+	rechained int64          // Unix ns: when another chain was last looked at
 	unissued  error          // why not; nil if nothing there has its name
 	restored  bool           // a record was read between attempts that needs no refresh
 	unread    bool           // in Stapler.unread

@@ -3,7 +3,6 @@ package staple
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -238,26 +237,6 @@ func (r Reason) String() string {
 	}
 	return ocspresp.Reason(r).String()
 }
-
-// ours reports whether is holds for an error in the tree of err, as far as that was made
-// here. The lock may be held: errors.Is and errors.As would call methods of an error of the
-// user's RoundTripper, which may call the Stapler, hang or panic.
-func ours(err error, is func(error) bool) bool {
-	if err == nil || is(err) {
-		return err != nil
-	}
-	switch err := err.(type) {
-	case *ocsphttp.Error: // it wraps what the RoundTripper returned
-	case interface{ Unwrap() error }:
-		return ours(err.Unwrap(), is)
-	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(err.Unwrap(), func(e error) bool { return ours(e, is) })
-	}
-	return false
-}
-
-// oursIs is errors.Is by ours.
-func oursIs(err, target error) bool { return ours(err, func(e error) bool { return e == target }) }
 
 // reasonOf returns the Reason in err; 0 for none.
 func reasonOf(err error) Reason {

@@ -10,6 +10,7 @@ import (
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/notices"
+	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -54,12 +55,10 @@ func (s *Stapler) notifyLocked(n *notice) {
 	n.held, n.asked = n.e.held.Load(), n.e.url()
 	if n.answer == nil {
 		n.answer = new(held.Answer)
-		err := n.err
-		if n.kind == EventStoreFailed {
-			err = nil // the store's, which names no responder and may have methods
-		}
-		if re, ok := errors.AsType[*ResponseError](err); ok && re.Responder != "" && re.Reason != ReasonIssuer {
-			n.asked = re.Responder
+		if n.kind != EventStoreFailed { // its error is the store's: it names no responder, and may have methods
+			if re, ok := errors.AsType[*ResponseError](n.err); ok && re.Responder != "" && re.Reason != ReasonIssuer {
+				n.asked = re.Responder
+			}
 		}
 	} else if n.answer.Responder != "" {
 		n.asked = n.answer.Responder
@@ -88,12 +87,13 @@ func (s *Stapler) writeLineLocked(n *notice) {
 
 // causeOf returns what err, which ended an attempt, is to an operator.
 func causeOf(err error) notices.Cause {
+	is := func(target error) bool { return ocsphttp.Ours(err, func(e error) bool { return e == target }) }
 	switch {
-	case oursIs(err, ErrNoResponder):
+	case is(ErrNoResponder):
 		return notices.NoResponder
-	case ours(err, func(e error) bool { _, unusable := e.(*certinfo.UnsupportedError); return unusable }):
+	case ocsphttp.Ours(err, func(e error) bool { _, unusable := e.(*certinfo.UnsupportedError); return unusable }):
 		return notices.UnusableIssuer
-	case oursIs(err, ErrNoIssuer):
+	case is(ErrNoIssuer):
 		return notices.NoIssuer
 	case verdict(err) == schedule.Certificate:
 		return notices.NotKnown

@@ -208,7 +208,7 @@ func (s *Stapler) failedLocked(a action) {
 	}
 	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
 		state := held.Pending
-		if oursIs(err, ErrUnknown) {
+		if ocsphttp.Ours(err, func(e error) bool { return e == ErrUnknown }) {
 			state = held.Unknown
 		} else if h.Raw != nil {
 			state = held.Good // that is to say expired
@@ -360,7 +360,7 @@ func (s *Stapler) request(ctx context.Context, a action) (*held.Answer, error) {
 // have set a staple, mended the chain, or brought the certificate into use again.
 func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 	s.nominateLocked(e, cert)
-	s.rechainLocked(e, cert.Certificate[1:])
+	s.rechainLocked(e, cert.Certificate[1:], schedule.Urgent)
 	s.reviewLocked(e, false)
 }
 

@@ -37,7 +37,7 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 	der := cert.Certificate[0]
 	if e := s.cache.leaves.FindBytesLocked(id, der); e != nil {
 		s.cache.aliasLocked(e, der)
-		s.rechainLocked(e, cert.Certificate[1:])
+		s.rechainLocked(e, cert.Certificate[1:], u)
 		return e, false
 	}
 	listings := s.forgotten[id]
@@ -261,26 +261,21 @@ func (s *Stapler) startOverLocked(e *entry) {
 	s.cache.sortLocked(e)
 }
 
-const (
-	// maxRechains is how many other chains of a certificate are looked at as they come, and
-	// rechainGap how often one is after that. A tenant may have the same leaf served with
-	// several chains, so that every handshake brings another than the last.
-	maxRechains = 8
-	rechainGap  = time.Minute
-)
+// rechainGap is how often another chain of a certificate is looked at for a handshake. A
+// tenant may have the same leaf served with several, each time another than the last.
+const rechainGap = time.Minute
 
 // rechainLocked looks for the issuer of e in chain, if it was not found yet and
 // chain is not the one that was looked at: the owner has mended it.
-func (s *Stapler) rechainLocked(e *entry, chain [][]byte) {
+func (s *Stapler) rechainLocked(e *entry, chain [][]byte, u schedule.Urgency) {
 	if len(chain) == 0 || e.issuer != nil || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
 		return
 	}
 	m, now := e.edit(), s.nanos()
-	if m.rechains >= maxRechains && m.rechained <= now && now-m.rechained < int64(rechainGap) {
+	if u == schedule.Urgent && m.rechained <= now && now-m.rechained < int64(rechainGap) {
 		return
 	}
-	m.rechains, m.rechained = min(m.rechains+1, maxRechains), now
-	m.chain, m.scanned = chain, false
+	m.rechained, m.chain, m.scanned = now, chain, false
 	switch e.Need() {
 	case schedule.NoIssuer, schedule.Hopeless:
 		e.flags.logged = false

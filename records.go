@@ -12,10 +12,8 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-const (
-	// maxWriters is how many writes to the store are under way at once.
-	maxWriters = 16
-)
+// maxWriters is how many writes to the store are under way at once.
+const maxWriters = 16
 
 // load takes what the store holds for a certificate, and reports whether that
 // spares the request: another process, or an earlier one, made it. urls are those of

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -66,6 +67,23 @@ func (e *Error) Error() string {
 
 // Unwrap returns the detail; it may be an error of the user's RoundTripper.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Ours reports whether is holds for an error in the tree of err, down to an [*Error] and not
+// below it. errors.Is and errors.As would call methods of what the user's RoundTripper
+// returned, which may call the Stapler, hang or panic: not while a lock is held.
+func Ours(err error, is func(error) bool) bool {
+	if err == nil || is(err) {
+		return err != nil
+	}
+	switch err := err.(type) {
+	case *Error:
+	case interface{ Unwrap() error }:
+		return Ours(err.Unwrap(), is)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(err.Unwrap(), func(e error) bool { return Ours(e, is) })
+	}
+	return false
+}
 
 // maxDetail is the longest text of a client that is kept as it is, in bytes. A user's
 // RoundTripper may say anything in its error.
