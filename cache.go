@@ -173,10 +173,7 @@ func (e *entry) leafOf() *x509.Certificate {
 	if c := e.held.Load().Copy.Load(); c != nil && c.Leaf != nil && bytes.Equal(c.Leaf.Raw, e.DER) {
 		return c.Leaf
 	}
-	leaf, err := x509.ParseCertificate(e.DER)
-	if err != nil {
-		return nil
-	}
+	leaf, _ := x509.ParseCertificate(e.DER) // nil if it does not parse
 	return leaf
 }
 
@@ -308,7 +305,7 @@ func (e *entry) problemLocked(now int64) error {
 	switch {
 	case h.State == held.Revoked:
 		return e.revokedLocked(h)
-	case h.Current(now), e.Need() == schedule.None, e.Need() == schedule.Off, h.State == held.None:
+	case h.Current(now), e.Need() == schedule.None, h.State == held.None:
 		return nil
 	case h.Raw != nil:
 		return h.Lapsed(err)

@@ -155,7 +155,7 @@ func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 		Began:     e.details().begun,
 		Impatient: s.opts.store != nil,
 	}
-	if !f.Settled && (need == schedule.None || need == schedule.Off || h.State == held.None) {
+	if !f.Settled && (need == schedule.None || h.State == held.None) {
 		f.Settled, f.Problem = true, e.details().err // one that does not parse needs none, too
 	}
 	return f
