@@ -17,8 +17,8 @@
 //
 // # Reading order
 //
-// record.go has the format, access.go the rules for the store, later.go the second
-// read of what was not read in time, dir.go the store in a directory.
+// record.go has the format, access.go the rules for the store, failure.go its errors,
+// later.go the second read of what was not read in time, dir.go the store in a directory.
 package records
 
 import (
