@@ -257,7 +257,6 @@ func TestUsedAgain(t *testing.T) {
 	})
 }
 
-
 // REQ E4: Retry-After, but not beyond what can be afforded.
 func TestRetryAfterBounds(t *testing.T) {
 	for _, tc := range []struct {
