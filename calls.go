@@ -167,24 +167,25 @@ func (s *Stapler) await(ctx context.Context, c *call, errs []error) error {
 
 // abandon ends what is left of c when ctx has ended.
 func (s *Stapler) abandon(ctx context.Context, c *call) {
+	over := fmt.Errorf("%w before a response came", context.Cause(ctx)) // calls the user's code, so without the lock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.nanos()
 	for _, t := range c.Turns {
 		if e := t.Of; !t.Done {
-			e.more.waiters.Leave(t, e.interruptedLocked(ctx))
+			e.more.waiters.Leave(t, e.interruptedLocked(over))
 			s.cache.sortLocked(e)
 			e.trimLocked(now)
 		}
 	}
 }
 
-// interruptedLocked says what is known of e when ctx ends.
-func (e *entry) interruptedLocked(ctx context.Context) error {
+// interruptedLocked adds to over, the end of a call, what is known of e.
+func (e *entry) interruptedLocked(over error) error {
 	if last := e.details().err; last != nil {
-		return errtext.Caused(fmt.Errorf("%w before a response came", context.Cause(ctx)), last)
+		return errtext.Caused(over, last)
 	}
-	return fmt.Errorf("%w before a response came from %q", context.Cause(ctx), e.url())
+	return fmt.Errorf("%w from %q", over, e.url())
 }
 
 // Forget drops certs: nothing is asked about them any more, and they are not in

@@ -244,6 +244,9 @@ func (s *Stapler) endLocked(e *entry, err error) {
 // expiredLocked follows a response that is not served any more. Handshakes may wait
 // again, as for a new certificate.
 func (s *Stapler) expiredLocked(e *entry) {
+	if e.gone() { // since the schedule said so
+		return
+	}
 	if e.Need() == schedule.None { // it was the source's own staple
 		s.setLocked(e, held.None)
 		return

@@ -32,7 +32,7 @@ var rooms = map[string]room{
 	"held":       {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
 	"exchange":   {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
 	"schedule":   {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
-	"records":    {may: []string{"foreign"}},
+	"records":    {may: []string{"errtext", "foreign"}},
 	"foreign":    {},
 	"leafindex":  {},
 	"tally":      {},

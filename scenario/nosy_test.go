@@ -51,3 +51,22 @@ func TestErrorsThatCallBack(t *testing.T) {
 		})
 	}
 }
+
+// cause is why a context ended. Its text is the user's code, too.
+type cause struct{ look func() }
+
+func (c cause) Error() string { c.look(); return "the caller has gone" }
+
+// REQ G2: the text of why a caller's context ended is asked for without the lock.
+func TestCauseThatCallsBack(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(cause{func() { s.Status() }}) })
+		err := s.Prefetch(ctx, ca.Issue(ocsptest.Leaf{}))
+		if err == nil || !strings.Contains(err.Error(), "the caller has gone before a response came") {
+			t.Error(err)
+		}
+	})
+}

@@ -111,6 +111,20 @@ func Of(leaf *x509.Certificate, said Said, failed error, last Route) Route {
 // Own returns the route of leaf by what it says itself.
 func Own(leaf *x509.Certificate) Route { return Of(leaf, Said{}, nil, Route{}) }
 
+// hostOf returns the host of u and its port, which limits count by, in one spelling: a
+// certificate may write "http://a", "http://A:80", "http://a.:0080" for the same.
+func hostOf(u *url.URL) string {
+	port := strings.TrimLeft(u.Port(), "0")
+	switch {
+	case port != "":
+	case u.Scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	return strings.TrimRight(strings.ToLower(u.Hostname()), ".") + ":" + port
+}
+
 // Keys returns the keys of the responders. issuer is the key of the certificate's
 // issuer, with which its signature verified, so no certificate affects the backoff of
 // another CA's. It is empty for responders that are only shown.
@@ -119,7 +133,7 @@ func (r Route) Keys(issuer string) []schedule.Key {
 	for _, u := range r.URLs {
 		k := schedule.Key{URL: u, Issuer: issuer}
 		if parsed, err := url.Parse(u); err == nil {
-			k.Host = strings.ToLower(parsed.Host)
+			k.Host = hostOf(parsed)
 		}
 		keys = append(keys, k)
 	}

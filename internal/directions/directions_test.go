@@ -157,11 +157,14 @@ func TestAsk(t *testing.T) {
 // A responder is known by its URL and the issuer's key; its host is compared without
 // regard to case, and a URL that does not parse has none.
 func TestKeys(t *testing.T) {
-	r := directions.Route{URLs: []string{"http://OCSP.example:80/a", "https://b.example", "http://%zz"}}
+	r := directions.Route{URLs: []string{"http://OCSP.example:80/a", "https://b.example", "http://%zz", "http://b.example.", "HTTP://b.example:0080", "http://[::1]:8080/"}}
 	want := []schedule.Key{
 		{URL: "http://OCSP.example:80/a", Issuer: "key", Host: "ocsp.example:80"},
-		{URL: "https://b.example", Issuer: "key", Host: "b.example"},
+		{URL: "https://b.example", Issuer: "key", Host: "b.example:443"},
 		{URL: "http://%zz", Issuer: "key"},
+		{URL: "http://b.example.", Issuer: "key", Host: "b.example:80"},
+		{URL: "HTTP://b.example:0080", Issuer: "key", Host: "b.example:80"},
+		{URL: "http://[::1]:8080/", Issuer: "key", Host: "::1:8080"},
 	}
 	if got := r.Keys("key"); !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

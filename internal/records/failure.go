@@ -1,6 +1,10 @@
 package records
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ocspstaple/staple/internal/errtext"
+)
 
 // A failure is an error of the store. Its methods are the user's code, as the store's are:
 // one that panics, the method of a typed nil say, must not end the process. errors.Is and
@@ -15,11 +19,11 @@ func failed(err error) error {
 	return &failure{err}
 }
 
-// Error is that of the store's error.
+// Error is that of the store's error, bounded and legible: it goes into events and logs.
 func (f *failure) Error() (text string) {
 	defer ignorePanic()
 	text = "error whose method Error panics"
-	return f.err.Error()
+	return errtext.Cut(f.err.Error())
 }
 
 // Is is errors.Is of the store's error.

@@ -32,6 +32,7 @@ func TestFailure(t *testing.T) {
 		{"of the standard library", fs.ErrNotExist, fs.ErrNotExist.Error(), true},
 		{"of the store's own", &broken{"disk full"}, "disk full", false},
 		{"with methods that say yes", &broken{"it is"}, "it is", true},
+		{"of any length", &broken{strings.Repeat("x", 1<<20)}, strings.Repeat("x", 500) + "...", false},
 		{"a typed nil", (*broken)(nil), "error whose method Error panics", false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
