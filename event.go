@@ -75,7 +75,8 @@ func (s *Stapler) writeLineLocked(n *notice) {
 	facts := notices.Facts{Kind: notices.Kind(n.kind), MustStaple: e.must, Now: now, Learned: d.learned, Failing: d.failing, Warned: d.warned}
 	facts.Good, facts.Revoked, facts.Stapled = n.held.State == held.Good, n.held.State == held.Revoked, n.held.StapleAt(now) != nil
 	facts.Outage = r != nil && r.Failing() && r.Certificates() > 1 // failsLocked logs that for all of them
-	if n.kind == EventFailed {                                     // a store's error may be any code's, which is not called with the lock held
+
+	if n.kind == EventFailed { // the error of a store is not looked into with the lock held
 		facts.Cause = causeOf(n.err)
 	}
 	facts.StoreNews = n.kind == EventStoreFailed && s.records.News(records.Put)

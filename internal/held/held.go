@@ -7,8 +7,8 @@
 // with its lock held, and stores the result. There is no lock, clock or I/O here. A
 // Response is not written once it is published, but for Copy.
 //
-// held.go has the snapshot, answer.go the rules, record.go its form in a store. Every limit is wall time: a
-// monotonic reading would stop in suspend.
+// held.go has the snapshot, answer.go the rules, record.go its form in a store. Every
+// limit is wall time: a monotonic reading would stop in suspend.
 package held
 
 import (
