@@ -18,8 +18,8 @@ import (
 
 // maxAliases is how many more copies of one leaf are found by their address: one
 // for each config that parsed the same file by itself. Without it all of these
-// but the first would be hashed at every handshake. A source that reads its files
-// at every handshake brings a new copy each time, so there is a limit.
+// but the first would be hashed at every handshake, against REQ C6. A source that reads
+// its files at every handshake brings a new copy each time, so there is a limit.
 const maxAliases = 3
 
 // A Ref says that the bytes of a leaf, at this address, are those of an entry E.
