@@ -33,15 +33,15 @@ type UnsupportedError struct {
 
 func (e *UnsupportedError) Error() string { return Clip(e.What) + " is not supported by crypto/x509" }
 
-// maxRSA is the largest key that crypto/tls takes, in bits. Larger ones, which
+// MaxRSA is the largest key that crypto/tls takes, in bits. Larger ones, which
 // anybody may put into a chain or a response, take seconds: CVE-2023-29409 was this
 // in crypto/tls.
-const maxRSA = 8192
+const MaxRSA = 8192
 
 // SupportedKey reports why nothing is verified by cert's key; nil if it
 // is usable. Each error is an [*UnsupportedError].
 func SupportedKey(cert *x509.Certificate) error {
-	if key, isRSA := cert.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > maxRSA {
+	if key, isRSA := cert.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() > MaxRSA {
 		return &UnsupportedError{fmt.Sprintf("key of type RSA with %d bits", key.N.BitLen())}
 	}
 	if cert.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm && len(cert.RawSubjectPublicKeyInfo) > 0 {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"fmt"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/der"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -112,8 +113,8 @@ func readAlgorithm(s, oid *cryptobyte.String) (alg algorithm, ok bool) {
 }
 
 // readPSS reads RSASSA-PSS-params (RFC 4055 §3.1): MGF1 with the message's own
-// hash, and any salt length but 0, which crypto/rsa takes for 'whichever'. The
-// trailer field has but its default, which DER omits.
+// hash, and any salt length that a key has room for but 0, which crypto/rsa takes for
+// 'whichever'. The trailer field has but its default, which DER omits.
 //
 //	SEQUENCE { hashAlgorithm [0] DEFAULT SHA-1, maskGenAlgorithm [1] DEFAULT MGF1 with SHA-1,
 //	           saltLength [2] INTEGER DEFAULT 20, trailerField [3] INTEGER DEFAULT 1 }
@@ -131,7 +132,7 @@ func readPSS(in cryptobyte.String) algorithm {
 	if !explicit.Empty() ||
 		!params.ReadASN1(&mgf, der.Tag1) || !der.ReadAlgorithm(&mgf, &oid, &mgfParams) || !mgf.Empty() ||
 		string(oid) != oidMGF1 || readHash(&mgfParams) != hash ||
-		!readSalt(&params, &salt) || salt <= 0 {
+		!readSalt(&params, &salt) || salt <= 0 || salt > maxSalt {
 		return algorithm{}
 	}
 	for _, a := range pssAlgorithms {
@@ -146,6 +147,10 @@ func readPSS(in cryptobyte.String) algorithm {
 // defaultSalt is the length, in bytes, that DER leaves out. A response that states it
 // is accepted, since the statement is not signed.
 const defaultSalt = 20
+
+// maxSalt is what fits into a signature by the largest key that is tried, in bytes. With a
+// length near the end of its range crypto/rsa panics.
+const maxSalt = certinfo.MaxRSA / 8
 
 // readSalt reads the optional last parameter that RSASSA-PSS may have here. It leaves
 // salt as it is if there is none; a negative one is for the caller to refuse.
