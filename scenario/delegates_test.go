@@ -1,27 +1,38 @@
 package scenario_test
 
 import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
 	"runtime"
 	"testing"
 	"time"
 
+	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
 )
+
+// heap returns how many bytes are in use once all that can go has gone.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what finalizers and weak pointers kept
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
 
 // A tenant's CA may sign delegates as long as a response may be. What is kept of them for
 // its certificate is less than one of them takes.
 func TestMemoryOfDelegates(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		heap := func() uint64 {
-			var m runtime.MemStats
-			runtime.GC()
-			runtime.GC() // what finalizers and weak pointers kept
-			runtime.ReadMemStats(&m)
-			return m.HeapAlloc
-		}
 		cert, s := ca.Issue(ocsptest.Leaf{}), testkit.Stapler(t, ca)
 		testkit.MustFetch(t, s, cert)
 		before := heap()
@@ -45,4 +56,55 @@ func TestMemoryOfDelegates(t *testing.T) {
 		}
 		runtime.KeepAlive(s)
 	})
+}
+
+// What a certificate's caIssuers URLs bring is not kept for it: neither a certificate with
+// thousands of names, which takes fifty times its length once parsed, nor an error that
+// quotes it.
+func TestMemoryOfIssuers(t *testing.T) {
+	san := func(names []byte) []pkix.Extension {
+		der, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der}}
+	}
+	for name, names := range map[string][]byte{
+		"many names":         bytes.Repeat([]byte{0x86, 1, 'a'}, 5_000),
+		"too many names":     bytes.Repeat([]byte{0x86, 1, 'a'}, 40_000),
+		"a name of no URL":   append([]byte{0x86, 0x82, 0x3c, 0}, bytes.Repeat([]byte{1}, 0x3c00)...),
+		"a long one of none": append([]byte{0x86, 0x83, 1, 0xe0, 0}, bytes.Repeat([]byte{1}, 0x1e000)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				issuer := func(host string) []byte { // one for each
+					der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: new(big.Int).SetBytes([]byte(host)), RawSubject: ca.Cert.RawSubject,
+						NotBefore: time.Now(), NotAfter: time.Now().AddDate(1, 0, 0), ExtraExtensions: san(names)}, ca.Cert, ca.Key().Public(), ca.Key())
+					if err != nil {
+						t.Fatal(err)
+					}
+					return der
+				}
+				s := testkit.Stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.Header.Get("Accept") != "" {
+						return ca.Responder.RoundTrip(r)
+					}
+					der := issuer(r.URL.Host)
+					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(der)), ContentLength: int64(len(der))}, nil
+				})}))
+				const n = 20
+				var certs []*tls.Certificate
+				for i := range n {
+					certs = append(certs, ca.Issue(ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{fmt.Sprintf("http://h%d.example/a", i), fmt.Sprintf("http://h%d.example/b", i)}}))
+				}
+				before := heap()
+				_ = s.Prefetch(t.Context(), certs...)
+				time.Sleep(10 * time.Second)
+				if after := heap(); after > before+n<<15 {
+					t.Errorf("%d KiB are kept for each certificate, an issuer has %d", (after-before)/n>>10, len(issuer("a"))>>10)
+				}
+				runtime.KeepAlive(certs)
+			})
+		})
+	}
 }

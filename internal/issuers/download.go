@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/ocspresp"
@@ -203,12 +204,22 @@ func parse(body []byte) (*x509.Certificate, error) {
 		}
 		body = block.Bytes
 	}
+	if len(body) > maxDER {
+		return nil, fmt.Errorf("certificate of %d bytes, want %d at most", len(body), maxDER)
+	}
 	cert, err := x509.ParseCertificate(body)
 	if err != nil && bytes.Contains(body[:min(len(body), 32)], oidSignedData) {
 		return nil, errors.New("PKCS#7 (application/pkcs7-mime): unsupported, want a DER or PEM certificate")
 	}
-	return cert, err
+	if err != nil {
+		return nil, errors.New(errtext.Cut(err.Error())) // it may quote the certificate, and is kept
+	}
+	return cert, nil
 }
+
+// maxDER is the longest certificate that is taken, in bytes: it is kept for as long as one
+// that it issued. One with a key of 8,192 bits has about 3 KiB.
+const maxDER = 16 << 10
 
 // oidSignedData is how a PKCS#7 bag of certificates begins, in DER.
 var oidSignedData = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02}

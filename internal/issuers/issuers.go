@@ -18,6 +18,7 @@ package issuers
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"sync"
 	"time"
@@ -94,8 +95,9 @@ func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.I
 // Parsing and hashing are done without the lock. If two callers do both at once,
 // the one who is first to put theirs has it shared.
 func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
+	id := sha256.Sum256(der)
 	f.mu.Lock()
-	is := f.all.Get(string(der))
+	is := f.all.Get(string(id[:]))
 	f.mu.Unlock()
 	if is != nil {
 		return is
@@ -107,7 +109,7 @@ func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	is = ocspresp.NewIssuer(cert)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	is = f.all.Put(string(der), is)
+	is = f.all.Put(string(id[:]), is)
 	for _, key := range [][]byte{cert.SubjectKeyId, nil} { // not every leaf names the key
 		f.bySubject.Put(string(cert.RawSubject)+string(key), is)
 	}

@@ -2,6 +2,7 @@ package issuers
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"slices"
@@ -45,6 +46,7 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 // hasIssuer reports whether one of issuers has the name and the key of cert.
 func hasIssuer(issuers []*x509.Certificate, cert *x509.Certificate) bool {
 	return slices.ContainsFunc(issuers, func(i *x509.Certificate) bool {
-		return bytes.Equal(i.RawSubject, cert.RawSubject) && bytes.Equal(i.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)
+		key, ok := i.PublicKey.(interface{ Equal(crypto.PublicKey) bool }) // bytes differ: it has several encodings
+		return ok && bytes.Equal(i.RawSubject, cert.RawSubject) && key.Equal(cert.PublicKey)
 	})
 }

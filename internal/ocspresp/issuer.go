@@ -25,8 +25,8 @@ const maxDelegates = 16
 // and not two, and so that a known delegate is found among any number of decoys. The
 // root shares one Issuer among the certificates of a CA, by package issuers.
 type Issuer struct {
-	Cert *x509.Certificate
-	Key  string // SHA-256 of the public key: what certificates of one CA have in common
+	Cert *x509.Certificate // see lean
+	Key  string            // SHA-256 of the public key: what certificates of one CA have in common
 	ids  [len(certIDHashes)]issuerID
 
 	mu        sync.Mutex // guards delegates and oldest
@@ -39,19 +39,31 @@ type Issuer struct {
 type issuerID struct{ name, key []byte }
 
 // NewIssuer hashes what CertIDs and responderIDs name an issuer by. SHA-1 is
-// among them: it names and proves nothing, so FIPS 140 has no say in it. cert is kept
-// and not written. VerifyStaple makes an Issuer at each connection, so it costs hashes
-// and no signature.
+// among them: it names and proves nothing, so FIPS 140 has no say in it. What is needed
+// of cert is kept. VerifyStaple makes an Issuer at each connection, so it costs hashes and
+// no signature.
 func NewIssuer(cert *x509.Certificate) *Issuer {
-	i := &Issuer{Cert: cert}
+	key := publicKeyBits(cert.RawSubjectPublicKeyInfo)
+	// crypto/x509 reads a key in other encodings, too. Anybody can write one into an issuer's
+	// certificate, which still verifies what the issuer signed, and has another hash.
+	if info, err := x509.MarshalPKIXPublicKey(cert.PublicKey); err == nil {
+		key = publicKeyBits(info)
+	}
+	i := &Issuer{Cert: lean(cert)}
 	fips140.WithoutEnforcement(func() {
-		key := publicKeyBits(cert)
 		for n, h := range certIDHashes {
 			i.ids[n] = issuerID{name: digest(h.hash, cert.RawSubject), key: digest(h.hash, key)}
 		}
 		i.Key = string(digest(crypto.SHA256, key))
 	})
 	return i
+}
+
+// lean returns what is needed of a certificate that has been judged: its bytes, names, key
+// and dates. A parsed one may have tens of times its size, in names that its CA chose.
+func lean(c *x509.Certificate) *x509.Certificate {
+	return &x509.Certificate{Raw: c.Raw, RawSubject: c.RawSubject, RawIssuer: c.RawIssuer, RawSubjectPublicKeyInfo: c.RawSubjectPublicKeyInfo,
+		PublicKeyAlgorithm: c.PublicKeyAlgorithm, PublicKey: c.PublicKey, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 
 // digest returns the hash of data. SHA-1 panics where FIPS 140 is enforced, so callers
@@ -76,13 +88,12 @@ func (i *Issuer) id(h crypto.Hash) (id issuerID, oid string) {
 // keyHash is a byKey responderID: always SHA-1 (RFC 6960 §4.2.1).
 func (i *Issuer) keyHash() []byte { return i.ids[0].key }
 
-// publicKeyBits returns the value of cert's subjectPublicKey without tag, length
-// and number of unused bits, as RFC 6960 §4.1.1 has it hashed. cert was parsed, or
-// made by hand; without a RawSubjectPublicKeyInfo it returns nil.
+// publicKeyBits returns the value of subjectPublicKey without tag, length and number of
+// unused bits, as RFC 6960 §4.1.1 has it hashed; nil if in, of a certificate that was
+// made by hand, has not the form.
 //
 //	SubjectPublicKeyInfo SEQUENCE { algorithm AlgorithmIdentifier, subjectPublicKey BIT STRING }
-func publicKeyBits(cert *x509.Certificate) []byte {
-	in := cryptobyte.String(cert.RawSubjectPublicKeyInfo)
+func publicKeyBits(in cryptobyte.String) []byte {
 	var info cryptobyte.String
 	var bits []byte
 	if !in.ReadASN1(&info, asn1.SEQUENCE) || !info.SkipASN1(asn1.SEQUENCE) || !info.ReadASN1BitStringAsBytes(&bits) {

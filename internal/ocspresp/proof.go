@@ -137,12 +137,14 @@ func (p *Proof) Response() *ocsp.Response {
 		NextUpdate:         p.NextUpdate,
 		RevokedAt:          p.RevokedAt,
 		RevocationReason:   p.Reason,
-		Certificate:        p.signer,
 		TBSResponseData:    b.tbs,
 		Signature:          b.signature,
 		SignatureAlgorithm: b.algorithm.x509,
 		IssuerHash:         s.hash,
 		Extensions:         pkixExtensions(s.extensions),
+	}
+	if p.signer != nil {
+		r.Certificate, _ = x509.ParseCertificate(p.signer.Raw) // it was parsed before
 	}
 	if b.byKey {
 		r.ResponderKeyHash = b.responder

@@ -32,9 +32,8 @@ import (
 // MaxResponse leaves room for hundreds.
 const maxTries = 16
 
-// maxRemembered is the longest certificate of a delegate that is remembered, in bytes. A
-// parsed one takes up to 13 times its size, and a tenant's CA may sign any: 16 of 110 KiB
-// kept 23 MB for a single certificate. One with a key of 8,192 bits has about 3 KiB.
+// maxRemembered is the longest certificate of a delegate that is remembered, in bytes: a
+// tenant's CA may sign any. One with a key of 8,192 bits has about 3 KiB.
 const maxRemembered = 4 << 10
 
 // A delegate is a certificate that may sign. It is verified but for its dates if
@@ -221,7 +220,7 @@ func (i *Issuer) delegate(raw []byte) (*delegate, error) {
 		return nil, malformed("certificate of the delegate")
 	}
 	d := &delegate{cert: cert}
-	fips140.WithoutEnforcement(func() { d.keyHash = digest(crypto.SHA1, publicKeyBits(cert)) })
+	fips140.WithoutEnforcement(func() { d.keyHash = digest(crypto.SHA1, publicKeyBits(cert.RawSubjectPublicKeyInfo)) })
 	return d, nil
 }
 
@@ -271,7 +270,7 @@ func (i *Issuer) authorize(d *delegate) error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.delegates[i.oldest] = d
+	i.delegates[i.oldest] = &delegate{lean(d.cert), d.keyHash}
 	i.oldest = (i.oldest + 1) % maxDelegates
 	return nil
 }
