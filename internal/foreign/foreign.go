@@ -121,19 +121,16 @@ func (c *Calls) Wait(d time.Duration) error {
 }
 
 // A PanicError is returned for code that panicked, or ended its goroutine. All who
-// share the call get it.
+// share the call get it. It names the code and what that panicked with, without a
+// stack. The text is made within the call: the value may have methods, which are foreign
+// code, too.
 type PanicError struct {
-	Kind  string // of the call
-	Value any    // what recover returned; nil for runtime.Goexit
+	Kind string // of the call
+	Did  string
 }
 
-// Error names the code and what it panicked with, without a stack.
-func (e *PanicError) Error() string {
-	if e.Value == nil {
-		return e.Kind + " called runtime.Goexit"
-	}
-	return fmt.Sprintf("%s panicked: %v", e.Kind, e.Value)
-}
+// Error returns Kind and Did.
+func (e *PanicError) Error() string { return e.Kind + " " + e.Did }
 
 // A HungError is returned without a call: too many have not returned. It goes once
 // one of them does.
@@ -190,13 +187,17 @@ func start[T any](c *Calls, kind string, f func() (T, error)) <-chan result[T] {
 	c.Enter(kind)
 	done := make(chan result[T], 1)
 	go func() {
-		r := result[T]{err: &PanicError{Kind: kind}} // stays if f does not return
+		r := result[T]{err: &PanicError{kind, "called runtime.Goexit"}} // stays if f does not return
 		defer func() {
-			if v := recover(); v != nil {
-				r.err = &PanicError{kind, v}
-			}
+			_ = recover() // what a method of the first panic's value panicked with
 			c.Leave(kind)
 			done <- r
+		}()
+		defer func() {
+			if v := recover(); v != nil {
+				r.err = &PanicError{kind, "panicked"} // stays if this does not return
+				r.err = &PanicError{kind, fmt.Sprintf("panicked: %v", v)}
+			}
 		}()
 		r.v, r.err = f()
 	}()

@@ -146,7 +146,7 @@ func TestSharedPanic(t *testing.T) {
 			wg.Go(func() {
 				_, err := s.Do(t.Context(), "kind", "key", func() (int, error) { time.Sleep(time.Second); panic("ouch") })
 				var panicked *foreign.PanicError
-				if !errors.As(err, &panicked) || panicked.Value != "ouch" {
+				if !errors.As(err, &panicked) || panicked.Did != "panicked: ouch" {
 					t.Errorf("got %v", err)
 				}
 			})

@@ -3,7 +3,6 @@ package records
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,8 @@ const (
 )
 
 // ErrUnread says that a record was not read in time, or not at all: it may be
-// there. The driver reads it again by a [Later]. Every other error is a miss.
+// there. The driver reads it again by a [Later]. Every other error is a miss. It is never
+// wrapped, so compare with ==: errors.Is would call methods of the store's errors.
 var ErrUnread = errors.New("store is slow, and rests")
 
 // A Store has the method set of the root's Store, which see for what it may do.
@@ -104,8 +104,8 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 	data, err := a.get(ctx, key)
 	if err != nil {
 		a.judge(ctx, Get, err)
-		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) { // of another who shares the call
-			err = fmt.Errorf("%w: %w", ErrUnread, err)
+		if ctx.Err() != nil || err == context.DeadlineExceeded { // of another who shares the call
+			err = ErrUnread
 		}
 		return nil, err
 	}
@@ -122,9 +122,12 @@ func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 		data, err := a.shared().Do(ctx, kind(Get), key, func() ([]byte, error) {
 			ran.Store(true)
 			data, err := a.Store.Get(ctx, key)
+			if errors.Is(err, context.DeadlineExceeded) { // asked here, where it may panic
+				return nil, context.DeadlineExceeded
+			}
 			return data, failed(err)
 		})
-		if ran.Load() || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if ran.Load() || ctx.Err() != nil || err != context.DeadlineExceeded {
 			return data, err
 		}
 	}
@@ -227,12 +230,12 @@ func (a *Access) restingLocked() bool {
 // under way is not made longer, or a store with many readers would never be tried.
 // After Close nothing is judged: the contexts end then.
 func (a *Access) judge(ctx context.Context, op Op, err error) {
-	var panicked *foreign.PanicError
-	var hung *foreign.HungError
 	if a.Reads.Err() != nil {
 		return
 	}
-	if ctx.Err() == nil && !errors.As(err, &panicked) && !errors.As(err, &hung) {
+	_, panicked := err.(*foreign.PanicError)
+	_, hung := err.(*foreign.HungError)
+	if ctx.Err() == nil && !panicked && !hung {
 		a.succeeded(op)
 		return
 	}

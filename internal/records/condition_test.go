@@ -25,13 +25,13 @@ func TestUnreadIsNoMiss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{do: func(context.Context, records.Op) error { return context.DeadlineExceeded }} // by a limit of its own
 		a, _ := access(t, s)
-		if _, err := a.Read("k", records.Patience); !errors.Is(err, records.ErrUnread) {
+		if _, err := a.Read("k", records.Patience); err != records.ErrUnread {
 			t.Errorf("the store has a limit of its own: %v", err)
 		}
 		stop := make(chan struct{})
 		s.works(func(context.Context, records.Op) error { <-stop; return nil })
 		for i := range 2 * foreign.MaxHung {
-			if _, err := a.Read(fmt.Sprint(i), records.Patience); !errors.Is(err, records.ErrUnread) {
+			if _, err := a.Read(fmt.Sprint(i), records.Patience); err != records.ErrUnread {
 				t.Errorf("read %d of those that hang: %v", i, err)
 			}
 		}
@@ -42,7 +42,7 @@ func TestUnreadIsNoMiss(t *testing.T) {
 		var end context.CancelFunc
 		a.Reads, end = context.WithCancel(t.Context())
 		end()
-		if _, err := a.Read("k", records.Soon); !errors.Is(err, records.ErrUnread) || len(*told) > 0 || a.Resting() {
+		if _, err := a.Read("k", records.Soon); err != records.ErrUnread || len(*told) > 0 || a.Resting() {
 			t.Errorf("after the end of reads: %v, told %v", err, *told)
 		}
 	})

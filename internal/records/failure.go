@@ -1,41 +1,25 @@
 package records
 
-import (
-	"errors"
-
-	"github.com/ocspstaple/staple/internal/errtext"
-)
+import "github.com/ocspstaple/staple/internal/errtext"
 
 // A failure is an error of the store. Its methods are the user's code, as the store's are:
-// one that panics, the method of a typed nil say, must not end the process. errors.Is and
-// errors.As find what they would find in the error itself.
-type failure struct{ err error }
+// they may panic, end their goroutine, hang, or ask the Stapler. So its text is made
+// within the call that returned it. What comes after is for the user, who finds with
+// errors.Is and errors.As what the store returned.
+type failure struct {
+	err  error
+	text string // bounded and legible: it goes into events and logs
+}
 
-// failed returns err as a failure; nil stays nil.
+// failed returns err as a failure; nil stays nil. Call it where the store is called.
 func failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &failure{err}
+	return &failure{err, errtext.Cut(err.Error())}
 }
 
-// Error is that of the store's error, bounded and legible: it goes into events and logs.
-func (f *failure) Error() (text string) {
-	defer ignorePanic()
-	text = "error whose method Error panics"
-	return errtext.Cut(f.err.Error())
-}
+func (f *failure) Error() string { return f.text }
 
-// Is is errors.Is of the store's error.
-func (f *failure) Is(target error) bool {
-	defer ignorePanic()
-	return errors.Is(f.err, target)
-}
-
-// As is errors.As of the store's error.
-func (f *failure) As(target any) bool {
-	defer ignorePanic()
-	return errors.As(f.err, target)
-}
-
-func ignorePanic() { _ = recover() }
+// Unwrap returns the store's error. Nothing of ours may look for an error below f.
+func (f *failure) Unwrap() error { return f.err }
