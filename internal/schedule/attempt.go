@@ -287,11 +287,11 @@ func (s *Schedule[T]) fail(t T) {
 		s.setAlarm(t)
 	}
 	if failing > 0 && failing == len(all) && it.need == Wanted {
-		s.act(Action[T]{Kind: Failed, Item: t, Responder: all[0]})
+		s.act(Action[T]{Kind: Failed, Item: t, Responder: all[0], Urgency: at.urgency})
 		s.finish(t, StandingBy, Never)
 		return
 	}
-	s.act(Action[T]{Kind: Failed, Item: t})
+	s.act(Action[T]{Kind: Failed, Item: t, Urgency: at.urgency})
 	due := it.retry(s.now, at.fault || failing > 0, at.hint, s.rand)
 	if at.planned > s.now { // a forced attempt delays no planned one
 		due = min(due, at.planned)

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -198,5 +199,99 @@ func TestNames(t *testing.T) {
 	}
 	if Phase(200).String() != "invalid" || Need(200).String() != "invalid" || Kind(200).String() != "invalid" {
 		t.Error("names of what there is not")
+	}
+}
+
+// ahead has the clock leap ahead by a year, and back after f.
+func (w *world) ahead(f func()) {
+	const leap = 365 * day
+	for _, d := range []int64{leap, -leap} {
+		w.now += d
+		for i := range w.events {
+			w.events[i].at += d
+		}
+		w.do(w.s.Run(w.now))
+		if d > 0 {
+			f()
+		}
+	}
+}
+
+// REQ E9, REQ E12: an outage in which the clock is ahead for a moment is as short as it is.
+func TestOutageWithClockAhead(t *testing.T) {
+	w := newWorld(t, 1)
+	down := true
+	w.answer = func(*cert, Key, int64) (int64, Outcome) {
+		if down {
+			return 20 * ms, Outcome{Verdict: Fault}
+		}
+		return 20 * ms, Outcome{}
+	}
+	certs := w.start(1, Routine)
+	w.run(10 * second)
+	w.ahead(func() {})
+	w.run(30 * second)
+	down = false
+	if took := w.untilStapled(certs, day); int64(took) > minute {
+		t.Errorf("back after %v, want a minute", took)
+	}
+}
+
+// REQ E9, REQ E14: a request that is out while the clock is ahead says nothing of a
+// responder that is slow later.
+func TestLimitAfterClockAhead(t *testing.T) {
+	w := newWorld(t, 1)
+	slow := false
+	w.answer = func(*cert, Key, int64) (int64, Outcome) {
+		if slow {
+			return hangs, Outcome{}
+		}
+		return 500 * ms, Outcome{}
+	}
+	w.start(1, Routine)
+	w.run(second)
+	w.ahead(func() {
+		w.start(1, Routine)
+		w.run(100 * ms)
+	})
+	w.run(hour)
+	slow = true
+	w.start(200, Routine)
+	w.run(10 * minute)
+	for _, r := range w.s.known.responders {
+		if r.limit > 1 {
+			t.Errorf("%d requests at once to a responder that never answers", r.limit)
+		}
+	}
+}
+
+// What a step costs, under the driver's lock, when one of many responders at a host
+// recovers. A tenant's certificates may name four each.
+func BenchmarkOneOfManyRecovers(b *testing.B) {
+	for _, n := range []int{1000, 4000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				w, up := newWorld(b, 1), false
+				w.facts = func(c *cert) Facts {
+					f := Facts{Need: Wanted, InUse: true}
+					for i := range MaxRoute {
+						f.Route = append(f.Route, Key{URL: fmt.Sprintf("http://tenant.example/%d/%d", c.id, i), Host: "tenant.example"})
+					}
+					return f
+				}
+				w.answer = func(c *cert, _ Key, _ int64) (int64, Outcome) {
+					if up && c.id == 0 {
+						return 20 * ms, Outcome{}
+					}
+					return 20 * ms, Outcome{Verdict: Fault}
+				}
+				w.start(n, Routine)
+				w.run(2 * minute)
+				up = true
+				b.StartTimer()
+				w.run(2 * hour)
+			}
+		})
 	}
 }

@@ -25,7 +25,7 @@ func (m *model) answered(q *mReq, o Outcome, now int64) {
 	case o.Verdict == TimedOut && q.sent >= r.cut && q.sent >= r.quick:
 		r.limit, r.cut = max(r.limit/2, 1), m.now
 	case (o.Verdict == Proof || o.Verdict == Certificate) && m.now-q.sent <= second:
-		r.quick = max(r.quick, q.sent)
+		r.quick = max(r.quick, min(q.sent, m.now))
 		if m.usedAt(r) >= r.limit {
 			r.limit = min(r.limit+1, m.limits.Responder)
 		}

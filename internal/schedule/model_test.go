@@ -249,12 +249,11 @@ func (m *model) begin(now int64) {
 		if it.phase == Gone || it.review == 0 {
 			continue
 		}
-		if it.since != 0 {
-			it.since -= back
-		}
+		it.since = min(it.since, now)
+		it.review = min(it.review, now+reviewAgain)
 		if it.attempt != 0 {
 			it.ends -= back
-			it.deferred -= min(back, it.deferred)
+			it.deferred = min(it.deferred, now)
 			it.planned -= min(back, it.planned)
 		}
 		if it.alarm == Never {
@@ -268,12 +267,13 @@ func (m *model) begin(now int64) {
 		}
 	}
 	for _, r := range m.resps {
-		r.since -= min(back, r.since)
-		r.worked -= back
-		r.last, r.cut, r.quick, r.probeAt, r.probed = r.last-back, r.cut-back, r.quick-back, r.probeAt-back, r.probed-back
+		for _, done := range []*int64{&r.since, &r.worked, &r.last, &r.cut, &r.quick, &r.probed} {
+			*done = min(*done, now)
+		}
+		r.probeAt -= back
 	}
 	for _, h := range m.hosts {
-		h.probed -= back
+		h.probed = min(h.probed, now)
 	}
 }
 

@@ -112,7 +112,7 @@ func (p *places[T]) grow(r *Responder[T], sent, now int64) {
 	if now-sent > quick {
 		return
 	}
-	r.quick = max(r.quick, sent)
+	r.quick = max(r.quick, min(sent, now)) // the clock was set back meanwhile
 	if r.used >= r.limit && r.limit < p.limits.Responder {
 		r.limit++
 	}

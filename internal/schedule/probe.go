@@ -232,25 +232,41 @@ func (s *Schedule[T]) crowded(h *host[T]) bool {
 	n := 0
 	for _, r := range h.failing {
 		if r.active() {
-			n++
+			if n++; n > 1 {
+				return true
+			}
 		}
 	}
-	return n > 1
+	return false
 }
 
-// wake plans when the next responder of h is probed. Those of one host get two
-// probes a minute together.
+// wake has it found anew when the next responder of h is probed, once for each call: a
+// tenant's certificates may name thousands there.
 func (s *Schedule[T]) wake(h *host[T]) {
-	at := Never
-	for _, r := range h.failing {
-		if r.probe == nil && r.standing.len() > 0 {
-			at = min(at, r.probeAt)
+	if !h.woken {
+		h.woken = true
+		s.woken = append(s.woken, h)
+	}
+}
+
+// awake plans when the next responder of each host is probed for which wake was called.
+// Those of one host get two probes a minute together.
+func (s *Schedule[T]) awake() {
+	for _, h := range s.woken {
+		at := Never
+		for _, r := range h.failing {
+			if r.probe == nil && r.standing.len() > 0 {
+				at = min(at, r.probeAt)
+			}
 		}
+		if at != Never && s.crowded(h) {
+			at = max(at, h.probed+probesApart)
+		}
+		s.hosts.set(h, at)
+		h.woken = false
 	}
-	if at != Never && s.crowded(h) {
-		at = max(at, h.probed+probesApart)
-	}
-	s.hosts.set(h, at)
+	clear(s.woken) // a host may be forgotten
+	s.woken = s.woken[:0]
 }
 
 // probeOne probes one of the failing responders of h: the one that has been due

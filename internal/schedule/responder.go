@@ -80,6 +80,7 @@ type host[T any] struct {
 	probed     int64 // when one of these was last probed
 	proven     bool  // the next probe is one of a responder that has proven something
 	slot       int32 // in Schedule.hosts
+	woken      bool  // it is in Schedule.woken
 }
 
 // registry finds responders and hosts by name. They are forgotten when no item

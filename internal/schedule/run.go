@@ -31,7 +31,7 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 	for n := 0; n < maxBatch && s.items.key() <= s.now; n++ {
 		s.fire(s.items.first())
 	}
-	for s.hosts.key() <= s.now {
+	for s.awake(); s.hosts.key() <= s.now; s.awake() {
 		s.probeOne(s.hosts.first())
 	}
 	return s.end()
@@ -70,8 +70,8 @@ func (s *Schedule[T]) fire(t T) {
 
 // shift follows a clock that was set back. Without this, what was due in an hour
 // would be due in an hour and the step, and what had expired by the wrong clock
-// would stay so. Limits of responses are wall time and stay; when something was
-// done, or is due, moves along.
+// would stay so. Limits of responses are wall time and stay. What is due moves along, and
+// what was done was done by now: the clock may only have been ahead for a moment.
 func (s *Schedule[T]) shift(back int64) {
 	all := make([]T, len(s.items.nodes))
 	for i, n := range s.items.nodes {
@@ -79,12 +79,13 @@ func (s *Schedule[T]) shift(back int64) {
 	}
 	for _, t := range all {
 		it := t.item()
-		if it.since != 0 {
-			it.since -= back
+		it.since = min(it.since, s.now)
+		if it.review != 0 {
+			it.review = min(it.review, s.now+reviewAgain)
 		}
 		if at := it.at; at != nil {
 			at.ends -= back
-			at.planned, at.deferred = at.planned-min(back, at.planned), at.deferred-min(back, at.deferred)
+			at.planned, at.deferred = at.planned-min(back, at.planned), min(at.deferred, s.now)
 		}
 		if it.alarm == Never {
 			s.setAlarm(t) // what had expired by the wrong clock may be current
@@ -94,16 +95,17 @@ func (s *Schedule[T]) shift(back int64) {
 			s.prepare(t, Routine)
 		case due != Never:
 			s.move(t, it.phase, due-back)
+		default:
+			s.items.set(t, it.wake())
 		}
 	}
 	for _, r := range s.known.responders {
-		r.since -= min(back, r.since)
-		r.worked -= back
-		r.last, r.cut, r.quick = r.last-back, r.cut-back, r.quick-back
-		r.probeAt, r.probed = r.probeAt-back, r.probed-back
+		r.since, r.worked, r.last, r.probed = min(r.since, s.now), min(r.worked, s.now), min(r.last, s.now), min(r.probed, s.now)
+		r.cut, r.quick = min(r.cut, s.now), min(r.quick, s.now)
+		r.probeAt -= back
 	}
 	for _, h := range s.known.hosts {
-		h.probed -= back
+		h.probed = min(h.probed, s.now)
 		s.wake(h)
 	}
 }

@@ -77,6 +77,7 @@ type Schedule[T Holder[T]] struct {
 	actions []Action[T]    // of the call under way
 	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
+	woken   []*host[T]     // whose place in hosts is to be found anew
 	known   registry[T]
 	places  places[T]
 }
@@ -145,8 +146,8 @@ type Action[T any] struct {
 	Responder *Responder[T]
 	// Budget is how long an Ask may take.
 	Budget int64
-	// Urgency of the attempt that a Prepare or an Ask belongs to. Those that are not
-	// Routine are done before others: somebody waits.
+	// Urgency of the attempt that a Prepare, an Ask or a Failed belongs to. Those that are
+	// not Routine are done before others: somebody waits.
 	Urgency Urgency
 	// Overslept: a Review that is so late that the timer cannot have been awake. The
 	// item may be needed any moment.
@@ -226,6 +227,7 @@ func (s *Schedule[T]) end() []Action[T] {
 	for r := s.places.next(); r != nil; r = s.places.next() {
 		s.ask(r.queue.first(), r)
 	}
+	s.awake()
 	actions := s.actions
 	s.actions = nil
 	return actions
