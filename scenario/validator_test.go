@@ -100,3 +100,43 @@ func TestForgedValidatorInARecord(t *testing.T) {
 		}
 	})
 }
+
+// REQ A10: the ETag of one responder says nothing to another. One in a record, of the
+// responder that another process asks, does not go to the one that this process asks.
+func TestValidatorOfAnotherResponder(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetValidity(10 * testkit.Day)
+		const first, second = "http://first.test", "http://second.test"
+		cert := ca.Issue(ocsptest.Leaf{URLs: []string{first, second}})
+		asked := make(map[string]int)
+		client := func(reaches string) staple.Option {
+			return staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+				host := "http://" + r.URL.Host
+				if host != reaches {
+					return nil, errors.New("unreachable")
+				}
+				if tag := r.Header.Get("If-None-Match"); tag != "" {
+					asked[host+" "+tag]++
+				}
+				res, err := ca.Responder.Client().Transport.RoundTrip(r)
+				if err == nil {
+					res.Header.Set("ETag", `"`+host+`"`)
+				}
+				return res, err
+			})})
+		}
+		st := new(testkit.Shelf)
+		testkit.MustFetch(t, testkit.Stapler(t, ca, client(second), staple.WithStore(st), staple.WithTTL(time.Hour)), cert)
+		time.Sleep(30 * time.Minute)
+		other := testkit.Stapler(t, ca, client(first), staple.WithStore(st))
+		if err := other.Refresh(t.Context(), cert); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second) // it is written
+		other.Forget(cert)
+		time.Sleep(12 * time.Hour)
+		if asked[second+` "`+first+`"`] > 0 || asked[second+` "`+second+`"`] == 0 {
+			t.Errorf("a responder gets the ETag of another: %v", asked)
+		}
+	})
+}

@@ -29,15 +29,15 @@ func (h *Response) Record(responder string, issuer *ocspresp.Issuer) *records.Re
 }
 
 // Restore returns a record as an answer, once its response is proven. urls are the
-// responders that are asked: anybody may have written the name of another, and a
-// validator is worth something only to the responder that is asked first.
-func Restore(rec *records.Record, p *ocspresp.Proof, urls []string) *Answer {
+// responders that are asked: anybody may have written the name of another. A
+// validator is worth something to the one that gave it alone: best is asked first.
+func Restore(rec *records.Record, p *ocspresp.Proof, urls []string, best string) *Answer {
 	a := &Answer{Proof: p, MaxAge: rec.MaxAge, Received: rec.Received, Checked: rec.Checked, Stored: true}
 	if !slices.Contains(urls, rec.Responder) {
 		return a
 	}
 	a.Responder = rec.Responder
-	if rec.Responder == urls[0] && rec.ETag != "*" { // which any response at all matches
+	if rec.Responder == best && rec.ETag != "*" { // which any response at all matches
 		a.Validator = ocsphttp.NewValidator(rec.ETag, rec.LastModified)
 	}
 	return a

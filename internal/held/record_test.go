@@ -27,18 +27,21 @@ func TestRecord(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		urls      []string
+		best      string
 		etag      string
 		responder string
 		validator bool
 	}{
-		{"asked first", []string{ours, other}, `"1"`, ours, true},
-		{"asked second", []string{other, ours}, `"1"`, ours, false},
-		{"asked never", []string{other}, `"1"`, "", false},
-		{"nobody is asked", nil, `"1"`, "", false},
-		{"any response matches", []string{ours}, "*", ours, false},
+		{"asked first", []string{ours, other}, ours, `"1"`, ours, true},
+		{"listed second, and answered last", []string{other, ours}, ours, `"1"`, ours, true},
+		{"asked second", []string{other, ours}, other, `"1"`, ours, false},
+		{"listed first, and asked second", []string{ours, other}, other, `"1"`, ours, false},
+		{"asked never", []string{other}, other, `"1"`, "", false},
+		{"nobody is asked", nil, "", `"1"`, "", false},
+		{"any response matches", []string{ours}, ours, "*", ours, false},
 	} {
 		rec.ETag = tt.etag
-		got := held.Restore(rec, a.Proof, tt.urls)
+		got := held.Restore(rec, a.Proof, tt.urls, tt.best)
 		if got.Responder != tt.responder || (got.Validator.ETag == tt.etag) != tt.validator || !got.Stored || got.Received != a.Received || got.Checked != a.Checked {
 			t.Errorf("%s: %+v", tt.name, got)
 		}
