@@ -96,6 +96,7 @@ type entry struct {
 type details struct {
 	err       error          // of the last attempt; cleared by a success
 	errs      []error        // of the responders asked in the attempt under way
+	prepare   func()         // the attempt under way, queued for a worker; calling it again does nothing
 	failing   int64          // Unix ns: when attempts began to fail
 	first     string         // URL of the first responder, before there is a route
 	learned   int64          // Unix ns
@@ -329,12 +330,4 @@ func unix(sec int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(sec, 0)
-}
-
-// unixNano returns the time of ns, the zero Time for 0.
-func unixNano(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns)
 }

@@ -392,3 +392,48 @@ func TestOpenAfterStepBack(t *testing.T) {
 		}
 	})
 }
+
+// REQ E9: where the clock is ahead for two minutes, past the end of a certificate that a
+// config lists, this stays known, and its record stays in the store.
+func TestClockAheadOfTheCertificate(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, st, cert := new(clock), new(testkit.Shelf), testkit.LeafFor(ca, "listed.example")
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now), staple.WithStore(st))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		c.step(10 * 365 * testkit.Day)
+		time.Sleep(2 * time.Minute)
+		if all := s.Status(); len(all) != 1 || all[0].State != staple.StateNone {
+			t.Errorf("by the wrong clock: %+v", all)
+		}
+		c.step(-10 * 365 * testkit.Day)
+		time.Sleep(2 * time.Minute)
+		if !testkit.Stapled(t, s, ca, cert) || len(st.Data) != 1 {
+			t.Errorf("by the right one: %+v, %d records", s.Status(), len(st.Data))
+		}
+	})
+}
+
+// REQ D2, REQ E9: what was served last by a clock that was ahead is no longer in use a
+// day after the clock was set.
+func TestServedWithClockAhead(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, cert, served := new(clock), testkit.LeafFor(ca, "old.example"), testkit.LeafFor(ca, "served.example")
+		c.step(365 * testkit.Day)
+		c.follow(ca.Responder)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		s.Staple(cert)
+		s.Staple(served)
+		time.Sleep(2 * time.Minute)
+		c.step(-365 * testkit.Day)
+		s.Staple(served)
+		time.Sleep(2 * time.Hour)
+		if n := len(s.Status()); n != 2 {
+			t.Errorf("%d in use, want 2", n)
+		}
+		time.Sleep(testkit.Day)
+		if n := len(s.Status()); n != 0 {
+			t.Errorf("%d in use a day later: %+v", n, s.Status())
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
@@ -142,7 +143,7 @@ func (s *Stapler) record(n *notice, leaf *x509.Certificate) {
 	if n.kind != 0 {
 		r := notices.Record{Kind: notices.Kind(n.kind), Raw: n.e.DER, Leaf: leaf, Responder: n.asked, ThisUpdate: unix(n.held.ThisUpdate), Proof: n.answer.Proof, Err: n.err}
 		if n.held.StapleAt(s.nanos()) != nil {
-			r.ServedUntil = unixNano(n.held.Until)
+			r.ServedUntil = time.Unix(0, n.held.Until)
 		}
 		attrs = r.Attrs()
 	}

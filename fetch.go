@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -42,10 +42,6 @@ const (
 	lostKeeps = 10 * time.Second
 )
 
-func newSchedule(o *options) *schedule.Schedule[*entry] {
-	return schedule.New[*entry](schedule.Config{TTL: int64(o.ttl), FixedTTL: o.fixedTTL, Rand: rand.Int64N})
-}
-
 // doLocked does what the schedule says, and sets the timer for the next action. It does
 // not block: what may take time is queued or gets a goroutine. What it calls may have
 // further actions, and then calls it again.
@@ -53,16 +49,7 @@ func (s *Stapler) doLocked(actions []action) {
 	for _, a := range actions {
 		switch a.Kind {
 		case schedule.Prepare:
-			m := a.Item.edit()
-			m.begun, m.errs = s.nanos(), nil
-			switch prepare := func() { s.prepare(a) }; {
-			case a.Urgency > schedule.Routine:
-				s.work.AddUrgent(prepare)
-			case a.Item.held.Load().Raw != nil: // new certificates, however many, must not let it expire
-				s.work.AddRefresh(prepare)
-			default:
-				s.work.Add(prepare)
-			}
+			s.prepareLocked(a)
 		case schedule.Ask:
 			s.calls.Go(func() { s.ask(a) })
 		case schedule.Failed:
@@ -83,6 +70,35 @@ func (s *Stapler) doLocked(actions []action) {
 		}
 	}
 	s.armLocked()
+}
+
+// prepareLocked queues a for a worker.
+func (s *Stapler) prepareLocked(a action) {
+	m, begun := a.Item.edit(), new(atomic.Bool)
+	prepare := func() {
+		if !begun.Swap(true) {
+			s.prepare(a)
+		}
+	}
+	m.begun, m.errs, m.prepare = s.nanos(), nil, prepare
+	switch {
+	case a.Urgency > schedule.Routine:
+		s.work.AddUrgent(prepare)
+	case a.Item.held.Load().Raw != nil: // new certificates, however many, must not let it expire
+		s.work.AddRefresh(prepare)
+	default:
+		s.work.Add(prepare)
+	}
+}
+
+// hastenLocked has an attempt made for e now. One that waits for a worker goes to the urgent
+// ones: thousands may be before it, and somebody waits.
+func (s *Stapler) hastenLocked(e *entry, u schedule.Urgency) {
+	if e.Phase() == schedule.Preparing && e.more.prepare != nil {
+		s.work.AddUrgent(e.more.prepare)
+		e.more.prepare = nil
+	}
+	s.doLocked(s.sched.Start(e, u, s.nanos()))
 }
 
 // armLocked sets the timer for what is due next, a minute ahead at most. An earlier time
@@ -127,10 +143,9 @@ func (s *Stapler) ask(a action) {
 		return
 	}
 	now, late := s.nanos(), s.sched.Late(a)
-	if err == nil && !e.gone() {
+	if err == nil && !e.gone() && e.Need() != schedule.Off { // it may have been switched off meanwhile
 		err = s.installLocked(e, got, now)
 	}
-	dataOf(r).err = err
 	outcome := schedule.Outcome{Verdict: verdict(err), RetryAfter: int64(retryHint(err)), Hangs: left != nil}
 	switch {
 	case reasonOf(err) == ReasonReplay && e.held.Load().Current(now):
@@ -145,6 +160,9 @@ func (s *Stapler) ask(a action) {
 		}
 	case now < held.Nanos(e.notBefore): // what is said of it now says nothing
 		outcome.Verdict = schedule.Nothing
+	}
+	if outcome.Verdict != schedule.Nothing {
+		dataOf(r).err = err // it is why others are not asked about
 	}
 	if err != nil && !late {
 		m := e.edit()
@@ -187,7 +205,7 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
-	if m.restored { // the record that was read meanwhile spares the rest
+	if m.restored && a.Urgency < schedule.Unconditional && s.fresh(e.held.Load(), now) { // the record that was read meanwhile spares the rest
 		s.doLocked(s.sched.Start(e, schedule.Routine, now))
 		return
 	}
@@ -233,7 +251,7 @@ func (s *Stapler) endLocked(e *entry, err error) {
 		if err == nil {
 			e.recovered()
 		}
-		m.err, m.errs, m.restored, m.patience = err, nil, false, 0
+		m.err, m.errs, m.prepare, m.restored, m.patience = err, nil, nil, false, 0
 		m.waiters.Ended(err)
 	}
 	s.cache.sortLocked(e)
@@ -315,20 +333,26 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	budget := time.Duration(a.Budget)
 	ctx, cancel := context.WithTimeout(s.ctx, budget)
 	defer cancel()
-	patient, end := context.WithTimeout(s.ctx, budget+exchangeGrace)
+	patient, end := context.WithCancel(s.ctx)
 	defer end()
-	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*held.Answer, error) { return s.request(ctx, a) })
+	var judging atomic.Bool
+	defer time.AfterFunc(budget+exchangeGrace, func() {
+		if !judging.Load() { // else the answer is here: to verify it is our work, and ends
+			end()
+		}
+	}).Stop()
+	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*held.Answer, error) { return s.request(ctx, a, &judging) })
 	if left != nil {
-		return nil, left, &ResponseError{Responder: u, Reason: ReasonTimeout, Err: patient.Err()}
+		return nil, left, &ResponseError{Responder: u, Reason: ReasonTimeout, Err: context.DeadlineExceeded}
 	}
 	return got, nil, fault(err)
 }
 
 // request makes the exchange of a, and notes what was learned of how to ask. It runs
 // without the lock, on what was copied under it.
-func (s *Stapler) request(ctx context.Context, a action) (*held.Answer, error) {
+func (s *Stapler) request(ctx context.Context, a action, judging *atomic.Bool) (*held.Answer, error) {
 	e, r := a.Item, a.Responder
-	x := exchange.Exchange{URL: r.URL, Hash: s.opts.hash, Now: s.now}
+	x := exchange.Exchange{URL: r.URL, Hash: s.opts.hash, Now: s.opts.now, Judging: judging}
 	if s.opts.fixedTTL {
 		x.MaxAge = s.opts.ttl
 	}
@@ -370,6 +394,6 @@ func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.work.AddUrgent(func() { s.judgeStaple(e) })
+		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e) }) // what prepare does of it
 	}
 }

@@ -248,6 +248,26 @@ func TestManyWithoutResponder(t *testing.T) {
 	})
 }
 
+// REQ G5: one that needs nothing costs an entry and no more, whatever chain it comes with.
+func TestNeedsNothingWithAnotherChain(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s, cert := testkit.Stapler(t, ca), ca.Issue(ocsptest.Leaf{NoURL: true})
+		testkit.List(t, s, cert)
+		time.Sleep(time.Second)
+		if n := s.Sizes(); n.Extended != 0 {
+			t.Fatalf("%+v", n)
+		}
+		again := *cert
+		again.Certificate = append([][]byte{cert.Certificate[0]}, ca.Cert.Raw, ca.Cert.Raw)
+		if err := s.Prefetch(t.Context(), &again); err != nil {
+			t.Error(err)
+		}
+		if n := s.Sizes(); n.Extended != 0 {
+			t.Errorf("%+v", n)
+		}
+	})
+}
+
 // REQ G5: what two configs list stays listed while one of them is there.
 func TestListedTwice(t *testing.T) {
 	if fips140.Enabled() {

@@ -85,24 +85,33 @@ func (s *Stapler) makeRoomLocked(der []byte) bool {
 // else says when to look again. Where the timer overslept it may be used any moment.
 func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 	now := s.nanos()
-	if next := s.lifeLocked(e, overslept, now); next > now {
-		s.cache.sortLocked(e) // its config may be gone
-		s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
+	if m := minuteOf(now); max(e.seen.Load(), e.known) > m { // by a clock that was ahead
+		e.seen.Store(m)
+		e.known = m
+	}
+	next := s.lifeLocked(e, overslept, now)
+	if next <= now {
+		s.dropLocked(e)
+		if e.outlivedLocked(now) {
+			s.discardLocked(e)
+		}
 		return
 	}
-	s.dropLocked(e)
-	if e.notAfter != 0 && now > held.Nanos(e.notAfter) {
-		s.discardLocked(e)
+	s.cache.sortLocked(e) // its config may be gone
+	s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
+	if e.outlivedLocked(now) && e.Need() != schedule.LeafExpired && !e.Phase().UnderWay() {
+		s.doLocked(s.sched.Start(e, schedule.Routine, now)) // it finds that out
 	}
 }
 
-// lifeLocked returns until when e is kept, as it is used now.
+// lifeLocked returns until when e is kept, as it is used now. One that a config lists
+// outlives its certificate: the clock may be ahead for a moment.
 func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	life, end := int64(idleLife), schedule.Never
 	switch {
 	case e.Need() == schedule.LeafExpired:
 		life = int64(time.Hour) // it is served all the same, and would be learned each time
-	case e.notAfter != 0:
+	case e.notAfter != 0 && !(e.listedLocked() && e.outlivedLocked(now)):
 		end = held.Nanos(e.notAfter + 1)
 	}
 	idle := e.usedUntil() + life
@@ -110,6 +119,11 @@ func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 		idle = max(idle, now+int64(24*time.Hour))
 	}
 	return min(end, idle)
+}
+
+// outlivedLocked reports whether the certificate of e, which was read, has expired.
+func (e *entry) outlivedLocked(now int64) bool {
+	return e.notAfter != 0 && now > held.Nanos(e.notAfter)
 }
 
 // dropLocked removes e. The result of an attempt under way is discarded. Those that wait
@@ -136,10 +150,10 @@ func (s *Stapler) settleLocked(e *entry) {
 // startLocked has an attempt made for calls that wait for e, unless u is Routine. The
 // attempt that they wait for has their patience with the store.
 func (s *Stapler) startLocked(e *entry, u schedule.Urgency) {
-	m, now := e.edit(), s.nanos()
-	m.patience = max(m.patience, now+int64(records.Patience))
+	m := e.edit()
+	m.patience = max(m.patience, s.nanos()+int64(records.Patience))
 	if u > schedule.Routine {
-		s.doLocked(s.sched.Start(e, u, now))
+		s.hastenLocked(e, u)
 	}
 }
 
@@ -168,7 +182,7 @@ func (s *Stapler) droppedLocked(e *entry, now int64) error {
 		return ErrClosed
 	case !e.gone():
 		return nil
-	case e.notAfter != 0 && now > held.Nanos(e.notAfter):
+	case e.outlivedLocked(now):
 		return directions.ErrLeafExpired
 	}
 	return fmt.Errorf("%w: the certificate was forgotten", ErrNoStaple)
@@ -241,7 +255,7 @@ func (s *Stapler) judge(e *entry) {
 	if s.closed {
 		return
 	}
-	if err == nil && !e.gone() {
+	if err == nil && !e.gone() && e.Need() != schedule.Off {
 		n := now.UnixNano()
 		err = s.installLocked(e, &held.Answer{Proof: p, Received: n, Checked: min(n, held.Nanos(p.ThisUpdate.Unix()))}, n)
 		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), n))
@@ -268,7 +282,8 @@ const rechainGap = time.Minute
 // rechainLocked looks for the issuer of e in chain, if it was not found yet and
 // chain is not the one that was looked at: the owner has mended it.
 func (s *Stapler) rechainLocked(e *entry, chain [][]byte, u schedule.Urgency) {
-	if len(chain) == 0 || e.issuer != nil || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
+	needless := e.issuer != nil || e.Need() == schedule.None && e.details().candidate == nil
+	if needless || len(chain) == 0 || e.gone() || s.closed || slices.EqualFunc(chain, e.details().chain, bytes.Equal) {
 		return
 	}
 	m, now := e.edit(), s.nanos()

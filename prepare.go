@@ -15,6 +15,7 @@ import (
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
@@ -55,12 +56,6 @@ func (s *Stapler) prepare(a action) {
 		p.facts.Spent = int64(time.Since(begun)) // as part of the attempt
 		s.conclude(p)
 	})
-}
-
-// judgeStaple does of prepare what needs no attempt: the source set a staple.
-func (s *Stapler) judgeStaple(e *entry) {
-	s.readLeaf(e)
-	s.judge(e)
 }
 
 // conclude reports what preparing found, once it has looked at what the store has. The
@@ -126,7 +121,7 @@ func (s *Stapler) factsLocked(p *preparation, now int64) (err error) {
 	}
 	f.Route = p.route.Keys(issuer)
 	h := e.held.Load()
-	if f.Fresh = f.Need == schedule.Wanted && (f.Fresh || e.details().restored && s.fresh(h, now)); f.Fresh {
+	if f.Fresh = f.Need == schedule.Wanted && (f.Fresh || e.details().restored && p.Urgency < schedule.Unconditional && s.fresh(h, now)); f.Fresh {
 		f.Held = new(h.Scheduled())
 	}
 	if s.opts.responders != nil && f.Need != schedule.LeafExpired {
@@ -231,12 +226,10 @@ func (s *Stapler) directions(e *entry, leaf *x509.Certificate) directions.Route 
 	said, err := directions.Ask(s.ctx, &s.calls, s.opts.responders, leaf)
 	_, hung := errors.AsType[*foreign.HungError](err) // each of these calls was logged
 	if err = fault(err); err != nil && !hung && s.ctx.Err() == nil {
-		s.complain(directions.Function, switchFailed, err, "certificate", e)
+		s.complain(directions.Function, "WithResponders function panicked or is slow; what it said last stays, and before that nothing is fetched", err, "certificate", e)
 	}
 	return directions.Of(leaf, said, err, last)
 }
-
-const switchFailed = "WithResponders function panicked or is slow; what it said last stays, and before that nothing is fetched"
 
 // download gets the issuer from another certificate that it issued, or from where the
 // certificate says. A download that failed before this attempt is repeated if Prefetch
@@ -265,18 +258,10 @@ func (s *Stapler) download(p *preparation) {
 
 // passesLocked logs, once, why nothing is stapled for a certificate that needs nothing.
 func (s *Stapler) passesLocked(p *preparation) {
-	e := p.Item
-	if e.flags.logged {
-		return
-	}
-	e.flags.logged = true
-	switch {
-	case p.unreadable != nil:
-		s.log(slogWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", "certificate", e, "error", p.unreadable)
-	case p.leaf != nil && certinfo.NoRevAvail(p.leaf) && len(p.leaf.OCSPServer) > 0:
-		s.log(slogWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", "certificate", e)
-	default:
-		s.log(slogDebug, "certificate names no OCSP responder, nothing is stapled", "certificate", e)
+	if e := p.Item; !e.flags.logged {
+		e.flags.logged = true
+		line := notices.Passes(p.leaf, p.unreadable)
+		s.log(line.Level, line.Text, append([]any{"certificate", e}, line.Args...)...)
 	}
 }
 

@@ -104,8 +104,8 @@ func plainLines(s string) string {
 
 // logged finds what is logged above info: a call of the root with a message, a level and
 // a message that internal/notices returns, and what is said of the user's code.
-var logged = regexp.MustCompile("(?:s\\.log\\(|return )(?:slogWarn|slogError|slog\\.LevelWarn|slog\\.LevelError|warning|(?:notices\\.)?Once\\(.*?\\)), [\"`]([^\"`]+)" +
-	"|s\\.complain\\(.*?\"([a-z ]+[;,][^\"]*)\"|const switchFailed = \"([^\"]+)")
+var logged = regexp.MustCompile("(?:s\\.log\\(|return (?:Line\\{)?)(?:slogWarn|slogError|slog\\.LevelWarn|slog\\.LevelError|warning|(?:notices\\.)?Once\\(.*?\\)), [\"`]([^\"`]+)" +
+	"|s\\.complain\\(.*?\"([A-Za-z ]+[;,][^\"]*)\"")
 
 // Each line that an operator may find in the log is explained in
 // docs/operations.md, by its beginning, and no other.

@@ -32,7 +32,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 		return false
 	}
 	got, err := s.read(e, urls, wait)
-	unread := errors.Is(err, records.ErrUnread) // without the lock: it may be the store's error
+	unread := err == records.ErrUnread
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || e.gone() {
@@ -80,7 +80,7 @@ func (s *Stapler) acceptLocked(e *entry, a *held.Answer, err error, now int64) (
 // verified like an answer from the network: others may write to the store.
 func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answer, error) {
 	s.mu.Lock()
-	sub := e.subject()
+	sub, best := e.subject(), e.url()
 	s.mu.Unlock()
 	rec, err := s.records.Read(records.Key(e.DER), wait)
 	if err != nil {
@@ -91,11 +91,11 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answe
 			return nil, err
 		}
 	}
-	p, err := ocspresp.Prove(rec.Response, &sub, s.now())
+	p, err := ocspresp.Prove(rec.Response, &sub, s.opts.now())
 	if err != nil {
 		return nil, err
 	}
-	return held.Restore(rec, p, urls), nil
+	return held.Restore(rec, p, urls, best), nil
 }
 
 // patienceLocked returns how long the attempt for e waits for the store: a handshake
@@ -113,7 +113,7 @@ func (s *Stapler) issuerFromStore(e *entry) {
 	if !wanted {
 		return
 	}
-	if _, err := s.read(e, nil, wait); errors.Is(err, records.ErrUnread) {
+	if _, err := s.read(e, nil, wait); err == records.ErrUnread {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rereadLocked(e)
@@ -158,7 +158,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 		return true
 	}
 	a, err := s.read(e, s.routeOf(e), records.Patience)
-	unread := errors.Is(err, records.ErrUnread)
+	unread := err == records.ErrUnread
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.nanos()
@@ -202,13 +202,21 @@ func (s *Stapler) discardLocked(e *entry) {
 	s.storeLocked(e)
 }
 
-// write writes what e holds by now. Each entry is queued once at most, so that an
-// older response never overtakes a newer one.
+// write writes what e holds by now as its record, or deletes that. It waits for the store.
+// Each entry is queued once at most, so that an older response never overtakes a newer one.
+// A failure costs no staple: the response is in memory, and the next refresh writes again.
 func (s *Stapler) write(e *entry) {
 	s.mu.Lock()
 	discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
 	s.mu.Unlock()
-	err := s.put(e, h, from, is, discard)
+	var rec *records.Record // nil deletes
+	if !discard && h.Raw != nil {
+		rec = h.Record(from, is)
+	}
+	wrote, err := discard || rec != nil, error(nil)
+	if wrote {
+		err = fault(s.records.Write(records.Key(e.DER), rec))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.flags.dirty = false
@@ -216,34 +224,13 @@ func (s *Stapler) write(e *entry) {
 	if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
 		s.storeLocked(e)
 	}
-	if discard || h.Raw != nil {
-		s.storedLocked(e, err, discard)
-	}
-}
-
-// storedLocked reports what came of a write. A failure costs no staple: the response is
-// in memory, and the next refresh writes again.
-func (s *Stapler) storedLocked(e *entry, err error, discard bool) {
 	switch {
-	case s.closed && err != nil:
+	case !wrote || s.closed && err != nil:
 	case err != nil:
 		s.notifyLocked(&notice{kind: EventStoreFailed, e: e, err: err})
 	case !discard:
 		s.notifyLocked(&notice{kind: EventStored, e: e})
 	}
-}
-
-// put writes h as the record of e, or deletes the record. It waits for the store. The
-// issuer is stored, too, so that a restart needs neither chain nor download.
-func (s *Stapler) put(e *entry, h *held.Response, from string, is *ocspresp.Issuer, discard bool) error {
-	key := records.Key(e.DER)
-	if discard {
-		return fault(s.records.Write(key, nil))
-	}
-	if h.Raw == nil {
-		return nil
-	}
-	return fault(s.records.Write(key, h.Record(from, is)))
 }
 
 // leasedElsewhere reports whether another process has the lease on a certificate, and

@@ -65,6 +65,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -136,20 +137,20 @@ type Stapler struct {
 // it is no longer needed, call [Stapler.Close].
 func New(opts ...Option) *Stapler {
 	s := &Stapler{opts: resolveOptions(opts), cache: newCache(), served: tally.New()}
-	s.sched = newSchedule(&s.opts)
+	s.sched = schedule.New[*entry](schedule.Config{TTL: int64(s.opts.ttl), FixedTTL: s.opts.fixedTTL, Rand: rand.Int64N})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.putCtx, s.endPut = context.WithCancel(context.Background())
 	s.outbox = foreign.Queue{Calls: &s.calls, Max: maxNotices}
 	s.work = foreign.Queue{Calls: &s.calls, Workers: maxWorkers}
 	s.writes = foreign.Queue{Calls: &s.calls, Workers: maxWriters}
 	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
-	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.now}
+	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.opts.now}
 	if s.opts.store != nil {
-		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
+		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.opts.now, Slow: s.storeSlow}
 	}
 	s.exchanges.Calls, s.exchanges.Unbound, s.exchanges.MaxLost = &s.calls, true, foreign.MaxHung // the schedule bounds the rest
 	s.downloads.Calls, s.downloads.Unbound = &s.calls, true                                       // the Finder does
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.opts.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
@@ -371,13 +372,10 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*waiting.Gate, time.Durati
 	}
 	g, first := e.edit().waiters.Gate(begun)
 	if first && e.Phase() != schedule.Deferred { // the attempt under way is urgent from now on
-		s.doLocked(s.sched.Start(e, schedule.Urgent, s.nanos()))
+		s.hastenLocked(e, schedule.Urgent)
 	}
 	return g, g.Left(d, begun, time.Now())
 }
-
-// now is the wall clock.
-func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }

@@ -113,18 +113,16 @@ func (e *entry) statusLocked(now int64) Status {
 	more := e.details()
 	st := Status{State: State(h.At(now)), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
 	if h.Raw != nil {
-		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.ThisUpdate), unix(h.End()), unixNano(h.Checked)
+		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.ThisUpdate), unix(h.End()), time.Unix(0, h.Checked)
 		if h.Open {
-			st.NextUpdate = unixNano(h.Until)
+			st.NextUpdate = time.Unix(0, h.Until)
 		}
 	}
 	if due := e.NextAttempt(); due != schedule.Never {
-		st.NextRefresh = unixNano(due)
+		st.NextRefresh = time.Unix(0, due)
 	}
 	st.Responder = e.url()
-	if seen := e.seen.Load(); seen != 0 {
-		st.LastHandshake = unix(int64(seen) * 60)
-	}
+	st.LastHandshake = unix(int64(e.seen.Load()) * 60)
 	if h.State == held.Revoked {
 		st.Err = e.revokedLocked(h)
 		if more.err != nil {

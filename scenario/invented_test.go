@@ -3,6 +3,7 @@ package scenario_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"testing"
 	"time"
@@ -45,4 +46,31 @@ func TestInventedDelayNoRefresh(t *testing.T) {
 			t.Errorf("no staple for %d s of 150", lost)
 		}
 	})
+}
+
+// A certificate that a config lists among thousands waits behind these for a worker. Once
+// a handshake wants it, or a call, it no longer does.
+func TestListedThenWanted(t *testing.T) {
+	for _, how := range []string{"handshake", "Prefetch"} {
+		t.Run(how, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				last := ca.Issue(ocsptest.Leaf{Names: []string{"last.example"}, MustStaple: true})
+				s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+					time.Sleep(time.Second)
+					return nil, true
+				}))
+				testkit.List(t, s, append(testkit.Leaves(ca, 500), last)...) // 15 s with 32 workers
+				time.Sleep(time.Second)
+				if how == "Prefetch" {
+					if err := s.Prefetch(testkit.Within(t, 5*time.Second), last); err != nil {
+						t.Error(err)
+					}
+				}
+				cs, took := testkit.TimedTalk(t, s.TLSConfig(&tls.Config{Certificates: []tls.Certificate{*last}}), testkit.ClientFor(ca, "last.example"))
+				if len(cs.OCSPResponse) == 0 || took > 4*time.Second {
+					t.Errorf("a staple of %d bytes after %v", len(cs.OCSPResponse), took)
+				}
+			})
+		})
+	}
 }

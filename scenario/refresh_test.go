@@ -300,3 +300,27 @@ func TestRefreshOfSomeThatFail(t *testing.T) {
 		}
 	})
 }
+
+// A record that is read while Refresh waits is no answer to its request.
+func TestRefreshFailsThoughARecordIsRead(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := testkit.LeafFor(ca, "a.example.com")
+		st := learned(t, ca, cert)
+		time.Sleep(time.Minute)
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		var reads atomic.Int64
+		st.Fail(func(ctx context.Context, op string) error {
+			if op == "Get" && reads.Add(1) == 1 {
+				time.Sleep(6 * time.Second)
+			}
+			return ctx.Err()
+		})
+		s := testkit.Stapler(t, ca, staple.WithStore(st))
+		if err := s.Refresh(t.Context(), cert); testkit.Reason(err) != staple.ReasonTimeout {
+			t.Errorf("%v, want a timeout", err)
+		}
+		if !testkit.Stapled(t, s, ca, cert) {
+			t.Error("the record is not used")
+		}
+	})
+}

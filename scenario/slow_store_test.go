@@ -241,3 +241,28 @@ func TestCallsBesideAHungTransport(t *testing.T) {
 		}
 	})
 }
+
+// REQ E12: a record that was read late spares an attempt, once. Where its refresh is due
+// before that attempt has failed, the certificate is retried like any other.
+func TestRecordReadLateInAnOutage(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetValidity(time.Hour)
+		cert := testkit.LeafFor(ca, "a.example.com")
+		st := learned(t, ca, cert)
+		time.Sleep(30*time.Minute - 8*time.Second) // a refresh is due in 8 s
+		ca.Responder.SetFault(ocsptest.FaultHang)
+		fault, reads := slowReads(1<<62, 0)
+		st.Fail(func(ctx context.Context, op string) error {
+			if reads.Load() == 0 {
+				time.Sleep(150 * time.Millisecond)
+			}
+			return fault(ctx, op)
+		})
+		s := testkit.Stapler(t, ca, staple.WithStore(st))
+		testkit.List(t, s, cert)
+		time.Sleep(time.Minute)
+		if n := reads.Load(); n > 20 || s.Stats().Failures == 0 {
+			t.Errorf("%d reads of the store in a minute, %d failures", n, s.Stats().Failures)
+		}
+	})
+}

@@ -261,3 +261,25 @@ func TestValidatorOfAnother(t *testing.T) {
 		}
 	})
 }
+
+// REQ D7: what comes once a certificate is switched off is not stapled.
+func TestSwitchedOffMeanwhile(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		slow := ca.NewResponder("http://slow.example/")
+		slow.SetDelay(8 * time.Second)
+		cert := testkit.LeafFor(ca, "a.example.com")
+		var off atomic.Bool
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, slow}, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			return []string{slow.URL(), ca.Responder.URL()}, !off.Load()
+		}))
+		testkit.MustFetch(t, s, cert)
+		off.Store(true)
+		if err := s.Refresh(t.Context(), cert); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if st := s.Status()[0]; st.State != staple.StateNone || s.Staple(cert).OCSPStaple != nil || slow.Requests() != 1 {
+			t.Errorf("%+v", st)
+		}
+	})
+}

@@ -11,6 +11,7 @@ package exchange
 import (
 	"context"
 	"crypto"
+	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/held"
@@ -33,6 +34,8 @@ type Exchange struct {
 	// Unauthorized says that the last attempt was answered so and nothing valid is held.
 	// A cache may keep that from before the CA knew the certificate.
 	Unauthorized bool
+	// Judging is set while an answer is verified: what came in time may take a while.
+	Judging *atomic.Bool
 	// Now is the clock by which the answer is judged, and says when it came.
 	Now func() time.Time
 }
@@ -51,6 +54,8 @@ func (x *Exchange) Ask(ctx context.Context, web *ocsphttp.Client) (*held.Answer,
 			return x.Subject.Issuer.Request(x.hash(otherHash), x.Subject.Serial)
 		},
 		Judge: func(body []byte) (try ocsphttp.Way, err error) {
+			x.Judging.Store(true)
+			defer x.Judging.Store(false)
 			if got.Proof, err = ocspresp.Prove(body, &x.Subject, x.Now()); err == nil {
 				err = x.Held.Replayed(got)
 			}

@@ -45,7 +45,7 @@ const unauthorized, tryLater, internalError, malformedRequest = 6, 3, 2, 1
 func ask(t *testing.T, ca *ocsptest.CA, rt *roundTrips, edit func(*exchange.Exchange)) (*held.Answer, ocsphttp.Learned, error) {
 	t.Helper()
 	leaf := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}}).Leaf
-	x := &exchange.Exchange{URL: "http://ocsp.example", Held: new(held.Response), Hash: crypto.SHA1, Now: time.Now,
+	x := &exchange.Exchange{URL: "http://ocsp.example", Held: new(held.Response), Hash: crypto.SHA1, Now: time.Now, Judging: new(atomic.Bool),
 		Subject: ocspresp.NewSubject(leaf, ocspresp.NewIssuer(ca.Cert)), May: ocsphttp.Post | ocsphttp.PastCaches | ocsphttp.OtherHash}
 	if edit != nil {
 		edit(x)
@@ -184,5 +184,29 @@ func TestVerdict(t *testing.T) {
 		if got := exchange.Verdict(r); got != want {
 			t.Errorf("%v: %v, want %v", r, got, want)
 		}
+	}
+}
+
+// REQ I3: the caller can tell a client that is late from an answer that takes long to verify.
+func TestJudging(t *testing.T) {
+	var x *exchange.Exchange
+	judged := 0
+	rt := &roundTrips{answer: func(int, *http.Request) *http.Response {
+		if x.Judging.Load() {
+			t.Error("an answer is verified during a request")
+		}
+		return says(200, errorStatus(internalError))
+	}}
+	_, _, _ = ask(t, ocsptest.NewCA(), rt, func(is *exchange.Exchange) {
+		x = is
+		x.Now = func() time.Time {
+			if x.Judging.Load() {
+				judged++
+			}
+			return time.Now()
+		}
+	})
+	if judged != 2 || x.Judging.Load() {
+		t.Errorf("%d answers were verified, want 2; one still is: %v", judged, x.Judging.Load())
 	}
 }

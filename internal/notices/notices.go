@@ -11,8 +11,11 @@
 package notices
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"time"
+
+	"github.com/ocspstaple/staple/internal/certinfo"
 )
 
 // A Kind says what happened, in the order of the root's EventKind, which is converted
@@ -182,4 +185,16 @@ func (f *Facts) failed() (slog.Level, string) {
 		return slog.LevelDebug, "OCSP responder does not know the certificate yet"
 	}
 	return slog.LevelWarn, "no OCSP response for the certificate, nothing is stapled; retries go on, check the responder and the way to it"
+}
+
+// Passes returns the log record of a certificate that needs nothing. leaf is nil, and
+// unreadable says why, if it does not parse.
+func Passes(leaf *x509.Certificate, unreadable error) Line {
+	switch {
+	case unreadable != nil:
+		return Line{slog.LevelWarn, "certificate does not parse, nothing is stapled; look at it with openssl x509, and replace it", []any{"error", unreadable}}
+	case leaf != nil && certinfo.NoRevAvail(leaf) && len(leaf.OCSPServer) > 0:
+		return Line{slog.LevelWarn, "certificate says both noRevAvail and where its OCSP responder is; it is not asked (RFC 9608 §4)", nil}
+	}
+	return Line{slog.LevelDebug, "certificate names no OCSP responder, nothing is stapled", nil}
 }
