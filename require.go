@@ -86,7 +86,7 @@ func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) 
 		return nil, ErrNoIssuer
 	}
 	if err := certinfo.SignedBy(issuer, leaf); err != nil {
-		return nil, errtext.About(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(issuer.Subject.String()), err))
+		return nil, errtext.About(leaf.Raw, leaf, fmt.Errorf("%w: %q %w", ErrNoIssuer, certinfo.Clip(certinfo.DN(issuer.Subject)), err))
 	}
 	p, err := prove(raw, leaf, []*x509.Certificate{issuer}, 0)
 	if p == nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/internal/certinfo"
 )
 
 // A Report is what the handler answers as JSON. Times are RFC 3339, in UTC.
@@ -130,7 +131,7 @@ func newCertificate(st staple.Status, now time.Time) Certificate {
 			c.Names = append(c.Names, ip.String())
 		}
 		if len(c.Names) == 0 {
-			c.Names = []string{leaf.Subject.String()}
+			c.Names = []string{certinfo.DN(leaf.Subject)}
 		}
 	}
 	expired := c.NotAfter != nil && now.After(*c.NotAfter) // no staple would help it

@@ -91,7 +91,7 @@ func (p *peer) findIssuer(certs []*x509.Certificate) {
 		case err == nil:
 			p.issuer = cert
 		case !errors.Is(err, certinfo.ErrOtherName):
-			p.noIssuer = fmt.Errorf("%q %w", cert.Subject, err)
+			p.noIssuer = fmt.Errorf("%q %w", certinfo.DN(cert.Subject), err)
 		}
 	}
 }
@@ -118,8 +118,8 @@ func (p *peer) describe() *Certificate {
 		names = []string{certinfo.Names(p.leaf)}
 	}
 	c := &Certificate{
-		Serial:         fmt.Sprintf("%x", p.leaf.SerialNumber),
-		Issuer:         certinfo.Clip(p.leaf.Issuer.String()),
+		Serial:         certinfo.SerialText(p.leaf),
+		Issuer:         certinfo.Clip(certinfo.DN(p.leaf.Issuer)),
 		NotAfter:       p.leaf.NotAfter.UTC(),
 		MustStaple:     certinfo.MustStaple(p.leaf),
 		Responders:     []string{},
@@ -161,9 +161,9 @@ func (p *peer) staple(err error, now time.Time) *Staple {
 	}
 	s.Hash = resp.IssuerHash.String()
 	if p.proof != nil {
-		s.SignedBy, s.Signer = "issuer", certinfo.Clip(p.issuer.Subject.String())
+		s.SignedBy, s.Signer = "issuer", certinfo.Clip(certinfo.DN(p.issuer.Subject))
 		if p.proof.Certificate != nil {
-			s.SignedBy, s.Signer = "delegate", certinfo.Clip(p.proof.Certificate.Subject.String())
+			s.SignedBy, s.Signer = "delegate", certinfo.Clip(certinfo.DN(p.proof.Certificate.Subject))
 		}
 	}
 	return s

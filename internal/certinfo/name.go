@@ -3,8 +3,10 @@ package certinfo
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
 	"fmt"
-	"slices"
+	"math/big"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,7 +20,7 @@ func Name(raw []byte, leaf *x509.Certificate) string {
 		sum := sha256.Sum256(raw)
 		return fmt.Sprintf("unparsable certificate (SHA-256 %x)", sum[:8])
 	}
-	return fmt.Sprintf("%q (serial %s)", Clip(Names(leaf)), Clip(leaf.SerialNumber.Text(16)))
+	return fmt.Sprintf("%q (serial %s)", Clip(Names(leaf)), SerialText(leaf))
 }
 
 // Names returns the names of leaf, three at most: its DNS names and addresses,
@@ -26,38 +28,87 @@ func Name(raw []byte, leaf *x509.Certificate) string {
 // else its serial number. A client certificate may have any of these alone. The
 // text is as the certificate has it: callers pass it through [Clip] or [Legible].
 func Names(leaf *x509.Certificate) string {
-	names := slices.Clone(leaf.DNSNames)
-	for _, ip := range leaf.IPAddresses {
+	const most = 3
+	names, all := first(leaf.DNSNames, most), len(leaf.DNSNames)+len(leaf.IPAddresses)
+	for _, ip := range first(leaf.IPAddresses, most-len(names)) {
 		names = append(names, ip.String())
 	}
-	if len(names) == 0 {
-		for _, u := range leaf.URIs {
+	if all == 0 {
+		all = len(leaf.URIs)
+		for _, u := range first(leaf.URIs, most) {
 			names = append(names, u.String())
 		}
 	}
-	if len(names) == 0 {
-		names = append(names, leaf.EmailAddresses...)
+	if all == 0 {
+		names, all = first(leaf.EmailAddresses, most), len(leaf.EmailAddresses)
 	}
-	if len(names) == 0 && len(leaf.Subject.Names) > 0 {
-		names = append(names, leaf.Subject.String())
-	}
-	if len(names) == 0 {
-		return fmt.Sprintf("serial %x", leaf.SerialNumber)
-	}
-	if len(names) > 3 {
-		names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
+	switch {
+	case all == 0 && len(leaf.Subject.Names) > 0:
+		return DN(leaf.Subject)
+	case all == 0:
+		return "serial " + SerialText(leaf)
+	case all > len(names):
+		names = append(names, fmt.Sprintf("and %d more", all-len(names)))
 	}
 	return strings.Join(names, ", ")
 }
 
+// first returns the first elements of list, n at most. To append to them copies them.
+func first[T any](list []T, n int) []T {
+	n = min(n, len(list))
+	return list[:n:n]
+}
+
+// DN returns n.String of the first 16 attributes in n, and of each the first 200 bytes.
+// Package pkix takes time and memory by the square of their number: a subject of 58 KB
+// cost 411 MB each time an error named it.
+func DN(n pkix.Name) string {
+	if len(n.Names) == 0 { // it was made by hand
+		return n.String()
+	}
+	var short pkix.RelativeDistinguishedNameSET
+	for _, a := range first(n.Names, 16) {
+		if s, ok := a.Value.(string); ok {
+			a.Value = cut(s)
+		}
+		short = append(short, a)
+	}
+	n = pkix.Name{}
+	n.FillFromRDNSequence(&pkix.RDNSequence{short})
+	return n.String()
+}
+
+// SerialText returns the serial number of leaf in hexadecimal, of a longer one the
+// first 200 digits. The limit of RFC 5280 is 40; a tenant's may have 100 KB.
+func SerialText(leaf *x509.Certificate) string {
+	n := leaf.SerialNumber
+	if n == nil || n.BitLen() <= 4*maxText {
+		return n.Text(16)
+	}
+	more := (n.BitLen() - 4*maxText + 3) / 4 // digits
+	return new(big.Int).Rsh(n, uint(4*more)).Text(16) + "..."
+}
+
+// Hex returns b in hexadecimal, of more than 100 bytes the first 100.
+func Hex(b []byte) string {
+	if len(b) > maxText/2 {
+		return hex.EncodeToString(b[:maxText/2]) + "..."
+	}
+	return hex.EncodeToString(b)
+}
+
+// maxText is the longest text from the network that is shown whole, in bytes.
+const maxText = 200
+
 // Clip makes text that came from the network fit for a log: names and OIDs may
 // be of any length and content. It returns at most 200 bytes, cut between runes,
 // and three dots if something was cut.
-func Clip(s string) string {
-	const most = 200
-	s = Legible(s)
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
+func Clip(s string) string { return cut(Legible(s)) }
+
+// cut is Clip for text that may be illegible.
+func cut(s string) string {
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "..."
 	}
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,78 @@ func TestNames(t *testing.T) {
 	}
 	if got := certinfo.Clip("a\n\x1b" + strings.Repeat("ü", 200)); len(got) > 203 || !strings.HasPrefix(got, "a??ü") || !strings.HasSuffix(got, "ü...") {
 		t.Errorf("clipped: %q", got)
+	}
+}
+
+// A name is as package pkix writes it, and bounded in what it costs: names,
+// lists of names and serial numbers may have thousands of parts.
+//
+// REQ G6
+func TestLongNames(t *testing.T) {
+	ou := pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "unit, one"}
+	other := pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 5, 11}, Value: "A"}
+	short := name(slices.Concat(slices.Repeat([]pkix.AttributeTypeAndValue{ou}, 8), slices.Repeat([]pkix.AttributeTypeAndValue{other}, 8))...)
+	byHand := pkix.Name{CommonName: "by hand", ExtraNames: []pkix.AttributeTypeAndValue{other}}
+	for _, n := range []pkix.Name{short, byHand, {}} {
+		if got, want := certinfo.DN(n), n.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	const many = 10_000
+	long := ou
+	long.Value = strings.Repeat("u", many)
+	for what, leaf := range map[string]*x509.Certificate{
+		"known attributes":   {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{ou}, many)...)},
+		"unknown attributes": {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{other}, many)...)},
+		"long attributes":    {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{long}, 20)...)},
+		"DNS names":          {DNSNames: slices.Repeat([]string{"a"}, many)},
+		"addresses":          {IPAddresses: slices.Repeat([]net.IP{net.IPv4(127, 0, 0, 1)}, many)},
+		"both":               {DNSNames: []string{"a", "b"}, IPAddresses: slices.Repeat([]net.IP{net.IPv4(127, 0, 0, 1)}, many)},
+		"URIs":               {URIs: slices.Repeat([]*url.URL{{Scheme: "spiffe", Host: "a"}}, many)},
+		"e-mail addresses":   {EmailAddresses: slices.Repeat([]string{"a@b"}, many)},
+		"a serial number":    {SerialNumber: new(big.Int).Lsh(big.NewInt(1), 80*many)},
+	} {
+		if leaf.SerialNumber == nil {
+			leaf.SerialNumber = big.NewInt(42)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		text := certinfo.Name(nil, leaf)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 128<<10 || len(text) > 450 {
+			t.Errorf("%s: %d bytes allocated for %q", what, n, text)
+		}
+		if alone := certinfo.Names(leaf); len(alone) > 4<<10 || len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs)+len(leaf.EmailAddresses) > 0 && !strings.HasSuffix(alone, " more") {
+			t.Errorf("%s: %q", what, alone)
+		}
+	}
+}
+
+// name is a name that was parsed.
+func name(attributes ...pkix.AttributeTypeAndValue) (n pkix.Name) {
+	n.FillFromRDNSequence(&pkix.RDNSequence{attributes})
+	return n
+}
+
+// The first digits of a number are those that it begins with, whatever its length.
+func TestLongNumbers(t *testing.T) {
+	for digits := 199; digits < 209; digits++ {
+		whole := strings.Repeat("123456789a", 21)[:digits]
+		n, _ := new(big.Int).SetString(whole, 16)
+		if got, want := certinfo.SerialText(&x509.Certificate{SerialNumber: n}), certinfo.Clip(whole); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if digits%2 == 0 {
+			if got, want := certinfo.Hex(n.FillBytes(make([]byte, digits/2))), certinfo.Clip(whole); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+	}
+	if got := certinfo.SerialText(&x509.Certificate{SerialNumber: big.NewInt(-255)}); got != "-ff" {
+		t.Errorf("got %q", got)
+	}
+	if got := certinfo.SerialText(new(x509.Certificate)); got != "<nil>" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -25,7 +25,7 @@ func MayDownload(leaf *x509.Certificate, why error) bool {
 // one with a certificate of its name that did not sign, or that Go can't use. downloads
 // are what came of asking for it; each names its URL.
 func NotFound(leaf *x509.Certificate, why error, downloads ...error) error {
-	wanted := certinfo.Clip(leaf.Issuer.String())
+	wanted := certinfo.Clip(certinfo.DN(leaf.Issuer))
 	err := fmt.Errorf("%w, wanted %q", ErrNotFound, wanted)
 	switch {
 	case unsupported(why):

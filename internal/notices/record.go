@@ -53,5 +53,5 @@ func Certificate(raw []byte, leaf *x509.Certificate) []slog.Attr {
 	if leaf == nil {
 		return []slog.Attr{slog.String("certificate", certinfo.Name(raw, nil))}
 	}
-	return []slog.Attr{slog.String("certificate", certinfo.Clip(certinfo.Names(leaf))), slog.String("serial", certinfo.Clip(leaf.SerialNumber.Text(16)))}
+	return []slog.Attr{slog.String("certificate", certinfo.Clip(certinfo.Names(leaf))), slog.String("serial", certinfo.SerialText(leaf))}
 }

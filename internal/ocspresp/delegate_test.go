@@ -6,7 +6,9 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	encasn1 "encoding/asn1"
 	"math/big"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +93,7 @@ func TestDelegatesBounded(t *testing.T) {
 // nor as it came.
 func TestMessage(t *testing.T) {
 	w := newWorld(t, newKey(t))
-	delegate, key := w.delegate("\x1b[31m\n"+strings.Repeat("long ", 1000), 1)
+	delegate, key := w.delegate("\x1b[31m\n"+strings.Repeat("long ", 150), 1)
 	raw := w.respond(delegate, nil, key)
 	err := ocspresp.NewSubject(w.leaf, ocspresp.NewIssuer(w.ca)).Check(raw, time.Now())
 	if got := ocspresp.ReasonOf(err); got != ocspresp.Signer {
@@ -99,6 +101,39 @@ func TestMessage(t *testing.T) {
 	}
 	if s := err.Error(); len(s) > 300 || strings.ContainsAny(s, "\x1b\n") || !strings.Contains(s, "responder CN=") {
 		t.Errorf("got %q", s)
+	}
+}
+
+// TestMessageOfLongNames: a delegate's names may have thousands of attributes, and cost
+// little to show.
+func TestMessageOfLongNames(t *testing.T) {
+	w := newWorld(t, newKey(t))
+	other := newWorld(t, newKey(t))
+	key := newKey(t)
+	var name pkix.Name
+	for range 3000 {
+		name.ExtraNames = append(name.ExtraNames, pkix.AttributeTypeAndValue{Type: encasn1.ObjectIdentifier{2, 5, 5, 11}, Value: "A"})
+	}
+	other.ca.RawSubject = nil // CreateCertificate takes Subject
+	other.ca.Subject = name
+	template := x509.Certificate{SerialNumber: big.NewInt(3), Subject: name}
+	for _, tt := range []struct {
+		name     string
+		delegate *x509.Certificate
+		reason   ocspresp.Reason
+		want     string
+	}{
+		{"subject", w.sign(&template, key.Public()), ocspresp.DelegateEKU, "2.5.5.11="},
+		{"issuer", other.sign(&x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "x"}}, key.Public()), ocspresp.DelegateIssuer, "issued by 2.5.5.11="},
+	} {
+		raw := w.respond(tt.delegate, tt.delegate, key)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := ocspresp.NewSubject(w.leaf, ocspresp.NewIssuer(w.ca)).Check(raw, time.Now())
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; ocspresp.ReasonOf(err) != tt.reason || !strings.Contains(err.Error(), tt.want) || n > 16<<20 {
+			t.Errorf("%s: got %v, want %q, and %d KB", tt.name, err, tt.want, n>>10)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/errtext"
 	"golang.org/x/crypto/ocsp"
 )
@@ -190,7 +191,7 @@ func (b *basicResponse) find(sub *Subject) (found, ends *single, err error) {
 		}
 	}
 	if found == nil {
-		return nil, nil, refuse(miss, fmt.Sprintf("serial %x", sub.Serial), nil)
+		return nil, nil, refuse(miss, "serial "+certinfo.Hex(sub.Serial), nil)
 	}
 	return found, found.endsFirst(newest[:]), nil
 }
@@ -300,7 +301,7 @@ func (p *Proof) check(sub *Subject, now time.Time, grace time.Duration) error {
 	case p.expired(now, grace):
 		return refuse(Expired, p.expiredDetail(), ErrExpired)
 	case p.Status == ocsp.Unknown:
-		return refuse(Unknown, fmt.Sprintf("serial %x", p.single.serial), ErrUnknown)
+		return refuse(Unknown, "serial "+certinfo.Hex(p.single.serial), ErrUnknown)
 	}
 	return nil
 }
