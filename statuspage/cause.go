@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/internal/certinfo"
 )
 
 // explain says what went wrong, with the reason first: a URL may be longer than
@@ -73,9 +74,9 @@ var (
 
 // whyNone says why a certificate is in StateNone: what of the causes that the
 // state has can be seen in it, else the one that can't; "" if that is not sure. It
-// checks a signature, so it is for rows that are shown.
+// checks a signature, so it is for rows that are shown; as staple does, by no key of more
+// than 8,192 bits, which takes seconds.
 func whyNone(leaf *x509.Certificate, now time.Time) string {
-	ownIssuer := bytes.Equal(leaf.RawSubject, leaf.RawIssuer)
 	switch {
 	case now.After(leaf.NotAfter):
 		return "the certificate has expired"
@@ -83,13 +84,13 @@ func whyNone(leaf *x509.Certificate, now time.Time) string {
 		return "acme-tls/1 challenge"
 	case extends(leaf, oidNoRevAvail):
 		return "says noRevAvail: its status is not published"
-	case ownIssuer && leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil:
+	case certinfo.SignedBy(leaf, leaf) == nil:
 		return "self-signed"
 	case len(leaf.OCSPServer) == 0:
 		return "names no responder"
 	case !slices.ContainsFunc(leaf.OCSPServer, askable):
 		return "names no responder that can be asked over HTTP"
-	case ownIssuer: // signed in a way that can't be checked here
+	case bytes.Equal(leaf.RawSubject, leaf.RawIssuer): // signed in a way that can't be checked here
 		return ""
 	}
 	return "switched off by WithResponders"

@@ -36,7 +36,8 @@ type Certificate struct {
 	// Names are its DNS names and IP addresses, or its subject if it has none.
 	Names []string `json:"names"`
 	// Serial is the serial number and Fingerprint the SHA-256 of the
-	// certificate, in hexadecimal.
+	// certificate, in hexadecimal. Of a serial number that is longer than 200 digits
+	// these are the first, and three dots.
 	Serial      string `json:"serial,omitempty"`
 	Fingerprint string `json:"fingerprint,omitempty"`
 	// NotAfter is when the certificate expires.
@@ -125,7 +126,7 @@ func newCertificate(st staple.Status, now time.Time) Certificate {
 	if leaf := st.Leaf; leaf != nil {
 		sum := sha256.Sum256(leaf.Raw)
 		c.Fingerprint = hex.EncodeToString(sum[:])
-		c.Serial, c.NotAfter = leaf.SerialNumber.Text(16), known(leaf.NotAfter)
+		c.Serial, c.NotAfter = certinfo.SerialText(leaf), known(leaf.NotAfter)
 		c.Names = slices.Clone(leaf.DNSNames)
 		for _, ip := range leaf.IPAddresses {
 			c.Names = append(c.Names, ip.String())
