@@ -7,7 +7,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"io"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -66,4 +69,26 @@ func signedByHugeKey(t *testing.T) *x509.Certificate {
 	return &x509.Certificate{RawSubject: name, RawIssuer: name, DNSNames: []string{"example.com"}, SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
 		PublicKeyAlgorithm: x509.RSA, PublicKey: &rsa.PublicKey{N: n, E: e},
 		SignatureAlgorithm: x509.SHA256WithRSA, RawTBSCertificate: tbs, Signature: append(make([]byte, length-1), 3)}
+}
+
+// A GET has its parameters in the URL alone. Its body may be a form of gigabytes, which
+// net/http would keep in memory and in temporary files.
+func TestNoBodyIsRead(t *testing.T) {
+	s := staple.New()
+	defer s.Close()
+	for _, h := range []http.Handler{statuspage.Handler(s), statuspage.Health(s)} {
+		for _, form := range []string{"application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+			req := httptest.NewRequest(http.MethodGet, "/?state=none&q=x&page=2", unread{t})
+			req.Header.Set("Content-Type", form)
+			h.ServeHTTP(httptest.NewRecorder(), req)
+		}
+	}
+}
+
+// unread is the body of a request that nobody reads.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body is read")
+	return 0, io.EOF
 }

@@ -133,7 +133,8 @@ type page struct {
 }
 
 func (p *page) serve(w http.ResponseWriter, r *http.Request) {
-	q := query{state: r.FormValue("state"), text: r.FormValue("q"), page: r.FormValue("page")}
+	values := r.URL.Query() // not r.FormValue, which parses a body of any length, of a GET, too
+	q := query{state: values.Get("state"), text: values.Get("q"), page: values.Get("page")}
 	report := newReport(p.status(), q, time.Now().UTC())
 	if prefersJSON(r, "text/html") {
 		writeJSON(w, http.StatusOK, report)
