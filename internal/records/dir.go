@@ -44,18 +44,19 @@ func (d Dir) Get(ctx context.Context, key string) ([]byte, error) {
 }
 
 // readRecord returns what is in a file, if it may be a record: a regular file of
-// MaxSize at most. Others may write to a shared directory.
+// MaxSize at most. Others may write to a shared directory, so it looks at the file that it
+// has opened: another may take the name at any time.
 func readRecord(name string) ([]byte, error) {
-	if fi, err := os.Stat(name); err != nil {
-		return nil, err
-	} else if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("staple: %s is not a file", name) // a pipe would never end
-	}
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("staple: %s is not a file", name) // a pipe would never end
+	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err == nil && len(data) > MaxSize {
 		err = fmt.Errorf("staple: %s is larger than any record", name)

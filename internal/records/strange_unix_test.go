@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/ocspstaple/staple/internal/records"
@@ -20,5 +21,12 @@ func TestDirReadsFilesAlone(t *testing.T) {
 	}
 	if data, err := records.Dir(dir).Get(context.Background(), "staple-ocsp-1"); err == nil {
 		t.Errorf("%d bytes of a device", len(data))
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "staple-ocsp-2.pem"), 0o600); err != nil {
+		t.Skip("no pipes here:", err)
+	}
+	// It may take the place of a file at any time, so to look before it is opened does not do.
+	if data, err := records.Dir(dir).Get(context.Background(), "staple-ocsp-2"); err == nil { // that this ends is the test
+		t.Errorf("%d bytes of a pipe", len(data))
 	}
 }
