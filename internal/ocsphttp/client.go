@@ -38,6 +38,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -151,7 +152,8 @@ func (c *Client) fetch(ctx context.Context, r request) (*response, error) {
 		}
 		res.Body.Close()
 		if next.Scheme != "http" && next.Scheme != "https" || redirects == maxRedirects {
-			return nil, &Error{Kind: Redirect, Status: res.StatusCode, Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, next), answered: true}
+			to := &url.URL{Scheme: next.Scheme, Host: next.Host} // the rest may be a secret
+			return nil, &Error{Kind: Redirect, Status: res.StatusCode, Err: fmt.Errorf("redirect %d, to %.100q", redirects+1, to), answered: true}
 		}
 		r.url = next.String()
 	}

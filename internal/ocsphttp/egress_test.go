@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -170,6 +171,27 @@ func TestNoSecretInErrors(t *testing.T) {
 		"no HTTP at all": func(conn net.Conn) { fmt.Fprintf(conn, "-ERR %s\r\n", secret); conn.Close() },
 		"a bad header":   func(conn net.Conn) { fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n%s\r\n\r\n", secret) },
 		"a bad length":   func(conn net.Conn) { fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n", secret) },
+		"two lengths": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: %s\r\n\r\n", secret)
+		},
+		"a bad encoding": func(conn net.Conn) { fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n", secret) },
+		"two encodings": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: %s\r\n\r\n", secret)
+		},
+		"a bad chunk": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n", secret)
+		},
+		"a bad trailer": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n0\r\n%[1]s\r\n\r\n", secret)
+		},
+		"a bad status":   func(conn net.Conn) { fmt.Fprintf(conn, "HTTP/1.1 %s\r\n\r\n", secret) },
+		"a bad redirect": func(conn net.Conn) { fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nLocation: http://[%s\r\n\r\n", secret) },
+		"redirects to itself": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: /login?session=%s\r\n\r\n", secret)
+		},
+		"a redirect elsewhere": func(conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ftp://user:%s@a.example/\r\n\r\n", secret)
+		},
 	} {
 		s := serve(t, func(conn net.Conn, _ *http.Request) { say(conn) })
 		q := question(0)
@@ -180,6 +202,23 @@ func TestNoSecretInErrors(t *testing.T) {
 			if err != nil && (strings.Contains(err.Error(), "hunter2") || len(err.Error()) < 10) {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+// REQ I5: nor is what HTTP/2 quotes, in the texts that net/http has for it.
+func TestNoSecretOfHTTP2(t *testing.T) {
+	for text, want := range map[string]string{
+		`stream error: stream ID 1; PROTOCOL_ERROR; invalid header field name "hunter2"`:                                                   "malformed HTTP response",
+		`stream error: stream ID 1; PROTOCOL_ERROR; invalid header field value for "hunter2"`:                                              "malformed HTTP response",
+		`stream error: stream ID 1; PROTOCOL_ERROR; invalid pseudo-header ":hunter2"`:                                                      "malformed HTTP response",
+		`stream error: stream ID 1; PROTOCOL_ERROR; duplicate pseudo-header ":hunter2"`:                                                    "malformed HTTP response",
+		`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR, debug="hunter2"`:                           "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR",
+		`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR, debug="` + strings.Repeat("h", 1000) + `"`: "http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR",
+	} {
+		f := &fake{answer: func(int, *http.Request) (*http.Response, error) { return nil, errors.New(text) }}
+		if _, err := put(t, f, 0); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

@@ -89,9 +89,15 @@ func Ours(err error, is func(error) bool) bool {
 // RoundTripper may say anything in its error.
 const maxDetail = 500
 
+// quoting has a part of each text in which net/http, net/textproto and HTTP/2 quote what
+// a server sent. That may be a secret of a service that is no responder.
+var quoting = []string{
+	"malformed", "bad Content-Length", "multiple Content-Length", "transfer encoding", "parse Location header",
+	"invalid header field", "pseudo-header",
+}
+
 // transportError types what a client says, without the URL that it repeats: with
-// a GET that has the whole request in it. net/http quotes what is no HTTP. That may
-// be a secret of a service that is no responder, so the quote is dropped.
+// a GET that has the whole request in it. A text that quotes the server is replaced.
 func transportError(err error) *Error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
@@ -105,11 +111,11 @@ func transportError(err error) *Error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		e.Kind = Truncated
 	}
-	text := err.Error()
+	text, _, debug := strings.Cut(err.Error(), ", debug=") // HTTP/2's GOAWAY has a text of the server's
 	switch {
-	case strings.Contains(text, "malformed"), strings.Contains(text, "bad Content-Length"): // and quotes it
+	case slices.ContainsFunc(quoting, func(part string) bool { return strings.Contains(text, part) }):
 		e.Err = errors.New("malformed HTTP response")
-	case len(text) > maxDetail:
+	case debug, len(text) > maxDetail:
 		e.Err = errors.New(cut(text))
 	}
 	return e
