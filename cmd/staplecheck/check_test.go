@@ -261,6 +261,27 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+// What a response says without proof is told where JSON has a form for it, and else left
+// out: encoding/json would refuse the whole report.
+func TestStrangeTimes(t *testing.T) {
+	day := time.FixedZone("", 24*3600) // x/crypto/ocsp reads it as +2400
+	for _, tt := range []struct {
+		at   time.Time
+		want string
+	}{
+		{time.Date(2026, 5, 2, 1, 0, 0, 0, day), `"2026-05-01T01:00:00Z"`},
+		{time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), `"0000-01-01T00:00:00Z"`},
+		{time.Date(0, 1, 1, 0, 0, 0, 0, day), "null"},
+		{time.Date(10000, 1, 1, 0, 0, 0, 0, day), `"9999-12-31T00:00:00Z"`},
+		{time.Date(9999, 12, 31, 1, 0, 0, 0, time.FixedZone("", -24*3600)), "null"},
+		{time.Time{}, "null"},
+	} {
+		if got, err := json.Marshal(present(tt.at)); err != nil || string(got) != tt.want {
+			t.Errorf("%v: got %s, %v, want %s", tt.at, got, err, tt.want)
+		}
+	}
+}
+
 // A server that wants a client certificate has shown its own before.
 func TestClientCertificate(t *testing.T) {
 	ca := newCA(t)

@@ -101,9 +101,11 @@ func statusName(status int) string {
 	return "unknown"
 }
 
-// present returns a time that is there, or nil.
+// present returns a time that is there, in UTC, or nil. What proves nothing may say a
+// time that JSON can't hold: in a year or in a zone that there is not.
 func present(t time.Time) *time.Time {
-	if t.IsZero() {
+	t = t.UTC()
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
 		return nil
 	}
 	return &t
