@@ -5,9 +5,11 @@
 //	client := redisstore.Client(&redis.UniversalOptions{Addrs: []string{"redis.internal:6379"}})
 //	s := staple.New(staple.WithStore(redisstore.New(client, "")))
 //
-// Redis is not trusted: staple verifies each response as if it came from the
-// network. While Redis is down each server makes its own requests and
-// serves the responses in its memory.
+// Values in Redis are not trusted: staple verifies each response as if it came from the
+// network. The server itself, and the network on the way to it, are: go-redis allocates as
+// many bytes as a reply announces, so a false one ends the process. Where others can reach
+// the connection, set TLSConfig. While Redis is down each server makes its own requests
+// and serves the responses in its memory.
 //
 // A fleet that has a store for autocert does not need this package: every
 // autocert.Cache is a staple.Store. It lacks the lease, so each server makes a
