@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/leafindex"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
@@ -166,6 +167,7 @@ type flags struct {
 	dirty   bool  // queued to be written to the store
 	discard bool  // its record is to be deleted
 	logged  bool  // why no request is made
+	hearsay bool  // the issuer was downloaded, or is a record's, and no response is proven by it yet
 	spared  uint8 // refreshes in a row that brought nothing signed: by a record, or a 304
 }
 
@@ -282,10 +284,28 @@ func (e *entry) validFrom() int64 { return held.Nanos(e.notBefore) - int64(ocspr
 // came from a record, is good for verifying, but may not be byte for byte the
 // CA's, as its signature is not checked by anyone.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
-	e.issuer, e.flags.alone = is, alone
+	e.issuer, e.flags.alone, e.flags.hearsay = is, alone, false
 	e.lone.Store(false)
 	if e.more != nil {
 		e.more.chain, e.more.unissued = nil, nil
+	}
+}
+
+// heardLocked is foundLocked for an issuer that only the leaf's signature speaks for,
+// unless another was found meanwhile. An ECDSA signature verifies with two keys, and
+// anybody can compute the other: see doubtLocked.
+func (e *entry) heardLocked(is *ocspresp.Issuer) {
+	if e.issuer == nil {
+		e.foundLocked(is, false)
+		e.flags.hearsay = true
+	}
+}
+
+// doubtLocked has such an issuer looked for anew after an attempt that failed with errs.
+func (e *entry) doubtLocked(errs []error) {
+	if e.flags.hearsay && slices.ContainsFunc(errs, func(err error) bool { return exchange.Doubts(ocspresp.Reason(reasonOf(err))) }) {
+		e.issuer = nil
+		e.lone.Store(true)
 	}
 }
 

@@ -3,7 +3,6 @@ package staple
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -95,8 +94,7 @@ func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 		}
 		e, made := s.learnLocked(cert, ids[i], c.Urgency())
 		if e == nil {
-			leaf, _ := x509.ParseCertificate(cert.Certificate[0])
-			errs = append(errs, errtext.About(cert.Certificate[0], leaf, ErrClosed))
+			errs = append(errs, errtext.About(cert.Certificate[0], nil, ErrClosed))
 			continue
 		}
 		e.known = minuteOf(s.nanos())
@@ -159,7 +157,7 @@ func (s *Stapler) await(ctx context.Context, c *call, errs []error) error {
 	}
 	for _, t := range c.Turns {
 		if t.Err != nil {
-			errs = append(errs, t.Of.named(t.Err))
+			errs = append(errs, errtext.About(t.Of.DER, nil, t.Err))
 		}
 	}
 	return errors.Join(errs...)

@@ -414,26 +414,46 @@ func TestClockAheadOfTheCertificate(t *testing.T) {
 	})
 }
 
-// REQ D2, REQ E9: what was served last by a clock that was ahead is no longer in use a
-// day after the clock was set.
-func TestServedWithClockAhead(t *testing.T) {
+// REQ D2, REQ E9: a clock that is behind for an hour takes nothing out of use, and makes no
+// handshake.
+func TestClockBehindForAnHour(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		c, cert, served := new(clock), testkit.LeafFor(ca, "old.example"), testkit.LeafFor(ca, "served.example")
-		c.step(365 * testkit.Day)
+		c, served, named := new(clock), testkit.LeafFor(ca, "served.example"), testkit.LeafFor(ca, "named.example")
+		c.step(30 * testkit.Day)
 		c.follow(ca.Responder)
 		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
-		s.Staple(cert)
-		s.Staple(served)
-		time.Sleep(2 * time.Minute)
-		c.step(-365 * testkit.Day)
-		s.Staple(served)
-		time.Sleep(2 * time.Hour)
-		if n := len(s.Status()); n != 2 {
-			t.Errorf("%d in use, want 2", n)
+		if err := s.Prefetch(t.Context(), served, named); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(testkit.Day)
-		if n := len(s.Status()); n != 0 {
-			t.Errorf("%d in use a day later: %+v", n, s.Status())
+		s.Staple(served)
+		c.step(-10 * testkit.Day)
+		time.Sleep(62 * time.Minute)
+		c.step(10 * testkit.Day)
+		time.Sleep(3 * time.Minute)
+		all := s.Status()
+		if len(all) != 2 || !all[0].LastHandshake.IsZero() || all[1].LastHandshake.IsZero() {
+			t.Errorf("%d in use, want 2: %+v", len(all), all)
+		}
+	})
+}
+
+// The clock is read at each use, by all parts: it is set here after New.
+func TestClockIsReadAtEachUse(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, st, cert := new(clock), new(testkit.Shelf), testkit.LeafFor(ca, "a.example")
+		c.step(2 * time.Hour)
+		c.follow(ca.Responder)
+		for range 2 {
+			s := testkit.Stapler(t, ca, staple.WithStore(st))
+			s.SetNow(c.now)
+			testkit.MustFetch(t, s, cert)
+			if d := c.now().Sub(s.Status()[0].LastSuccess); d > time.Minute {
+				t.Errorf("the last success was %v ago", d)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := ca.Responder.Requests(); n != 1 {
+			t.Errorf("%d requests: the record is not believed", n)
 		}
 	})
 }

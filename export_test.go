@@ -16,6 +16,9 @@ import (
 // testing/synctest can't set it apart from their timers.
 func WithNow(now func() time.Time) Option { return func(o *options) { o.now = now } }
 
+// SetNow is WithNow for a Stapler that is there already.
+func (s *Stapler) SetNow(now func() time.Time) { s.opts.now = now }
+
 // WithProxy sets the default client with a proxy, which net/http reads from
 // the environment once in a process.
 func WithProxy(proxy string) Option {

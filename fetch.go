@@ -33,10 +33,6 @@ const (
 	// maxWorkers is how many certificates are prepared at once: that waits for
 	// a store at most, so it may be more than there are processors.
 	maxWorkers = 32
-	// exchangeGrace is how long an exchange may go on after its context ended: a
-	// RoundTripper that heeds it is done by then, and what came of it is learned
-	// before the next attempt.
-	exchangeGrace = 50 * time.Millisecond
 	// lostKeeps is how long a call that outlives its context keeps its place at a
 	// responder.
 	lostKeeps = 10 * time.Second
@@ -209,6 +205,7 @@ func (s *Stapler) failedLocked(a action) {
 		s.doLocked(s.sched.Start(e, schedule.Routine, now))
 		return
 	}
+	e.doubtLocked(m.errs)
 	err := errors.Join(m.errs...)
 	switch {
 	case err != nil:
@@ -330,18 +327,9 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	if e.held.Load().Raw == nil {
 		key += " first" // what a 304 confirms it does not hold
 	}
-	budget := time.Duration(a.Budget)
-	ctx, cancel := context.WithTimeout(s.ctx, budget)
-	defer cancel()
-	patient, end := context.WithCancel(s.ctx)
-	defer end()
-	var judging atomic.Bool
-	defer time.AfterFunc(budget+exchangeGrace, func() {
-		if !judging.Load() { // else the answer is here: to verify it is our work, and ends
-			end()
-		}
-	}).Stop()
-	got, left, err = s.exchanges.Attempt(patient, clientCode, key, func() (*held.Answer, error) { return s.request(ctx, a, &judging) })
+	got, left, err = s.exchanges.AttemptFor(s.ctx, time.Duration(a.Budget), clientCode, key, func(ctx context.Context, judging *atomic.Bool) (*held.Answer, error) {
+		return s.request(ctx, a, judging)
+	})
 	if left != nil {
 		return nil, left, &ResponseError{Responder: u, Reason: ReasonTimeout, Err: context.DeadlineExceeded}
 	}

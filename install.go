@@ -85,10 +85,6 @@ func (s *Stapler) makeRoomLocked(der []byte) bool {
 // else says when to look again. Where the timer overslept it may be used any moment.
 func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 	now := s.nanos()
-	if m := minuteOf(now); max(e.seen.Load(), e.known) > m { // by a clock that was ahead
-		e.seen.Store(m)
-		e.known = m
-	}
 	next := s.lifeLocked(e, overslept, now)
 	if next <= now {
 		s.dropLocked(e)
@@ -99,7 +95,7 @@ func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 	}
 	s.cache.sortLocked(e) // its config may be gone
 	s.doLocked(s.sched.Reviewed(e, next, e.inUseLocked(now), now))
-	if e.outlivedLocked(now) && e.Need() != schedule.LeafExpired && !e.Phase().UnderWay() {
+	if e.outlivedLocked(now) && e.Need().Open() && !e.Phase().UnderWay() {
 		s.doLocked(s.sched.Start(e, schedule.Routine, now)) // it finds that out
 	}
 }
@@ -109,7 +105,7 @@ func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 func (s *Stapler) lifeLocked(e *entry, overslept bool, now int64) int64 {
 	life, end := int64(idleLife), schedule.Never
 	switch {
-	case e.Need() == schedule.LeafExpired:
+	case e.outlivedLocked(now) && !e.Need().Open():
 		life = int64(time.Hour) // it is served all the same, and would be learned each time
 	case e.notAfter != 0 && !(e.listedLocked() && e.outlivedLocked(now)):
 		end = held.Nanos(e.notAfter + 1)
@@ -211,6 +207,10 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 	n, news, err := h.Take(a, held.Rules{TTL: s.opts.ttl, StapleRevoked: s.opts.stapleRevoked}, now)
 	if err != nil || n == h {
 		return refused(a.Responder, err)
+	}
+	if a.Proof != nil && e.issuer != nil {
+		e.flags.hearsay = false
+		s.issuers.Share(e.issuer)
 	}
 	kind, says := EventUnchanged, e.failedBefore()
 	switch {

@@ -159,11 +159,11 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 // switched off.
 func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
 	h := e.held.Load()
-	switch needed := need == schedule.Wanted || need == schedule.NoIssuer || need == schedule.Hopeless; {
-	case needed && h.State == held.None:
+	switch {
+	case need.Open() && h.State == held.None:
 		s.setLocked(e, held.Pending)
 		s.startOverLocked(e)
-	case !needed && (need == schedule.Off || h.StapleAt(now) == nil):
+	case !need.Open() && (need == schedule.Off || h.StapleAt(now) == nil):
 		s.setLocked(e, held.None)
 	}
 }
@@ -181,8 +181,8 @@ func (s *Stapler) readLeaf(e *entry) (leaf *x509.Certificate, unreadable error) 
 	if read {
 		return nil, nil
 	}
-	if leaf = e.leafOf(); leaf == nil {
-		_, err := x509.ParseCertificate(e.DER)
+	leaf, err := x509.ParseCertificate(e.DER) // the source's own may be of any content
+	if err != nil {
 		return nil, fmt.Errorf("staple: certificate does not parse: %s", errtext.Cut(err.Error()))
 	}
 	scan = scan && (s.opts.responders != nil || m.candidate != nil || directions.Own(leaf).Need == schedule.Wanted)
@@ -250,7 +250,7 @@ func (s *Stapler) download(p *preparation) {
 	defer s.mu.Unlock()
 	switch {
 	case is != nil:
-		e.foundLocked(is, false)
+		e.heardLocked(is)
 	case e.issuer == nil: // else a chain brought it meanwhile
 		p.unissued = issuers.NotFound(p.leaf, e.details().unissued, errs...)
 	}

@@ -1,6 +1,7 @@
 package staple
 
 import (
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -124,13 +125,14 @@ func (s *Stapler) issuerFromStore(e *entry) {
 // responder and the issuer's URL. The record is not trusted: it counts only if the
 // leaf's signature verifies with it.
 func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error) {
-	leaf, is := e.leafOf(), s.issuers.Parse(rec.Issuer)
-	if leaf == nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
+	leaf, err := x509.ParseCertificate(e.DER)
+	is := s.issuers.Parse(rec.Issuer)
+	if err != nil || is == nil || certinfo.SignedBy(is.Cert, leaf) != nil {
 		return ocspresp.Subject{}, ErrNoIssuer
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.foundLocked(is, false)
+	e.heardLocked(is)
 	return e.subject(), nil
 }
 

@@ -144,13 +144,13 @@ func New(opts ...Option) *Stapler {
 	s.work = foreign.Queue{Calls: &s.calls, Workers: maxWorkers}
 	s.writes = foreign.Queue{Calls: &s.calls, Workers: maxWriters}
 	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
-	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.opts.now}
+	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.now}
 	if s.opts.store != nil {
-		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.opts.now, Slow: s.storeSlow}
+		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
 	}
 	s.exchanges.Calls, s.exchanges.Unbound, s.exchanges.MaxLost = &s.calls, true, foreign.MaxHung // the schedule bounds the rest
 	s.downloads.Calls, s.downloads.Unbound = &s.calls, true                                       // the Finder does
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.opts.now}
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s
@@ -376,6 +376,9 @@ func (s *Stapler) waitFor(e *entry, begun time.Time) (*waiting.Gate, time.Durati
 	}
 	return g, g.Left(d, begun, time.Now())
 }
+
+// now is the wall clock, as opts has it at each use.
+func (s *Stapler) now() time.Time { return s.opts.now() }
 
 // nanos is the wall clock. Every limit and due time is one of these.
 func (s *Stapler) nanos() int64 { return s.opts.now().UnixNano() }

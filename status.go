@@ -113,7 +113,10 @@ func (e *entry) statusLocked(now int64) Status {
 	more := e.details()
 	st := Status{State: State(h.At(now)), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
 	if h.Raw != nil {
-		st.ThisUpdate, st.NextUpdate, st.LastSuccess = unix(h.ThisUpdate), unix(h.End()), time.Unix(0, h.Checked)
+		st.ThisUpdate, st.NextUpdate = unix(h.ThisUpdate), unix(h.End())
+		if h.Checked != 0 { // else a record does not say
+			st.LastSuccess = time.Unix(0, h.Checked)
+		}
 		if h.Open {
 			st.NextUpdate = time.Unix(0, h.Until)
 		}
@@ -148,22 +151,19 @@ const maxReasons = 10
 // them at once, although they serve as before.
 func (s *Stapler) Ready() error {
 	now := s.nanos()
-	var failed [severities][]failure // the first of each, to be cut when all are known
+	var failed [severities][]error // the first of each, to be cut when all are known
 	total := 0
 	s.each(now, func(e *entry) {
 		if err := e.problemLocked(now); err != nil {
 			total++
 			if f := &failed[e.severityLocked()]; len(*f) < maxReasons {
-				*f = append(*f, failure{e, err})
+				*f = append(*f, errtext.About(e.DER, nil, err))
 			}
 		}
 	})
 	var errs []error
 	for _, fs := range failed {
-		some := make([]error, 0, len(fs))
-		for _, f := range fs[:min(len(fs), maxReasons-len(errs))] {
-			some = append(some, f.e.named(f.err))
-		}
+		some := fs[:min(len(fs), maxReasons-len(errs))]
 		slices.SortFunc(some, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		errs = append(errs, some...)
 	}
@@ -171,12 +171,6 @@ func (s *Stapler) Ready() error {
 		errs = append(errs, fmt.Errorf("staple: and %d more certificates", more))
 	}
 	return errors.Join(errs...)
-}
-
-// failure is why an entry has no staple.
-type failure struct {
-	e   *entry
-	err error
 }
 
 const severities = 4
@@ -194,6 +188,3 @@ func (e *entry) severityLocked() int {
 	}
 	return severities - 1
 }
-
-// named says which certificate err is about.
-func (e *entry) named(err error) error { return errtext.About(e.DER, e.leafOf(), err) }

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -339,6 +340,23 @@ func TestStoreErrorIsOpaque(t *testing.T) {
 		synctest.Wait()
 		if n := asked.Load(); n != 0 {
 			t.Errorf("the error was asked %d times what it is", n)
+		}
+	})
+}
+
+// A record that does not say when it was checked makes no success of 1970.
+func TestRecordWithoutTimes(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := testkit.LeafFor(ca, "a.example.com")
+		st := learned(t, ca, cert)
+		key, data := st.Only(t)
+		st.Set(key, regexp.MustCompile(`(?m)^(Checked|Received):.*\n`).ReplaceAll(data, nil))
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		s := testkit.Stapler(t, ca, staple.WithStore(st))
+		testkit.List(t, s, cert)
+		time.Sleep(time.Minute)
+		if got := s.Status()[0]; got.State != staple.StateGood || !got.LastSuccess.IsZero() {
+			t.Errorf("%+v", got)
 		}
 	})
 }

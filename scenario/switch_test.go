@@ -283,3 +283,47 @@ func TestSwitchedOffMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// What is switched off and has expired costs no attempt at each handshake, nor does a
+// chain without its issuer.
+func TestOffAndExpired(t *testing.T) {
+	for name, list := range map[string]bool{"listed": true, "of a source": false} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				cert := ca.Issue(ocsptest.Leaf{NotAfter: time.Now().Add(time.Hour)})
+				cert.Certificate[1] = ocsptest.NewCA().Cert.Raw
+				var calls atomic.Int32
+				s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { calls.Add(1); return nil, false }))
+				if list {
+					testkit.List(t, s, cert)
+				}
+				s.Staple(cert)
+				time.Sleep(2 * time.Hour)
+				before := calls.Load()
+				for range 1000 {
+					s.Staple(cert)
+					time.Sleep(time.Second)
+				}
+				if n := calls.Load() - before; n > 5 {
+					t.Errorf("%d calls for 1,000 handshakes", n)
+				}
+			})
+		})
+	}
+}
+
+// What a source says is the leaf, parsed, is for names alone: it may lack what is decided by.
+func TestLeafOfTheSource(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := *testkit.LeafFor(ca, "a.example.com")
+		cert.Leaf = &x509.Certificate{Raw: cert.Leaf.Raw, DNSNames: cert.Leaf.DNSNames}
+		s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return nil, true }))
+		testkit.MustFetch(t, s, &cert)
+		for range 25 {
+			if s.Staple(&cert).OCSPStaple == nil {
+				t.Fatalf("no staple: %+v", s.Status()[0])
+			}
+			time.Sleep(testkit.Day / 4)
+		}
+	})
+}

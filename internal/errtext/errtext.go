@@ -45,8 +45,8 @@ func Cut(s string) string {
 // Stamp gives a time as responses do: in UTC, to the second.
 func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// About says that err, which may be nil, is about a certificate. leaf is nil if it does
-// not parse.
+// About says that err, which may be nil, is about a certificate. leaf may be nil: then der
+// is parsed when the text is wanted.
 func About(der []byte, leaf *x509.Certificate, err error) error {
 	if err == nil {
 		return nil
@@ -62,7 +62,11 @@ type aboutError struct {
 }
 
 func (e *aboutError) Error() string {
-	return Prefix + certinfo.Name(e.der, e.leaf) + ": " + Bare(e.err)
+	leaf := e.leaf
+	if leaf == nil {
+		leaf, _ = x509.ParseCertificate(e.der) // nil if it does not parse
+	}
+	return Prefix + certinfo.Name(e.der, leaf) + ": " + Bare(e.err)
 }
 
 // Unwrap returns the error without the name.

@@ -52,3 +52,14 @@ func (x *Exchange) better(err error) ocsphttp.Way {
 	}
 	return ways
 }
+
+// Doubts reports whether a refusal speaks against the issuer by whose key the certificate
+// was asked about: an OCSP response came, and it is not of this issuer's responder, or
+// that does not know the certificate.
+func Doubts(r ocspresp.Reason) bool {
+	switch r {
+	case ocspresp.InternalError, ocspresp.TryLater, ocspresp.Replay:
+		return false
+	}
+	return r >= ocspresp.MalformedRequest
+}

@@ -3,6 +3,7 @@ package foreign
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 )
@@ -58,6 +59,26 @@ func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, 
 		close(returned)
 	}()
 	return v, returned, err
+}
+
+// grace is how long a call of AttemptFor may go on after its context ended: code that
+// heeds it is done by then, and what came of it is learned before the next attempt.
+const grace = 50 * time.Millisecond
+
+// AttemptFor is Attempt with a context for f that ends after d. While f has set ours the
+// call is not given up: it has come back from foreign code, and what is left ends.
+func (s *Shared[T]) AttemptFor(ctx context.Context, d time.Duration, kind, key string, f func(ctx context.Context, ours *atomic.Bool) (T, error)) (v T, left <-chan struct{}, err error) {
+	limited, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	patient, end := context.WithCancel(ctx)
+	defer end()
+	var ours atomic.Bool
+	defer time.AfterFunc(d+grace, func() {
+		if !ours.Load() {
+			end()
+		}
+	}).Stop()
+	return s.Attempt(patient, kind, key, func() (T, error) { return f(limited, &ours) })
 }
 
 // do returns the call as lost if ctx ended before it did. The call then goes on in its

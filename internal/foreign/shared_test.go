@@ -182,3 +182,37 @@ func TestMaxLost(t *testing.T) {
 		<-third
 	})
 }
+
+// A call that has come back from foreign code is waited for; one that has not is lost.
+func TestAttemptFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls foreign.Calls
+		s := foreign.Shared[int]{Calls: &calls}
+		for _, tt := range []struct {
+			name  string
+			ours  bool
+			takes time.Duration
+			lost  bool
+			most  time.Duration
+		}{
+			{"in time", false, time.Second, false, time.Second},
+			{"just late", false, 2*time.Second + 10*time.Millisecond, false, 2*time.Second + 10*time.Millisecond},
+			{"late", false, time.Minute, true, 2*time.Second + 50*time.Millisecond},
+			{"late, and ours", true, time.Minute, false, time.Minute},
+		} {
+			begun := time.Now()
+			v, left, err := s.AttemptFor(t.Context(), 2*time.Second, "kind", tt.name, func(ctx context.Context, ours *atomic.Bool) (int, error) {
+				ours.Store(tt.ours)
+				time.Sleep(tt.takes)
+				if late := time.Since(begun) > 2*time.Second; (ctx.Err() != nil) != late {
+					t.Errorf("%s: the context of the call: %v", tt.name, ctx.Err())
+				}
+				return 1, nil
+			})
+			if took := time.Since(begun); (left != nil) != tt.lost || (err != nil) != tt.lost || (v == 1) == tt.lost || took != tt.most {
+				t.Errorf("%s: %d, lost %v, %v after %v, want %v", tt.name, v, left != nil, err, took, tt.most)
+			}
+		}
+		time.Sleep(time.Hour)
+	})
+}

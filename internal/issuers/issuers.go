@@ -49,7 +49,7 @@ type Finder struct {
 
 	mu        sync.Mutex // guards the rest
 	all       Interned[ocspresp.Issuer]
-	bySubject Interned[ocspresp.Issuer] // with and without its key's id
+	proven    Interned[ocspresp.Issuer] // with and without its key's id
 	downloads map[string]download       // by URL
 	places    places                    // has a lock of its own
 }
@@ -109,19 +109,28 @@ func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	is = ocspresp.NewIssuer(cert)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	is = f.all.Put(string(id[:]), is)
-	for _, key := range [][]byte{cert.SubjectKeyId, nil} { // not every leaf names the key
-		f.bySubject.Put(string(cert.RawSubject)+string(key), is)
-	}
-	return is
+	return f.all.Put(string(id[:]), is)
 }
 
-// known returns the issuer of leaf if another certificate brought it. It looks up
-// names and key identifiers, which anybody may write into a certificate, so the
-// signature is verified here, too.
+// Share has other certificates of is find it, for as long as one has it. Call it once a
+// response was proven by is: what merely verifies a leaf may be anybody's, and would keep
+// the issuer from being found.
+func (f *Finder) Share(is *ocspresp.Issuer) {
+	if len(is.Cert.Raw) > maxDER {
+		return // a tenant's: others' records would be too long
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range [][]byte{is.Cert.SubjectKeyId, nil} { // not every leaf names the key
+		f.proven.Put(string(is.Cert.RawSubject)+string(key), is)
+	}
+}
+
+// known returns the issuer of leaf if another certificate brought it. Several may have the
+// name, so the signature is verified here, too.
 func (f *Finder) known(leaf *x509.Certificate) *ocspresp.Issuer {
 	f.mu.Lock()
-	is := f.bySubject.Get(string(leaf.RawIssuer) + string(leaf.AuthorityKeyId))
+	is := f.proven.Get(string(leaf.RawIssuer) + string(leaf.AuthorityKeyId))
 	f.mu.Unlock()
 	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
 		return is

@@ -15,6 +15,7 @@ import (
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/foreign"
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/ocsptest"
 )
 
@@ -58,13 +59,21 @@ func TestInChain(t *testing.T) {
 }
 
 // Certificates of one issuer share what is known of it, for as long as somebody
-// has it.
+// has it, and once it has proven something. A tenant's that is very long they do not.
 func TestShared(t *testing.T) {
 	ca := ocsptest.NewCA()
 	f := finder(nothing)
 	a, _, _ := f.InChain(ca.Issue(ocsptest.Leaf{}).Leaf, [][]byte{ca.Cert.Raw})
 	b := f.Parse(ca.Cert.Raw)
-	c, errs := f.Elsewhere(context.Background(), ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://never.example"}}).Leaf, time.Time{})
+	leaf := ca.Issue(ocsptest.Leaf{IssuerURLs: []string{"http://never.example"}}).Leaf
+	long := *a.Cert
+	long.Raw = make([]byte, 16<<10+1)
+	f.Share(&ocspresp.Issuer{Cert: &long})
+	if is, errs := f.Elsewhere(context.Background(), leaf, time.Time{}); is != nil || len(errs) != 1 {
+		t.Errorf("%v, %v: nobody has proven anything", is, errs)
+	}
+	f.Share(a)
+	c, errs := f.Elsewhere(context.Background(), leaf, time.Time{})
 	if a == nil || a != b || a != c || errs != nil {
 		t.Errorf("%p, %p, %p, %v: want one", a, b, c, errs)
 	}

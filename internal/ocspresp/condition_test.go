@@ -98,6 +98,27 @@ func TestLastingDelegateInACircle(t *testing.T) {
 	}
 }
 
+// A delegate that is forgotten while a response is verified with it may still sign.
+//
+// REQ B5
+func TestDelegateForgottenMeanwhile(t *testing.T) {
+	w := newWorld(t, newKey(t))
+	sub := ocspresp.NewSubject(w.leaf, ocspresp.NewIssuer(w.ca))
+	check := func(n int64) {
+		if err := sub.Check(w.delegatedResponse(n), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(0)
+	first, may := sub.Issuer.Oldest()
+	for n := range ocspresp.MaxDelegates {
+		check(int64(1 + n))
+	}
+	if err := may(); err != nil || sub.Issuer.Knows(first) {
+		t.Error(err)
+	}
+}
+
 // What is no number of an enumeration has words, too.
 func TestNumbersOutOfRange(t *testing.T) {
 	for code, want := range map[int]string{-1: "CRLReason -1", 7: "CRLReason 7", 10: "aACompromise", 11: "CRLReason 11"} {

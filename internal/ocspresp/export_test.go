@@ -20,6 +20,12 @@ func (i *Issuer) KnownDelegates() (n int) {
 	return n
 }
 
+// Oldest returns a delegate that i remembers, and what says whether it may sign.
+func (i *Issuer) Oldest() (der []byte, may func() error) {
+	d := i.knownDelegates()[0]
+	return d.cert.Raw, func() error { return i.authorize(d) }
+}
+
 // Knows reports whether i remembers that delegate.
 func (i *Issuer) Knows(der []byte) bool { return i.known(der) != nil }
 

@@ -62,7 +62,7 @@ func NewIssuer(cert *x509.Certificate) *Issuer {
 // lean returns what is needed of a certificate that has been judged: its bytes, names, key
 // and dates. A parsed one may have tens of times its size, in names that its CA chose.
 func lean(c *x509.Certificate) *x509.Certificate {
-	return &x509.Certificate{Raw: c.Raw, RawSubject: c.RawSubject, RawIssuer: c.RawIssuer, RawSubjectPublicKeyInfo: c.RawSubjectPublicKeyInfo,
+	return &x509.Certificate{Raw: c.Raw, RawSubject: c.RawSubject, RawIssuer: c.RawIssuer, RawSubjectPublicKeyInfo: c.RawSubjectPublicKeyInfo, SubjectKeyId: c.SubjectKeyId,
 		PublicKeyAlgorithm: c.PublicKeyAlgorithm, PublicKey: c.PublicKey, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 

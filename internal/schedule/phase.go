@@ -76,6 +76,9 @@ const (
 	LeafExpired
 )
 
+// Open reports whether an attempt may bring a response.
+func (n Need) Open() bool { return n != None && n != Off && n != LeafExpired }
+
 var needNames = [...]string{"unread", "wanted", "none", "off", "no issuer", "hopeless", "leaf expired"}
 
 // String returns the name of the need, in lower case.
