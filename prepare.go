@@ -50,6 +50,7 @@ func (s *Stapler) prepare(a action) {
 		s.conclude(p)
 		return
 	}
+	p.leaf = issuers.Wanting(p.leaf)
 	s.calls.Go(func() { // it may take seconds, and others wait for this worker
 		begun := time.Now()
 		s.download(p)

@@ -108,3 +108,41 @@ func TestMemoryOfIssuers(t *testing.T) {
 		})
 	}
 }
+
+// A tenant's leaf with thousands of names takes 40 times its length once parsed. It is not
+// kept so while its issuer is looked for, nor by the error of a call.
+func TestMemoryOfLeafs(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		names, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Repeat([]byte{0x86, 2, 'a', ':'}, 15_000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var certs []*tls.Certificate
+		const n = 20
+		for i := range n {
+			leaf, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(i)), NotAfter: time.Now().AddDate(1, 0, 0),
+				OCSPServer: []string{"http://ocsp.example"}, IssuingCertificateURL: []string{fmt.Sprintf("http://h%d.example", i)},
+				ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names}}}, ca.Cert, ca.Key().Public(), ca.Key())
+			if err != nil {
+				t.Fatal(err)
+			}
+			certs = append(certs, &tls.Certificate{Certificate: [][]byte{leaf}})
+		}
+		before := heap()
+		s := testkit.Stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}))
+		testkit.Carrying(s, certs)
+		time.Sleep(4 * time.Second)
+		if after := heap(); after > before+n<<17 {
+			t.Errorf("%d KiB are kept for each certificate of 60 that waits", (after-before)/n>>10)
+		}
+		err = s.Prefetch(t.Context(), certs...)
+		if after := heap(); err == nil || after > before+n<<17 {
+			t.Errorf("%d KiB are kept for each certificate of 60 that failed: %v", (after-before)/n>>10, err)
+		}
+		runtime.KeepAlive(err)
+		runtime.KeepAlive(certs)
+	})
+}

@@ -2,8 +2,10 @@ package issuers
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/errtext"
@@ -18,6 +20,14 @@ var ErrNotFound = errors.New("staple: issuer certificate not found")
 // can't be with a downloaded one either.
 func MayDownload(leaf *x509.Certificate, why error) bool {
 	return !unsupported(why) && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
+}
+
+// Wanting returns what the search for the issuer of leaf needs of it. Thousands may wait for a
+// download, and a parsed certificate may have 40 times its length, in names.
+func Wanting(leaf *x509.Certificate) *x509.Certificate {
+	return &x509.Certificate{Raw: leaf.Raw, RawTBSCertificate: leaf.RawTBSCertificate, RawIssuer: leaf.RawIssuer,
+		Issuer: pkix.Name{Names: slices.Clone(leaf.Issuer.Names[:min(len(leaf.Issuer.Names), 16)])}, AuthorityKeyId: leaf.AuthorityKeyId,
+		SignatureAlgorithm: leaf.SignatureAlgorithm, Signature: leaf.Signature, IssuingCertificateURL: certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs)}
 }
 
 // NotFound returns an [ErrNotFound] that names the issuer of leaf. why is that of

@@ -30,17 +30,17 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 	}
 	leaf, tries := cs.PeerCertificates[0], 0
 	for _, cert := range cs.PeerCertificates[1:] {
-		if !bytes.Equal(cert.RawSubject, leaf.RawIssuer) || hasIssuer(issuers, cert) {
+		if !bytes.Equal(cert.RawSubject, leaf.RawIssuer) {
 			continue
 		}
 		if tries++; tries > maxOfPeer {
 			break
 		}
 		if leaf.CheckSignatureFrom(cert) == nil {
-			issuers = append(issuers, cert)
+			return []*x509.Certificate{cert} // of a second one the key is another: nobody's
 		}
 	}
-	return issuers
+	return nil
 }
 
 // hasIssuer reports whether one of issuers has the name and the key of cert.

@@ -142,14 +142,14 @@ func TestReasonOfNoSigner(t *testing.T) {
 	w := newWorld(t, newKey(t))
 	d, key := w.delegate("delegate", 1)
 	noEKU := w.sign(&x509.Certificate{SerialNumber: big.NewInt(9), Subject: pkix.Name{CommonName: "delegate"}}, key.Public())
-	stranger := selfSigned(t, "stranger")
+	stranger := selfSigned(t, "stranger", nil)
 	unparsed := bytes.Replace(stranger, []byte("\x2a\x86\x48\xce\x3d\x03\x01\x07"), []byte("\x2a\x86\x48\xce\x3d\x03\x01\x06"), 1)
 	misnamed := w.respond(w.leaf, d, key)
 	for name, c := range map[string]struct {
 		raw  []byte
 		want ocspresp.Reason
 	}{
-		"two refused":                   {withEmbedded(t, w.respond(noEKU, noEKU, key), selfSigned(t, "delegate"), 1), ocspresp.DelegateIssuer},
+		"two refused":                   {withEmbedded(t, w.respond(noEKU, noEKU, key), selfSigned(t, "delegate", nil), 1), ocspresp.DelegateIssuer},
 		"one of another name, no parse": {withEmbedded(t, w.respond(d, nil, key), unparsed, 1), ocspresp.Signer},
 		"a delegate, misnamed":          {misnamed, ocspresp.ResponderID},
 		"misnamed, after many":          {withEmbedded(t, misnamed, stranger, ocspresp.MaxTries-1), ocspresp.ResponderID},

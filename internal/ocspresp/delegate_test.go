@@ -143,8 +143,9 @@ func TestMessageOfLongNames(t *testing.T) {
 // REQ B7
 func TestEmbeddedBounded(t *testing.T) {
 	v := ownVectors(t)
-	claimant := selfSigned(t, "delegate")
-	other := selfSigned(t, "other")
+	claimant := selfSigned(t, "delegate", nil)
+	slow := selfSigned(t, "delegate", &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 8191, 1), E: 1<<31 - 1})
+	other := selfSigned(t, "other", nil)
 	for _, c := range []struct {
 		name   string
 		cert   []byte
@@ -153,6 +154,8 @@ func TestEmbeddedBounded(t *testing.T) {
 	}{
 		{"same name", claimant, ocspresp.MaxTries - 1, 0},
 		{"same name", claimant, ocspresp.MaxTries, ocspresp.DelegateIssuer},
+		{"same name, and slow", slow, ocspresp.MaxTries/4 - 1, 0},
+		{"same name, and slow", slow, ocspresp.MaxTries / 4, ocspresp.DelegateIssuer},
 		{"another name", other, 20 * ocspresp.MaxTries, 0},
 	} {
 		raw := withEmbedded(t, v.response("delegated"), c.cert, c.copies)
@@ -163,11 +166,15 @@ func TestEmbeddedBounded(t *testing.T) {
 	}
 }
 
-func selfSigned(t *testing.T, name string) []byte {
+// selfSigned has pub for its key, or else one that it is signed with.
+func selfSigned(t *testing.T, name string, pub any) []byte {
 	t.Helper()
 	key := newKey(t)
+	if pub == nil {
+		pub = key.Public()
+	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, pub, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func TestLastingDelegate(t *testing.T) {
 	if _, err := sub.Prove(w.respond(long, long, key), time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	decoy := selfSigned(t, "delegate")
+	decoy := selfSigned(t, "delegate", nil)
 	raw := withEmbedded(t, w.respond(short, short, key), decoy, 2*ocspresp.MaxTries)
 	if p, err := sub.Prove(raw, time.Now()); err != nil || !bytes.Contains(p.Raw, long.Raw) {
 		t.Errorf("known from before, behind decoys: %v", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/fips140"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	encasn1 "encoding/asn1"
@@ -27,9 +28,20 @@ import (
 // that does not serve is skipped without a verdict on the response.
 
 // maxTries bounds the certificates in one response on which signatures are tried.
-// Those that don't bear the signer's name, and known delegates, don't count.
-// MaxResponse leaves room for hundreds.
+// Those that don't bear the signer's name don't count, and known delegates are counted
+// apart. MaxResponse leaves room for hundreds.
 const maxTries = 16
+
+// effort is how many tries one with certs, whose keys it needs, counts for: an RSA key of 8,192
+// bits with a long exponent takes 3 ms, and a tenant's responder may be asked twice a second.
+func effort(certs ...*x509.Certificate) int {
+	for _, c := range certs {
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > certinfo.MaxRSA/2 {
+			return 4
+		}
+	}
+	return 1
+}
 
 // maxRemembered is the longest certificate of a delegate that is remembered, in bytes: a
 // tenant's CA may sign any. One with a key of 8,192 bits has about 3 KiB.
@@ -107,12 +119,16 @@ func (b *basicResponse) responderText() string {
 // so that no number of decoys hides them. The error says why the first one of
 // that name in the response may not sign; it is nil if there is none.
 func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Duration) (best *delegate, refused error) {
+	tries := 0
 	for _, d := range iss.knownDelegates() {
-		if d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) && b.signedBy(d, iss, now, grace) == nil {
+		if d == nil || !b.names(d.cert, d.keyHash) || !d.outlasts(best) {
+			continue
+		}
+		if tries += effort(d.cert); tries <= maxTries && b.signedBy(d, iss, now, grace) == nil {
 			best = d
 		}
 	}
-	tries := 0
+	tries = 0
 	for raw := range b.embedded {
 		// findSigner has tried the issuer, which openssl ocsp embeds.
 		if bytes.Equal(raw, iss.Cert.Raw) {
@@ -122,7 +138,10 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 		// A certificate counts as tried if it has the signer's name, whether or not it
 		// parses. One that ends before the best is not worth a signature.
 		if err != nil && b.namesUnparsed(raw) || d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) {
-			if tries++; tries > maxTries {
+			if tries++; err == nil {
+				tries += effort(iss.Cert, d.cert) - 1
+			}
+			if tries > maxTries {
 				break
 			}
 			if err == nil {
@@ -141,11 +160,11 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 	return nil, refused
 }
 
-// outlasts reports whether d is valid for longer than another, which may be nil. An
-// attacker can put an older certificate of the same key into the response: if that were
-// taken, the staple would end with it.
+// outlasts reports whether d has the key of another that signed, which may be nil, and is
+// valid for longer. An attacker can put an older certificate of the same key into the
+// response: if that were taken, the staple would end with it.
 func (d *delegate) outlasts(other *delegate) bool {
-	return other == nil || d.cert.NotAfter.After(other.cert.NotAfter)
+	return other == nil || d.cert.NotAfter.After(other.cert.NotAfter) && bytes.Equal(d.cert.RawSubjectPublicKeyInfo, other.cert.RawSubjectPublicKeyInfo)
 }
 
 // namesUnparsed reports whether a certificate that is not to be used has the name
@@ -168,7 +187,7 @@ func (b *basicResponse) misnamed(iss *Issuer) bool {
 		if err != nil {
 			continue
 		}
-		if tries++; tries > maxTries {
+		if tries += effort(iss.Cert, d.cert); tries > maxTries {
 			break
 		}
 		if iss.authorize(d) == nil && b.algorithm.verify(d.cert, b.tbs, b.signature) == nil {

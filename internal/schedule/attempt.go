@@ -56,7 +56,7 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 		if it.place(r) < 0 {
 			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
 			s.known.forget(r)
-			s.wake(r.host)
+			s.wake(r)
 		}
 	}
 }
@@ -267,7 +267,7 @@ func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 		it.best = uint8(it.place(r) + 1)
 	}
 	from, to := h.Window(s.config.TTL, s.config.FixedTTL)
-	from = max(from, s.now+MinGap)
+	from = max(from, s.now+refreshGap)
 	s.finish(t, Planned, it.byExpiry(from+s.rand.below(to-from), s.now, s.rand))
 }
 

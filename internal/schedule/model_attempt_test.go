@@ -381,7 +381,7 @@ func (m *model) succeed(it *mItem, h Held, r *mResp) {
 		it.best = r
 	}
 	from, to := h.Window(m.ttl, false)
-	from = max(from, m.now+MinGap)
+	from = max(from, m.now+second/2)
 	m.over(it, Planned, m.byExpiry(it, from+m.rand(to-from)))
 }
 

@@ -23,7 +23,7 @@ var planted = []struct{ what, file, old, new string }{
 	{"a certificate that fails again counts as another", "probe.go",
 		" && !slices.Contains(r.failed, t)", ""},
 	{"probes of a host are not spaced", "probe.go",
-		"at != Never && s.crowded(h)", "false"},
+		"at != Never && h.crowded()", "false"},
 	{"a late proof counts for nothing", "attempt.go",
 		"s.recovered(t, o.Held)\n\tcase mine", "\n\tcase mine"},
 	{"the second responder is never asked beside the first", "attempt.go",

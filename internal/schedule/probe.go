@@ -86,19 +86,19 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	}
 	if r.failing && a.attempt.forced > 0 { // Prefetch promises a second between two attempts
 		r.probeAt = max(r.probeAt, s.now+min(second, r.bound))
-		s.wake(r.host)
+		s.wake(r)
 	}
 }
 
 // breaks marks r as failing: from now on it is probed only.
 func (s *Schedule[T]) breaks(r *Responder[T]) {
-	r.failing, r.marked = true, s.calls
-	r.host.failing = append(r.host.failing, r)
+	r.marked = s.calls
+	r.fails(true)
 	before := r.probeAt
 	s.planProbe(r)
 	if before > s.now { // a forced attempt delays no planned probe
 		r.probeAt = min(r.probeAt, before)
-		s.wake(r.host)
+		s.wake(r)
 	}
 	s.act(Action[T]{Kind: Fails, Responder: r})
 	s.turnAway(r)
@@ -118,8 +118,8 @@ func (s *Schedule[T]) turnAway(r *Responder[T]) {
 // reopen ends the failure of r. All its items that are StandingBy are prepared: their
 // certificates may have expired meanwhile, or the store may have a response.
 func (s *Schedule[T]) reopen(r *Responder[T]) {
-	r.failing, r.failed, r.limit = false, r.failed[:0], max(r.limit, s.known.limit)
-	r.host.failing = slices.DeleteFunc(r.host.failing, func(o *Responder[T]) bool { return o == r })
+	r.fails(false)
+	r.failed, r.limit = r.failed[:0], max(r.limit, s.known.limit)
 	if r.probe != nil {
 		r.probe.probe, r.probe = nil, nil
 	}
@@ -129,7 +129,7 @@ func (s *Schedule[T]) reopen(r *Responder[T]) {
 	}
 	slices.Reverse(s.actions[begun:]) // the first in the queue for probes goes first
 	s.places.update(r)
-	s.wake(r.host)
+	s.wake(r)
 }
 
 // mayAsk reports whether r, which fails, is asked about an item that is not its probe.
@@ -146,7 +146,7 @@ func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 	if it.failures == 0 && len(r.failed) < failsAfter {
 		return true
 	}
-	if at.probe != nil || r.active() || r.probeAt > s.now || s.crowded(r.host) {
+	if at.probe != nil || r.active() || r.probeAt > s.now || r.host.crowded() {
 		return false
 	}
 	s.tie(r, at)
@@ -157,7 +157,7 @@ func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 func (s *Schedule[T]) tie(r *Responder[T], at *attempt[T]) {
 	r.probe, at.probe = at, r
 	r.probed, r.host.probed = s.now, s.now
-	s.wake(r.host)
+	s.wake(r)
 }
 
 // startProbe prepares the first item in the queue for probes of r, and makes its
@@ -178,7 +178,7 @@ func (s *Schedule[T]) unprobe(at *attempt[T], leased bool) {
 		return
 	}
 	r.probeAt = s.now
-	s.wake(r.host)
+	s.wake(r)
 }
 
 // planProbe plans the next probe of r after a failure: after the shortest pause
@@ -190,7 +190,7 @@ func (s *Schedule[T]) planProbe(r *Responder[T]) {
 		r.bound = min(r.bound, n.of.item().bound(s.now, false))
 	}
 	r.probeAt = s.now + s.rand.pause(s.now-r.since, r.bound, r.hint)
-	s.wake(r.host)
+	s.wake(r)
 }
 
 // standBy queues t for the probes of all its responders. If it was not asked about
@@ -204,7 +204,7 @@ func (s *Schedule[T]) standBy(t T, turn int64, untried bool) {
 		if untried {
 			r.probeAt = min(r.probeAt, max(s.now, r.last+minute))
 		}
-		s.wake(r.host)
+		s.wake(r)
 	}
 	s.hasten(t)
 }
@@ -221,52 +221,35 @@ func (s *Schedule[T]) hasten(t T) {
 			if b := it.bound(s.now, false); b < r.bound {
 				r.bound = b
 				r.probeAt = min(r.probeAt, max(s.now, r.last+s.rand.pause(s.now-r.since, b, r.hint)))
-				s.wake(r.host)
+				s.wake(r)
 			}
 		}
 	}
 }
 
 // crowded reports whether several responders of h fail and are probed.
-func (s *Schedule[T]) crowded(h *host[T]) bool {
-	n := 0
-	for _, r := range h.failing {
-		if r.active() {
-			if n++; n > 1 {
-				return true
-			}
-		}
-	}
-	return false
-}
+func (h *host[T]) crowded() bool { return h.active > 1 }
 
-// wake has it found anew when the next responder of h is probed, once for each call: a
-// tenant's certificates may name thousands there.
-func (s *Schedule[T]) wake(h *host[T]) {
-	if !h.woken {
-		h.woken = true
-		s.woken = append(s.woken, h)
-	}
-}
-
-// awake plans when the next responder of each host is probed for which wake was called.
-// Those of one host get two probes a minute together.
-func (s *Schedule[T]) awake() {
-	for _, h := range s.woken {
-		at := Never
-		for _, r := range h.failing {
-			if r.probe == nil && r.standing.len() > 0 {
-				at = min(at, r.probeAt)
-			}
+// wake plans when the next responder of r's host is probed, after a change of r. Those of
+// one host get two probes a minute together.
+func (s *Schedule[T]) wake(r *Responder[T]) {
+	h, at, active := r.host, Never, r.active()
+	if active != r.counted {
+		r.counted = active
+		if active {
+			h.active++
+		} else {
+			h.active--
 		}
-		if at != Never && s.crowded(h) {
-			at = max(at, h.probed+probesApart)
-		}
-		s.hosts.set(h, at)
-		h.woken = false
 	}
-	clear(s.woken) // a host may be forgotten
-	s.woken = s.woken[:0]
+	if active && r.probe == nil {
+		at = r.probeAt
+	}
+	h.due.set(r, at)
+	if at = h.due.key(); at != Never && h.crowded() {
+		at = max(at, h.probed+probesApart)
+	}
+	s.hosts.set(h, at)
 }
 
 // probeOne probes one of the failing responders of h: the one that has been due

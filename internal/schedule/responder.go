@@ -57,6 +57,9 @@ type Responder[T any] struct {
 	probe    *attempt[T] // that is under way
 	probeAt  int64       // when the next is due
 	probed   int64       // when the last began
+	at       int32       // in host.failing, while it fails
+	due      int32       // in host.due
+	counted  bool        // in host.active
 }
 
 // Failing reports whether the responder is probed only.
@@ -66,7 +69,21 @@ func (r *Responder[T]) Failing() bool { return r.failing }
 func (r *Responder[T]) Certificates() int { return r.certs }
 
 // active reports whether probes of r are under way or to come.
-func (r *Responder[T]) active() bool { return r.probe != nil || r.standing.len() > 0 }
+func (r *Responder[T]) active() bool { return r.failing && (r.probe != nil || r.standing.len() > 0) }
+
+// fails adds r to the failing ones of its host, or takes it out.
+func (r *Responder[T]) fails(now bool) {
+	all := r.host.failing
+	if r.failing = now; now {
+		r.at = int32(len(all))
+		r.host.failing = append(all, r)
+		return
+	}
+	last := all[len(all)-1]
+	all[r.at], last.at = last, r.at
+	all[len(all)-1] = nil
+	r.host.failing = all[:len(all)-1]
+}
 
 // A host is what responders share: the machine behind their URLs. What stops one
 // of them, and what too many requests do, may concern them all.
@@ -77,10 +94,11 @@ type host[T any] struct {
 	ready      [2]heap[*Responder[T]] // who has items waiting and a place, by the first deadline; proven ones apart
 	slots      [2]int32               // in places.lines
 	failing    []*Responder[T]
-	probed     int64 // when one of these was last probed
-	proven     bool  // the next probe is one of a responder that has proven something
-	slot       int32 // in Schedule.hosts
-	woken      bool  // it is in Schedule.woken
+	active     int                 // of these, those that have probes under way or to come
+	due        heap[*Responder[T]] // of these, those whose next probe is to come
+	probed     int64               // when one of these was last probed
+	proven     bool                // the next probe is one of a responder that has proven something
+	slot       int32               // in Schedule.hosts
 }
 
 // registry finds responders and hosts by name. They are forgotten when no item
@@ -128,6 +146,7 @@ func (g *registry[T]) host(name string) *host[T] {
 	h := g.hosts[name]
 	if h == nil {
 		h = &host[T]{name: name, proven: true}
+		h.due.place = func(r *Responder[T]) *int32 { return &r.due }
 		for i := range h.ready {
 			h.ready[i].place = func(r *Responder[T]) *int32 { return &r.slot }
 		}
@@ -144,7 +163,9 @@ func (g *registry[T]) forget(r *Responder[T]) {
 	}
 	delete(g.responders, r.Key)
 	h := r.host
-	h.failing = slices.DeleteFunc(h.failing, func(o *Responder[T]) bool { return o == r })
+	if r.failing {
+		r.fails(false)
+	}
 	if h.responders--; h.responders == 0 {
 		delete(g.hosts, h.name)
 	}

@@ -31,7 +31,7 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 	for n := 0; n < maxBatch && s.items.key() <= s.now; n++ {
 		s.fire(s.items.first())
 	}
-	for s.awake(); s.hosts.key() <= s.now; s.awake() {
+	for s.hosts.key() <= s.now {
 		s.probeOne(s.hosts.first())
 	}
 	return s.end()
@@ -99,13 +99,13 @@ func (s *Schedule[T]) shift(back int64) {
 			s.items.set(t, it.wake())
 		}
 	}
+	for _, h := range s.known.hosts {
+		h.probed = min(h.probed, s.now)
+	}
 	for _, r := range s.known.responders {
 		r.since, r.worked, r.last, r.probed = min(r.since, s.now), min(r.worked, s.now), min(r.last, s.now), min(r.probed, s.now)
 		r.cut, r.quick = min(r.cut, s.now), min(r.quick, s.now)
 		r.probeAt -= back
-	}
-	for _, h := range s.known.hosts {
-		h.probed = min(h.probed, s.now)
-		s.wake(h)
+		s.wake(r)
 	}
 }

@@ -77,7 +77,6 @@ type Schedule[T Holder[T]] struct {
 	actions []Action[T]    // of the call under way
 	items   heap[T]        // by when Run has something to do: all but those that are gone
 	hosts   heap[*host[T]] // by when a responder there is to be probed
-	woken   []*host[T]     // whose place in hosts is to be found anew
 	known   registry[T]
 	places  places[T]
 }
@@ -227,7 +226,6 @@ func (s *Schedule[T]) end() []Action[T] {
 	for r := s.places.next(); r != nil; r = s.places.next() {
 		s.ask(r.queue.first(), r)
 	}
-	s.awake()
 	actions := s.actions
 	s.actions = nil
 	return actions
@@ -430,7 +428,7 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 	case StandingBy:
 		for _, r := range it.responders() {
 			r.standing.set(t, Never)
-			s.wake(r.host)
+			s.wake(r)
 		}
 	}
 	if at != nil && at.probe != nil && (!to.UnderWay() || to == Deferred) {

@@ -9,6 +9,9 @@ const (
 
 	// MinGap is the shortest pause between two attempts, whatever the validity.
 	MinGap = int64(100 * time.Millisecond)
+	// refreshGap is the shortest pause after a success. A tenant's responder may sign for a
+	// second, and have each certificate asked about, verified and stored ten times in one.
+	refreshGap = second / 2
 	// clockSkew is how far the clocks of servers and responders differ.
 	clockSkew = 5 * minute
 )
