@@ -340,7 +340,7 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 // without the lock, on what was copied under it.
 func (s *Stapler) request(ctx context.Context, a action, judging *atomic.Bool) (*held.Answer, error) {
 	e, r := a.Item, a.Responder
-	x := exchange.Exchange{URL: r.URL, Hash: s.opts.hash, Now: s.opts.now, Judging: judging}
+	x := exchange.Exchange{URL: r.URL, Hash: s.opts.hash, Now: s.now, Judging: judging}
 	if s.opts.fixedTTL {
 		x.MaxAge = s.opts.ttl
 	}

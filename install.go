@@ -208,7 +208,7 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 	if err != nil || n == h {
 		return refused(a.Responder, err)
 	}
-	if a.Proof != nil && e.issuer != nil {
+	if a.Proof != nil && e.issuer != nil && (e.flags.hearsay || h.Raw == nil) {
 		e.flags.hearsay = false
 		s.issuers.Share(e.issuer)
 	}

@@ -92,7 +92,7 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answe
 			return nil, err
 		}
 	}
-	p, err := ocspresp.Prove(rec.Response, &sub, s.opts.now())
+	p, err := ocspresp.Prove(rec.Response, &sub, s.now())
 	if err != nil {
 		return nil, err
 	}
