@@ -37,6 +37,36 @@ func TestLongTexts(t *testing.T) {
 	}
 }
 
+// A certificate may end in the year 10000, or before the year 0: GeneralizedTime has a zone.
+// The report of all the others is not lost for it.
+func TestEndOutsideOfJSON(t *testing.T) {
+	west, east := time.FixedZone("", -3600), time.FixedZone("", 3600)
+	h := statuspage.HandlerOf(func() []staple.Status {
+		return []staple.Status{
+			{Leaf: &x509.Certificate{DNSNames: []string{"late"}, NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, west)}, MustStaple: true},
+			{Leaf: &x509.Certificate{DNSNames: []string{"early"}, NotAfter: time.Date(0, 1, 1, 0, 0, 0, 0, east)}, NextUpdate: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)},
+		}
+	})
+	r := report(t, h, "/")
+	if names := firstNames(r); !slices.Equal(names, []string{"late", "early"}) {
+		t.Fatalf("got %v", names)
+	}
+	for i, want := range []int{9999, 0} {
+		if end := r.Certificates[i].NotAfter; end == nil || end.Year() != want {
+			t.Errorf("%s: ends %v, want it in the year %d", r.Certificates[i].Names, end, want)
+		}
+	}
+}
+
+// A report that can't be encoded is an error, and no 200 without a body.
+func TestNoJSON(t *testing.T) {
+	rec := httptest.NewRecorder()
+	statuspage.WriteJSON(rec, time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))
+	if rec.Code != http.StatusInternalServerError || rec.Header().Get("Content-Type") == "application/json" {
+		t.Errorf("got %d %s", rec.Code, rec.Header().Get("Content-Type"))
+	}
+}
+
 // A key of more bits than crypto/tls takes verifies nothing here either: a page of such
 // certificates took seconds for each. This signature is good, so only who verifies it knows.
 func TestHugeKey(t *testing.T) {

@@ -117,12 +117,19 @@ func reading(serve http.HandlerFunc) http.Handler {
 	})
 }
 
+// writeJSON answers with v. What can't be encoded is an error, and no success without a
+// body.
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b) // escapes what HTML would take for tags
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	enc := json.NewEncoder(w) // escapes what HTML would take for tags
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(v) // the client has gone
+	_, _ = w.Write(b.Bytes())
 }
 
 type page struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -261,8 +262,8 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// What a response says without proof is told where JSON has a form for it, and else left
-// out: encoding/json would refuse the whole report.
+// What a certificate, or a response without proof, says is told as near as JSON has a form
+// for it: encoding/json would refuse the whole report.
 func TestStrangeTimes(t *testing.T) {
 	day := time.FixedZone("", 24*3600) // x/crypto/ocsp reads it as +2400
 	for _, tt := range []struct {
@@ -271,13 +272,17 @@ func TestStrangeTimes(t *testing.T) {
 	}{
 		{time.Date(2026, 5, 2, 1, 0, 0, 0, day), `"2026-05-01T01:00:00Z"`},
 		{time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), `"0000-01-01T00:00:00Z"`},
-		{time.Date(0, 1, 1, 0, 0, 0, 0, day), "null"},
+		{time.Date(0, 1, 1, 0, 0, 0, 0, day), `"0000-01-01T00:00:00Z"`},
 		{time.Date(10000, 1, 1, 0, 0, 0, 0, day), `"9999-12-31T00:00:00Z"`},
-		{time.Date(9999, 12, 31, 1, 0, 0, 0, time.FixedZone("", -24*3600)), "null"},
+		{time.Date(9999, 12, 31, 1, 0, 0, 0, time.FixedZone("", -24*3600)), `"9999-12-31T23:59:59Z"`},
 		{time.Time{}, "null"},
 	} {
 		if got, err := json.Marshal(present(tt.at)); err != nil || string(got) != tt.want {
 			t.Errorf("%v: got %s, %v, want %s", tt.at, got, err, tt.want)
+		}
+		p := &peer{leaf: &x509.Certificate{NotAfter: tt.at, SerialNumber: new(big.Int)}}
+		if _, err := json.Marshal(p.describe()); err != nil {
+			t.Errorf("a certificate that ends %v: %v", tt.at, err)
 		}
 	}
 }
