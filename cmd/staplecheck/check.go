@@ -172,6 +172,7 @@ func (p *peer) staple(err error, now time.Time) *Staple {
 // claim reads a response that proves nothing: that about leaf or, if there is
 // none, about whatever it is. It returns nil if it can't.
 func claim(raw []byte, leaf *x509.Certificate) *ocsp.Response {
+	raw = bare(raw)
 	resp, err := ocsp.ParseResponseForCert(raw, leaf, nil)
 	if err != nil {
 		resp, err = ocsp.ParseResponse(raw, nil)

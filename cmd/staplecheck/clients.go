@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"crypto"
+	"crypto/fips140"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
@@ -67,7 +69,7 @@ func (p *peer) particular() (out []Refusal) {
 		refuse(openSSL, "%s", why)
 	}
 	if len(certs) > 0 {
-		if _, err := ocsp.ParseResponseForCert(p.proof.Raw, p.leaf, p.issuer); err != nil {
+		if err := p.byGo(certs[0]); err != nil {
 			refuse(goOCSP, "for the certificates that come with the staple: %s", line(err))
 		}
 	}
@@ -77,29 +79,64 @@ func (p *peer) particular() (out []Refusal) {
 	return out
 }
 
-// embedded returns the certificates that come with a response. They are not
-// signed.
-func embedded(raw []byte) []asn1.RawValue {
-	var response struct {
+// byGo is the error of golang.org/x/crypto/ocsp, which verifies with the key of the first
+// certificate that comes with the staple. A key that is not supported did not sign, and
+// may take seconds to say so. FIPS 140 has no say in what others refuse.
+func (p *peer) byGo(first asn1.RawValue) error {
+	cert, err := x509.ParseCertificate(first.FullBytes)
+	if err == nil {
+		err = certinfo.SupportedKey(cert)
+	}
+	if err == nil {
+		fips140.WithoutEnforcement(func() { _, err = ocsp.ParseResponseForCert(p.proof.Raw, p.leaf, p.issuer) })
+	}
+	return err
+}
+
+// A response is an OCSPResponse, and basic what is in its Bytes (RFC 6960 §4.2.1).
+type (
+	response struct {
 		Status asn1.Enumerated
 		Bytes  struct {
 			Type  asn1.ObjectIdentifier
 			Basic []byte
 		} `asn1:"explicit,tag:0"`
 	}
-	var basic struct {
+	basic struct {
 		Data      asn1.RawValue
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
 		Certs     []asn1.RawValue `asn1:"explicit,tag:0,optional"`
 	}
-	if _, err := asn1.Unmarshal(raw, &response); err != nil {
-		return nil // not of what was verified
+)
+
+// read reads a response; ok is false if it can't.
+func read(raw []byte) (r response, b basic, ok bool) {
+	_, err := asn1.Unmarshal(raw, &r)
+	if err == nil {
+		_, err = asn1.Unmarshal(r.Bytes.Basic, &b)
 	}
-	if _, err := asn1.Unmarshal(response.Bytes.Basic, &basic); err != nil {
+	return r, b, err == nil
+}
+
+// embedded returns the certificates that come with a response. They are not
+// signed.
+func embedded(raw []byte) []asn1.RawValue {
+	_, b, _ := read(raw)
+	return b.Certs
+}
+
+// bare returns a response without its certificates, nil if it can't be read. With them
+// x/crypto/ocsp would verify a signature, by a key of any size.
+func bare(raw []byte) []byte {
+	r, b, ok := read(raw)
+	if !ok {
 		return nil
 	}
-	return basic.Certs
+	b.Certs = nil
+	r.Bytes.Basic, _ = asn1.Marshal(b)
+	raw, _ = asn1.Marshal(r)
+	return raw
 }
 
 // decoy says what among certs keeps OpenSSL from the signer. It reads all; where the
