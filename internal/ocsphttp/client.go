@@ -12,7 +12,8 @@
 // # Bounds
 //
 // An exchange makes at most four requests: the first, and one for each change of
-// the way. Each follows at most three redirects. At most [MaxBody] bytes of an
+// the way. Each follows at most three redirects. The default client tries eight addresses
+// of a host, of each family. At most [MaxBody] bytes of an
 // answer are read. The context bounds the time of the whole exchange. Text from the
 // network is cut before it gets into an error.
 //
@@ -40,6 +41,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -50,7 +52,10 @@ const (
 
 	// dialTimeout is for all addresses of a host. Package net divides it: each of
 	// two addresses gets 2 s, so a silent first one leaves time for the second.
-	dialTimeout      = 4 * time.Second
+	dialTimeout = 4 * time.Second
+	// maxAddresses is how many addresses of a host are tried, of each family. A name may be
+	// anybody's and have 4,000.
+	maxAddresses     = 8
 	handshakeTimeout = 10 * time.Second // of TLS; as long as a whole attempt may take
 	// An HTTP/2 connection on which nothing came for pingAfter gets a ping, and is
 	// closed if no answer comes within pingTimeout: that is half of an attempt. A
@@ -83,7 +88,7 @@ type Client struct {
 func DefaultClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            newDialer().DialContext,
+		DialContext:            dial,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -95,9 +100,31 @@ func DefaultClient() *http.Client {
 	}}
 }
 
-// newDialer returns the dialer of the default client. Its Control runs after names
-// are resolved, so a name that points at a refused address is refused, too.
-func newDialer() *net.Dialer { return &net.Dialer{Timeout: dialTimeout, Control: refuseDial} }
+// dial makes a connection of the default client.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return newDialer().DialContext(ctx, network, address)
+}
+
+// newDialer returns the dialer for one connection of the default client. Its Control runs
+// after names are resolved, so a name that points at a refused address is refused, too. It
+// counts addresses there, which leaves their order, and the race of IPv6 with IPv4, to
+// package net; by family, so that one does not take the tries of the other.
+func newDialer() *net.Dialer {
+	var tried4, tried6 atomic.Int32
+	return &net.Dialer{Timeout: dialTimeout, Control: func(network, address string, _ syscall.RawConn) error {
+		tried := &tried4
+		if network == "tcp6" {
+			tried = &tried6
+		}
+		if err := refuseDial(address); err != nil {
+			return err
+		}
+		if tried.Add(1) > maxAddresses {
+			return errors.New("enough addresses of the host were tried")
+		}
+		return nil
+	}}
+}
 
 // OwnRules returns a shallow copy of c that leaves redirects to this package:
 // net/http would repeat a redirected POST as a GET without a body. The user's client

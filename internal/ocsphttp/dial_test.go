@@ -7,8 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +41,52 @@ func TestSilentAddress(t *testing.T) {
 	}
 	if len(asked) != 2 || left[0] > 2*time.Second || left[1] > 4*time.Second {
 		t.Errorf("asked %v, which may take %v", asked, left)
+	}
+}
+
+// A name may be anybody's, and have as many addresses as a reply holds. One request
+// makes a few connections all the same.
+func TestNameOfManyAddresses(t *testing.T) {
+	var ips []netip.Addr
+	for ip := netip.MustParseAddr("127.1.0.0"); len(ips) < 4000; ip = ip.Next() {
+		ips = append(ips, ip)
+	}
+	lookup := func() []netip.Addr { return ips }
+	names.Store(&lookup)
+	var connected atomic.Int32
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
+		if errors.Is(err, syscall.ECONNREFUSED) { // others saw no packet
+			connected.Add(1)
+		}
+	}})
+	c := overNet(t)
+	if _, err := c.Get(ctx, "http://many.example:1/"); err == nil || !strings.Contains(err.Error(), "127.1.0.0:1") {
+		t.Errorf("got %v, want what the first address said", err)
+	}
+	if n := connected.Load(); n < 2 || n > 8 {
+		t.Errorf("%d connections for one request", n)
+	}
+}
+
+// One family does not take the tries of the other: IPv6 may be broken, and come first.
+func TestAddressesByFamily(t *testing.T) {
+	d := ocsphttp.NewDialer()
+	for i, tt := range []struct {
+		network, address string
+		n                int
+		refused          bool
+	}{
+		{"tcp6", "[fe80::1]:80", 10, true}, // refused as such, and does not count
+		{"tcp6", "[2001:db8::1]:80", 8, false},
+		{"tcp6", "[2001:db8::1]:80", 2, true},
+		{"tcp4", "192.0.2.1:80", 8, false},
+		{"tcp4", "192.0.2.1:80", 2, true},
+	} {
+		for range tt.n {
+			if err := d.Control(tt.network, tt.address, nil); (err != nil) != tt.refused {
+				t.Errorf("%d: %s: %v", i, tt.address, err)
+			}
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // URLs come out of certificates, which may be anybody's. The default client makes no
@@ -77,10 +76,10 @@ func refused(ip netip.Addr) bool {
 	return false
 }
 
-// refuseDial is a net.Dialer's Control: it sees each address that is dialled,
+// refuseDial is for a net.Dialer's Control: it sees each address that is dialled,
 // whatever names said before. A name that changes between two look-ups is no way
 // around it.
-func refuseDial(_, address string, _ syscall.RawConn) error {
+func refuseDial(address string) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err

@@ -47,11 +47,13 @@ func serveNames(conn net.Conn) {
 	reply := append([]byte(nil), msg[:end+5]...) // the header and the question
 	reply[2], reply[3], reply[11] = 0x81, 0x80, 0
 	if msg[end+2] == 1 { // A
+		var n uint16
 		for _, ip := range (*names.Load())() {
-			reply[7]++
+			n++
 			reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
 			reply = append(reply, ip.AsSlice()...)
 		}
+		binary.BigEndian.PutUint16(reply[6:], n)
 	}
 	conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
 }
