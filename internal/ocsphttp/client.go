@@ -13,9 +13,9 @@
 //
 // An exchange makes at most four requests: the first, and one for each change of
 // the way. Each follows at most three redirects. The default client tries eight addresses
-// of a host, of each family. At most [MaxBody] bytes of an
-// answer are read. The context bounds the time of the whole exchange. Text from the
-// network is cut before it gets into an error.
+// of a host, of each family. At most [MaxBody] bytes of an answer are read. The context
+// bounds the time of the whole exchange. Text from the network is cut before it gets
+// into an error.
 //
 // # State
 //
@@ -232,6 +232,7 @@ func unpooled(c *http.Client) *http.Client {
 	if t, ok := c.Transport.(*http.Transport); ok {
 		t = t.Clone()
 		t.DisableKeepAlives = true
+		t.IdleConnTimeout = time.Second // of HTTP/2 made after the request was given up: nobody has it, or would close it
 		own.Transport = t
 	}
 	return &own

@@ -2,6 +2,7 @@ package ocsphttp_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log"
 	"net"
@@ -168,6 +169,73 @@ func TestNoConnectionWithoutAByte(t *testing.T) {
 		t.Errorf("the responder got %d bytes before the connection was closed", n)
 	}
 }
+
+// A connection that is there only after its request was given up is closed soon. With a
+// Transport for each request nobody else would use it.
+func TestLateConnectionIsClosed(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	defer cert.Close()
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipes{conns: make(chan net.Conn)}
+		var mu sync.Mutex // guards the rest
+		made, open := 0, make(map[net.Conn]bool)
+		srv := &http.Server{TLSConfig: &tls.Config{Certificates: cert.TLS.Certificates}, ErrorLog: log.New(io.Discard, "", 0),
+			ConnState: func(conn net.Conn, state http.ConnState) {
+				mu.Lock()
+				defer mu.Unlock()
+				switch state {
+				case http.StateNew:
+					made++
+					open[conn] = true
+				case http.StateClosed:
+					delete(open, conn)
+				}
+			}}
+		go srv.ServeTLS(l, "", "")
+		defer srv.Close()
+		tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
+		tr.TLSClientConfig = cert.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			time.AfterFunc(2*time.Second, func() { l.conns <- far }) // the handshake waits for that
+			return near, nil
+		}
+		c := &ocsphttp.Client{HTTP: &http.Client{Transport: tr}, Default: true, Requests: new(atomic.Uint64), Now: time.Now}
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			q := question(ocsphttp.OwnConn)
+			q.URL = "https://example.com/"
+			if _, _, err := c.Ask(ctx, q); err == nil {
+				t.Error("no error, though the handshake takes longer")
+			}
+			cancel()
+		}
+		time.Sleep(5 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if made != 3 || len(open) > 0 {
+			t.Errorf("%d connections of %d are open that no request uses, nor will", len(open), made)
+		}
+	})
+}
+
+// pipes is a listener for ends of pipes.
+type pipes struct {
+	conns chan net.Conn
+	close sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (p *pipes) Close() error   { p.close.Do(func() { close(p.conns) }); return nil }
+func (p *pipes) Addr() net.Addr { return new(net.TCPAddr) }
 
 // What is given up does not wait for a connection for longer than a second, and for
 // an answer not at all.
