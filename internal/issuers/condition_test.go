@@ -2,6 +2,8 @@ package issuers_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"runtime"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/issuers"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/ocsptest"
 )
 
@@ -165,18 +168,51 @@ func TestWhoGivesWay(t *testing.T) {
 // Values under one key are one for as long as somebody has it, and what nobody has goes.
 func TestInterned(t *testing.T) {
 	var all issuers.Interned[[64]byte]
-	first := all.Put("k", new([64]byte))
-	if all.Put("k", new([64]byte)) != first || all.Get("k") != first {
+	key := sha256.Sum256(nil)
+	first := all.Put(key, new([64]byte))
+	if all.Put(key, new([64]byte)) != first || all.Get(key) != first {
 		t.Error("two values under one key")
 	}
 	for n := range 5000 {
-		all.Put(fmt.Sprint(n), new([64]byte))
+		all.Put(sha256.Sum256([]byte(fmt.Sprint(n))), new([64]byte))
 		if n%50 == 0 {
 			runtime.GC()
 		}
 	}
-	if all.Len() > 1000 || all.Get("k") != first {
+	if all.Len() > 1000 || all.Get(key) != first {
 		t.Errorf("%d values, of which one is in use", all.Len())
 	}
 	runtime.KeepAlive(first)
+}
+
+// What is known of issuers and of URLs takes little, however long their names are: these
+// are anybody's, and stay for a while when nobody has them any more.
+//
+// REQ I8
+func TestLongNamesAreNotKept(t *testing.T) {
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC() // what has a finalizer goes in the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const n = 60
+	long := func(i int) string { return fmt.Sprint(strings.Repeat("x", 15<<10), i) }
+	f := finder(func(string) ([]byte, error) { return nil, errors.New("down") })
+	for name, do := range map[string]func(i int){
+		"issuers": func(i int) { f.Share(&ocspresp.Issuer{Cert: &x509.Certificate{RawSubject: []byte(long(i))}}) },
+		"URLs": func(i int) {
+			f.Elsewhere(t.Context(), &x509.Certificate{IssuingCertificateURL: []string{"http://ca.example/" + long(i)}}, time.Time{})
+		},
+	} {
+		before := heap()
+		for i := range n {
+			do(i)
+		}
+		if after := heap(); after > before+n<<12 {
+			t.Errorf("%s: %d bytes are kept for each", name, (after-before)/n)
+		}
+	}
+	runtime.KeepAlive(f)
 }

@@ -3,6 +3,7 @@ package issuers
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -126,9 +127,10 @@ func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.I
 // recall returns what came of asking u lately, if it was asked: a failure only if
 // it came after since. Two nils say that u has to be asked.
 func (f *Finder) recall(u string, since time.Time) (*ocspresp.Issuer, error) {
+	id := sha256.Sum256([]byte(u))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d := f.downloads[u]; d.lately(f.Now(), d.gap) && (d.err == nil || !d.at.Before(since)) {
+	if d := f.downloads[id]; d.lately(f.Now(), d.gap) && (d.err == nil || !d.at.Before(since)) {
 		return d.is, d.err
 	}
 	return nil, nil
@@ -138,20 +140,21 @@ func (f *Finder) recall(u string, since time.Time) (*ocspresp.Issuer, error) {
 // that passes costs no certificate more than its own retry. The time doubles from
 // half a second to maxRecall, and starts again once u was not asked for 10 of these.
 func (f *Finder) remember(u string, is *ocspresp.Issuer, err error) {
+	id := sha256.Sum256([]byte(u))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, d := f.Now(), f.downloads[u]
+	now, d := f.Now(), f.downloads[id]
 	gap := 500 * time.Millisecond
 	if d.lately(now, 10*maxRecall) {
 		gap = min(max(2*d.gap, gap), maxRecall)
 	}
 	if f.downloads == nil {
-		f.downloads = make(map[string]download)
+		f.downloads = make(map[digest]download)
 	}
 	if len(f.downloads) >= maxDownloads {
 		clear(f.downloads)
 	}
-	f.downloads[u] = download{is: is, err: err, at: now, gap: gap}
+	f.downloads[id] = download{is: is, err: err, at: now, gap: gap}
 }
 
 // fetch gets the certificate at u, and notes what came of it. It waits for a place

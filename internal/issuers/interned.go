@@ -1,6 +1,13 @@
 package issuers
 
-import "weak"
+import (
+	"crypto/sha256"
+	"weak"
+)
+
+// A digest is the SHA-256 of what something is known by. That may be anybody's, and of any
+// length, and stays when the value has gone.
+type digest = [sha256.Size]byte
 
 // Interned holds values that others share, for as long as one of them has them.
 // The zero Interned is ready. It has no lock: its owner guards it.
@@ -9,16 +16,16 @@ import "weak"
 // nobody counts references. Keys of dead values stay until Put sweeps, which it does
 // when their number has doubled: the cost per Put is constant on average.
 type Interned[V any] struct {
-	m     map[string]weak.Pointer[V]
+	m     map[digest]weak.Pointer[V]
 	sweep int // len(m) at which dead ones are removed
 }
 
 // Get returns the value under key, nil if there is none.
-func (t *Interned[V]) Get(key string) *V { return t.m[key].Value() }
+func (t *Interned[V]) Get(key digest) *V { return t.m[key].Value() }
 
 // Put returns the value under key, which is v if there was none. The caller must
 // keep what it returns, and not v.
-func (t *Interned[V]) Put(key string, v *V) *V {
+func (t *Interned[V]) Put(key digest, v *V) *V {
 	if old := t.Get(key); old != nil {
 		return old
 	}
@@ -31,7 +38,7 @@ func (t *Interned[V]) Put(key string, v *V) *V {
 		t.sweep = 2*len(t.m) + 64
 	}
 	if t.m == nil {
-		t.m = make(map[string]weak.Pointer[V])
+		t.m = make(map[digest]weak.Pointer[V])
 	}
 	t.m[key] = weak.Make(v)
 	return v

@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ type Finder struct {
 	mu        sync.Mutex // guards the rest
 	all       Interned[ocspresp.Issuer]
 	proven    Interned[ocspresp.Issuer] // with and without its key's id
-	downloads map[string]download       // by URL
+	downloads map[digest]download       // by URL
 	places    places                    // has a lock of its own
 }
 
@@ -97,7 +98,7 @@ func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.I
 func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	id := sha256.Sum256(der)
 	f.mu.Lock()
-	is := f.all.Get(string(id[:]))
+	is := f.all.Get(id)
 	f.mu.Unlock()
 	if is != nil {
 		return is
@@ -109,7 +110,7 @@ func (f *Finder) Parse(der []byte) *ocspresp.Issuer {
 	is = ocspresp.NewIssuer(cert)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.all.Put(string(id[:]), is)
+	return f.all.Put(id, is)
 }
 
 // Share has other certificates of is find it, for as long as one has it. Call it once a
@@ -122,18 +123,22 @@ func (f *Finder) Share(is *ocspresp.Issuer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, key := range [][]byte{is.Cert.SubjectKeyId, nil} { // not every leaf names the key
-		f.proven.Put(string(is.Cert.RawSubject)+string(key), is)
+		f.proven.Put(named(is.Cert.RawSubject, key), is)
 	}
 }
 
 // known returns the issuer of leaf if another certificate brought it. Several may have the
 // name, so the signature is verified here, too.
 func (f *Finder) known(leaf *x509.Certificate) *ocspresp.Issuer {
+	id := named(leaf.RawIssuer, leaf.AuthorityKeyId)
 	f.mu.Lock()
-	is := f.proven.Get(string(leaf.RawIssuer) + string(leaf.AuthorityKeyId))
+	is := f.proven.Get(id)
 	f.mu.Unlock()
 	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
 		return is
 	}
 	return nil
 }
+
+// named is what an issuer is found by. A name in DER says where it ends.
+func named(name, keyID []byte) digest { return sha256.Sum256(slices.Concat(name, keyID)) }
