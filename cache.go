@@ -95,27 +95,29 @@ type entry struct {
 // details is what most entries do without once they hold a response. It is there while
 // an attempt is under way, somebody waits, or something failed; trimLocked drops it.
 type details struct {
-	err       error          // of the last attempt; cleared by a success
-	errs      []error        // of the responders asked in the attempt under way
-	prepare   func()         // the attempt under way, queued for a worker; calling it again does nothing
-	failing   int64          // Unix ns: when attempts began to fail
-	first     string         // URL of the first responder, before there is a route
-	learned   int64          // Unix ns
-	begun     int64          // Unix ns: the attempt under way
-	patience  int64          // Unix ns: until when a caller waits for the store
-	chain     [][]byte       // the rest of the chain, dropped once the issuer is found
-	scanned   bool           // the issuer is not in chain
-	rechained int64          // Unix ns: when another chain was last looked at
-	unissued  error          // why not; nil if nothing there has its name
-	restored  bool           // a record was read between attempts that needs no refresh
-	unread    bool           // in Stapler.unread
-	candidate []byte         // a staple that the source set, to be judged
-	nominated [4]uint64      // the hashes of the last ones
-	aliases   []*ref         // where else the leaf's bytes were met
-	tries     ocsphttp.Tries // of asking in another way
-	warned    int64          // Unix ns of the last warning
-	leased    int64          // Unix ns: when the lease was last taken
-	never     *list.Element  // in cache.never
+	err       error            // of the last attempt; cleared by a success
+	errs      []error          // of the responders asked in the attempt under way
+	prepare   func()           // the attempt under way, queued for a worker; calling it again does nothing
+	failing   int64            // Unix ns: when attempts began to fail
+	first     string           // URL of the first responder, before there is a route
+	learned   int64            // Unix ns
+	begun     int64            // Unix ns: the attempt under way
+	patience  int64            // Unix ns: until when a caller waits for the store
+	chain     [][]byte         // the rest of the chain, dropped once the issuer is found
+	scanned   bool             // the issuer is not in chain
+	rechained int64            // Unix ns: when another chain was last looked at
+	unissued  error            // why not; nil if nothing there has its name
+	doubted   *ocspresp.Issuer // see doubtLocked
+	shelved   *held.Response   // what was held before no response was needed; see setLocked
+	restored  bool             // a record was read between attempts that needs no refresh
+	unread    bool             // in Stapler.unread
+	candidate []byte           // a staple that the source set, to be judged
+	nominated [4]uint64        // the hashes of the last ones
+	aliases   []*ref           // where else the leaf's bytes were met
+	tries     ocsphttp.Tries   // of asking in another way
+	warned    int64            // Unix ns of the last warning
+	leased    int64            // Unix ns: when the lease was last taken
+	never     *list.Element    // in cache.never
 	waiters   waiting.Waiters[*entry]
 }
 
@@ -137,7 +139,7 @@ func (e *entry) edit() *details {
 
 // trimLocked drops the details if nothing is in them that is needed.
 func (e *entry) trimLocked(now int64) {
-	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
+	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.shelved == nil && m.aliases == nil &&
 		m.never == nil && m.waiters.Empty() && m.warned == 0 && !m.unread && m.tries.Old(now) {
 		e.more = nil
 	}
@@ -287,7 +289,7 @@ func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
 	e.issuer, e.flags.alone, e.flags.hearsay = is, alone, false
 	e.lone.Store(false)
 	if e.more != nil {
-		e.more.chain, e.more.unissued = nil, nil
+		e.more.chain, e.more.unissued, e.more.doubted = nil, nil, nil
 	}
 }
 
@@ -301,10 +303,11 @@ func (e *entry) heardLocked(is *ocspresp.Issuer) {
 	}
 }
 
-// doubtLocked has such an issuer looked for anew after an attempt that failed with errs.
+// doubtLocked has such an issuer looked for anew after an attempt that failed with errs. If
+// no other is found it is this one.
 func (e *entry) doubtLocked(errs []error) {
 	if e.flags.hearsay && slices.ContainsFunc(errs, func(err error) bool { return exchange.Doubts(ocspresp.Reason(reasonOf(err))) }) {
-		e.issuer = nil
+		e.edit().doubted, e.issuer = e.issuer, nil
 		e.lone.Store(true)
 	}
 }

@@ -171,19 +171,15 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 	now := s.nanos()
 	for _, t := range c.Turns {
 		if e := t.Of; !t.Done {
-			e.more.waiters.Leave(t, e.interruptedLocked(over))
+			err := fmt.Errorf("%w from %q", over, e.url())
+			if last := e.details().err; last != nil {
+				err = errtext.Caused(over, last)
+			}
+			e.more.waiters.Leave(t, err)
 			s.cache.sortLocked(e)
 			e.trimLocked(now)
 		}
 	}
-}
-
-// interruptedLocked adds to over, the end of a call, what is known of e.
-func (e *entry) interruptedLocked(over error) error {
-	if last := e.details().err; last != nil {
-		return errtext.Caused(over, last)
-	}
-	return fmt.Errorf("%w from %q", over, e.url())
 }
 
 // Forget drops certs: nothing is asked about them any more, and they are not in

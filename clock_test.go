@@ -457,3 +457,33 @@ func TestClockIsReadAtEachUse(t *testing.T) {
 		}
 	})
 }
+
+// REQ B15, REQ E9: what a certificate holds outlasts a clock that is past its end for two
+// minutes: a revocation, which an older response would undo, and a staple, with the
+// responder down.
+func TestHeldWithClockAhead(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			c, cert := new(clock), ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+			s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+			if revoked {
+				ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+			}
+			testkit.List(t, s, cert)
+			time.Sleep(time.Minute)
+			if revoked {
+				ca.Responder.SetGood(cert)
+				signedAt(ca.Responder, time.Now().Add(-24*time.Hour), time.Now(), false)
+			} else {
+				ca.Responder.SetFault(ocsptest.FaultRefused)
+			}
+			c.step(10 * 365 * testkit.Day)
+			time.Sleep(2 * time.Minute)
+			c.step(-10 * 365 * testkit.Day)
+			time.Sleep(5 * time.Minute)
+			if stapled := s.Staple(cert).OCSPStaple != nil; stapled == revoked {
+				t.Errorf("revoked %v, stapled %v: %+v", revoked, stapled, s.Status())
+			}
+		})
+	}
+}

@@ -127,7 +127,11 @@ func (s *Stapler) hold(certs []tls.Certificate) *listing {
 			continue
 		}
 		if e, _ := s.learnLocked(cert, ids[i], schedule.Routine); e != nil {
-			s.listLocked(e)
+			if e.listings == nil {
+				e.listings = new(atomic.Int32)
+			}
+			e.listings.Add(1)
+			s.cache.sortLocked(e)
 			l.counts = append(l.counts, e.listings)
 			s.nominateLocked(e, cert)
 		}

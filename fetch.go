@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -324,8 +325,10 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	if a.Urgency == schedule.Unconditional {
 		key += " past caches"
 	}
-	if e.held.Load().Raw == nil {
+	if h := e.held.Load(); h.Raw == nil {
 		key += " first" // what a 304 confirms it does not hold
+	} else { // another entry may have held another
+		key += fmt.Sprint(" ", h.ThisUpdate, h.Produced)
 	}
 	got, left, err = s.exchanges.AttemptFor(s.ctx, time.Duration(a.Budget), clientCode, key, func(ctx context.Context, judging *atomic.Bool) (*held.Answer, error) {
 		return s.request(ctx, a, judging)

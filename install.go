@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -56,15 +55,6 @@ func (s *Stapler) learnLocked(cert *tls.Certificate, id uint64, u schedule.Urgen
 	s.doLocked(s.sched.Start(e, u, now))
 	s.reviewLocked(e, false)
 	return e, true
-}
-
-// listLocked notes that a config lists e.
-func (s *Stapler) listLocked(e *entry) {
-	if e.listings == nil {
-		e.listings = new(atomic.Int32)
-	}
-	e.listings.Add(1)
-	s.cache.sortLocked(e)
 }
 
 // makeRoomLocked makes room for an entry for der, and reports whether there is any: a
@@ -190,11 +180,16 @@ func (s *Stapler) fresh(h *held.Response, now int64) bool {
 	return to > now
 }
 
-// setLocked drops what e holds and puts it into a state without a response.
+// setLocked puts e into a state without a response. What it holds is shelved until one is
+// needed: the clock may be wrong, or a switch, and a revocation must not be forgotten.
 func (s *Stapler) setLocked(e *entry, state held.State) {
-	if h := e.held.Load(); h.State != state || h.Raw != nil {
+	h, now := e.held.Load(), s.nanos()
+	if h.Raw != nil {
+		e.edit().shelved = h
+	}
+	if h.State != state || h.Raw != nil {
 		e.held.Store(&held.Response{State: state})
-		s.doLocked(s.sched.Hold(e, schedule.Held{}, s.nanos()))
+		s.doLocked(s.sched.Hold(e, schedule.Held{}, now))
 	}
 }
 
@@ -208,11 +203,17 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 	if err != nil || n == h {
 		return refused(a.Responder, err)
 	}
-	if a.Proof != nil && e.issuer != nil && (e.flags.hearsay || h.Raw == nil) {
+	if a.Proof != nil && (e.issuer != a.Issuer() || e.flags.hearsay || h.Raw == nil) {
+		if e.issuer != a.Issuer() { // it was looked for anew meanwhile, or another entry made the request
+			e.foundLocked(a.Issuer(), false)
+		}
 		e.flags.hearsay = false
 		s.issuers.Share(e.issuer)
 	}
-	kind, says := EventUnchanged, e.failedBefore()
+	kind, says := EventUnchanged, error(nil)
+	if e.Phase().UnderWay() { // other responders have failed
+		says = errors.Join(e.details().errs...)
+	}
 	switch {
 	case news && n.State == held.Good:
 		kind = EventFetched
@@ -227,14 +228,6 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 		s.storeLocked(e)
 	}
 	return nil
-}
-
-// failedBefore returns why responders failed in the attempt under way.
-func (e *entry) failedBefore() error {
-	if !e.Phase().UnderWay() {
-		return nil
-	}
-	return errors.Join(e.details().errs...)
 }
 
 // judge verifies the staple that the source had set, and installs it if it is newer. It

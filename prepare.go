@@ -45,6 +45,9 @@ func (s *Stapler) prepare(a action) {
 	}
 	need, _ := p.needLocked(s.nanos())
 	download := need == schedule.NoIssuer && !s.closed && issuers.MayDownload(p.leaf, e.details().unissued)
+	if doubted := e.details().doubted; doubted != nil && !download {
+		e.heardLocked(doubted)
+	}
 	s.mu.Unlock()
 	if !download {
 		s.conclude(p)
@@ -90,12 +93,19 @@ func (s *Stapler) conclude(p *preparation) {
 		e.held.Store(e.held.Load().WithoutValidator())
 	}
 	switch f.Need {
-	case schedule.Hopeless:
-		s.hopelessLocked(e, err)
+	case schedule.Hopeless: // another chain has it tried again: see rechainLocked
+		if e.edit().err = err; !e.flags.logged {
+			e.flags.logged = true
+			s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
+		}
 	case schedule.LeafExpired:
 		s.reviewLocked(e, false)
 	case schedule.None:
-		s.passesLocked(p)
+		if !e.flags.logged {
+			e.flags.logged = true
+			line := notices.Passes(p.leaf, p.unreadable)
+			s.log(line.Level, line.Text, append([]any{"certificate", e}, line.Args...)...)
+		}
 		e.edit().chain = nil // most certificates are such: they cost an entry and no more
 	}
 	switch from := e.validFrom(); {
@@ -164,6 +174,11 @@ func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
 	case need.Open() && h.State == held.None:
 		s.setLocked(e, held.Pending)
 		s.startOverLocked(e)
+		if m := e.edit(); m.shelved != nil {
+			e.held.Store(m.shelved)
+			s.doLocked(s.sched.Hold(e, m.shelved.Scheduled(), now))
+			m.shelved = nil
+		}
 	case !need.Open() && (need == schedule.Off || h.StapleAt(now) == nil):
 		s.setLocked(e, held.None)
 	}
@@ -249,29 +264,12 @@ func (s *Stapler) download(p *preparation) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
+	switch doubted := e.details().doubted; {
 	case is != nil:
 		e.heardLocked(is)
+	case doubted != nil:
+		e.heardLocked(doubted)
 	case e.issuer == nil: // else a chain brought it meanwhile
 		p.unissued = issuers.NotFound(p.leaf, e.details().unissued, errs...)
-	}
-}
-
-// passesLocked logs, once, why nothing is stapled for a certificate that needs nothing.
-func (s *Stapler) passesLocked(p *preparation) {
-	if e := p.Item; !e.flags.logged {
-		e.flags.logged = true
-		line := notices.Passes(p.leaf, p.unreadable)
-		s.log(line.Level, line.Text, append([]any{"certificate", e}, line.Args...)...)
-	}
-}
-
-// hopelessLocked logs, once, why no attempt is made for e. Another chain for the
-// certificate has it tried again: see rechainLocked.
-func (s *Stapler) hopelessLocked(e *entry, err error) {
-	e.edit().err = err
-	if !e.flags.logged {
-		e.flags.logged = true
-		s.notifyLocked(&notice{kind: EventFailed, e: e, err: err})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
+	"golang.org/x/crypto/ocsp"
 )
 
 // A certificate that is switched on needs a staple from then on, like one that
@@ -324,6 +325,30 @@ func TestLeafOfTheSource(t *testing.T) {
 				t.Fatalf("no staple: %+v", s.Status()[0])
 			}
 			time.Sleep(testkit.Day / 4)
+		}
+	})
+}
+
+// REQ B15: a switch that is off for a moment does not have a revocation forgotten.
+func TestRevokedAndSwitchedOff(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var off atomic.Bool
+		s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return nil, !off.Load() }))
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		testkit.List(t, s, cert)
+		time.Sleep(time.Minute)
+		ca.Responder.SetGood(cert)
+		ca.Responder.SetEdit(func(spec *ocsptest.Spec) { // out of a cache
+			spec.Singles[0].ThisUpdate = spec.Singles[0].ThisUpdate.Add(-24 * time.Hour)
+			spec.Singles[0].NextUpdate = spec.Singles[0].NextUpdate.Add(24 * time.Hour)
+		})
+		for _, is := range []bool{true, false} {
+			off.Store(is)
+			_ = s.Refresh(t.Context(), cert)
+			if st := s.Status()[0]; (st.State == staple.StateNone) != is || (st.State == staple.StateRevoked) == is {
+				t.Errorf("off %v: %+v", is, st)
+			}
 		}
 	})
 }

@@ -1,12 +1,14 @@
 package scenario_test
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
 	"math/big"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +139,47 @@ func TestValidatorOfAnotherResponder(t *testing.T) {
 		time.Sleep(12 * time.Hour)
 		if asked[second+` "`+first+`"`] > 0 || asked[second+` "`+second+`"`] == 0 {
 			t.Errorf("a responder gets the ETag of another: %v", asked)
+		}
+	})
+}
+
+// readOnly is a store that has one record for all keys, and takes none.
+type readOnly []byte
+
+func (r readOnly) Get(context.Context, string) ([]byte, error) { return r, nil }
+func (r readOnly) Put(context.Context, string, []byte) error   { return errors.New("read-only") }
+func (r readOnly) Delete(context.Context, string) error        { return nil }
+
+// A 304 confirms the response that its request was about. Where a certificate is forgotten
+// and learned again meanwhile, with an older response out of the store, it does not confirm
+// that one.
+func TestConfirmsWhatWasAskedAbout(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+		older := block("OCSP RESPONSE", ca.Responder.Response(cert), time.Now())
+		time.Sleep(6 * time.Hour)
+		ca.Responder.SetPresign(true)
+		var slow atomic.Bool
+		ca.Responder.SetHook(func(http.ResponseWriter, *http.Request, *big.Int) bool {
+			if slow.Load() {
+				time.Sleep(4 * time.Second)
+			}
+			return false
+		})
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		s := testkit.Stapler(t, ca, staple.WithStore(readOnly(older)))
+		s.Staple(cert)
+		time.Sleep(30 * time.Second)
+		slow.Store(true)
+		for n := ca.Responder.Requests(); ca.Responder.Requests() == n; time.Sleep(100 * time.Millisecond) {
+		}
+		s.Forget(cert)
+		s.Staple(cert)
+		time.Sleep(5 * time.Second)
+		slow.Store(false)
+		time.Sleep(5 * time.Minute)
+		if st := s.Status()[0]; st.State != staple.StateRevoked {
+			t.Errorf("%+v", st)
 		}
 	})
 }

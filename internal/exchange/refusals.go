@@ -53,13 +53,13 @@ func (x *Exchange) better(err error) ocsphttp.Way {
 	return ways
 }
 
-// Doubts reports whether a refusal speaks against the issuer by whose key the certificate
-// was asked about: an OCSP response came, and it is not of this issuer's responder, or
-// that does not know the certificate.
+// Doubts reports whether a refusal may be due to the issuer by whose key the certificate was
+// asked about: the responder has answered, with a status of HTTP where it has no file for
+// another key, say, and no signature has verified.
 func Doubts(r ocspresp.Reason) bool {
-	switch r {
-	case ocspresp.InternalError, ocspresp.TryLater, ocspresp.Replay:
+	switch ocsphttp.Kind(r) {
+	case 0, ocsphttp.Network, ocsphttp.Timeout:
 		return false
 	}
-	return r >= ocspresp.MalformedRequest
+	return r < ocspresp.ThisUpdate // from there on one has
 }

@@ -123,22 +123,34 @@ func (f *Finder) Share(is *ocspresp.Issuer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, key := range [][]byte{is.Cert.SubjectKeyId, nil} { // not every leaf names the key
-		f.proven.Put(named(is.Cert.RawSubject, key), is)
+		for n := range namesakes {
+			if f.proven.Put(named(is.Cert.RawSubject, key, n), is) == is {
+				break
+			}
+		}
 	}
 }
 
 // known returns the issuer of leaf if another certificate brought it. Several may have the
 // name, so the signature is verified here, too.
 func (f *Finder) known(leaf *x509.Certificate) *ocspresp.Issuer {
-	id := named(leaf.RawIssuer, leaf.AuthorityKeyId)
-	f.mu.Lock()
-	is := f.proven.Get(id)
-	f.mu.Unlock()
-	if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
-		return is
+	for n := range namesakes {
+		id := named(leaf.RawIssuer, leaf.AuthorityKeyId, n)
+		f.mu.Lock()
+		is := f.proven.Get(id)
+		f.mu.Unlock()
+		if is != nil && certinfo.SignedBy(is.Cert, leaf) == nil {
+			return is
+		}
 	}
 	return nil
 }
 
-// named is what an issuer is found by. A name in DER says where it ends.
-func named(name, keyID []byte) digest { return sha256.Sum256(slices.Concat(name, keyID)) }
+// namesakes is how many issuers of one name are shared: a tenant's CA may have that of
+// another, and its key's id.
+const namesakes = byte(4)
+
+// named is what the nth issuer of a name is found by. A name in DER says where it ends.
+func named(name, keyID []byte, n byte) digest {
+	return sha256.Sum256(slices.Concat([]byte{n}, name, keyID))
+}

@@ -71,6 +71,9 @@ func (p *Proof) SameSigned(raw []byte) bool {
 	return bytes.Equal(p.Raw, raw) || bytes.Equal(ResponseData(p.Raw), ResponseData(raw))
 }
 
+// Issuer returns the issuer by whose key, or delegate, p is proven.
+func (p *Proof) Issuer() *Issuer { return p.sub.Issuer }
+
 // Err is nil for good, and says why for revoked: an [*Error] that wraps [ErrRevoked].
 func (p *Proof) Err() error {
 	if p.Status == ocsp.Good {
