@@ -295,7 +295,7 @@ func (s *Stapler) serve(e *entry, cert *tls.Certificate) (*tls.Certificate, Stat
 func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now int64) *tls.Certificate {
 	if minute, last := minuteOf(now), e.seen.Load(); last != minute {
 		e.seen.Store(minute)
-		if last != 0 && minute-last >= int32(inUse/time.Minute) {
+		if minute-last >= int32(inUse/time.Minute) {
 			s.signal(e, cert) // it can wait less from now on
 		}
 	}

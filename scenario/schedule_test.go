@@ -231,30 +231,36 @@ func TestBackoff(t *testing.T) {
 }
 
 // REQ E12: what nobody used for a day is asked about every two hours at most in an
-// outage, and every 15 minutes from its next handshake on.
+// outage, and every 15 minutes from its next handshake on, or its first.
 func TestUsedAgain(t *testing.T) {
-	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		s := testkit.Stapler(t, ca)
-		cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
-		s.Staple(cert)
-		time.Sleep(time.Minute)
-		ca.Responder.SetFault(ocsptest.FaultHTTP500)
-		time.Sleep(5 * testkit.Day)
-		for range 5 {
-			time.Sleep(testkit.Day + time.Hour)
-			ca.Responder.ResetCounts()
-			time.Sleep(testkit.Day)
-			if n := ca.Responder.Requests(); n > 30 {
-				t.Errorf("%d requests in a day in which nobody used it", n)
+	for _, prefetched := range []bool{false, true} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			s := testkit.Stapler(t, ca)
+			cert := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}})
+			if !prefetched {
+				s.Staple(cert)
+			} else if err := s.Prefetch(t.Context(), cert); err != nil {
+				t.Fatal(err)
 			}
-			ca.Responder.ResetCounts()
-			s.Staple(cert)
-			time.Sleep(16 * time.Minute)
-			if ca.Responder.Requests() == 0 {
-				t.Error("no request for 16 minutes after a handshake")
+			time.Sleep(time.Minute)
+			ca.Responder.SetFault(ocsptest.FaultHTTP500)
+			time.Sleep(4 * testkit.Day) // with the next two less than a week
+			for day := range 5 {
+				time.Sleep(testkit.Day + time.Hour)
+				ca.Responder.ResetCounts()
+				time.Sleep(testkit.Day)
+				if n := ca.Responder.Requests(); n > 30 {
+					t.Errorf("%d requests in a day in which nobody used it", n)
+				}
+				ca.Responder.ResetCounts()
+				s.Staple(cert)
+				time.Sleep(16 * time.Minute)
+				if ca.Responder.Requests() == 0 {
+					t.Errorf("day %d: no request for 16 minutes after a handshake", day)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // REQ E4: Retry-After, but not beyond what can be afforded.
