@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,12 +52,13 @@ func TestDoubtedIssuerIsKept(t *testing.T) {
 	for name, fault := range map[string]ocsptest.Fault{"unauthorized": ocsptest.FaultUnauthorized, "stale": ocsptest.FaultExpired, "junk": ocsptest.FaultJunkBody} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-				leaf, issuer := ca.Issue(aloneLeaf()), ca.Cert.Raw
-				s := testkit.Stapler(t, ca, publishing(ca, func() []byte { return issuer }))
+				leaf, issuer := ca.Issue(aloneLeaf()), new(atomic.Pointer[[]byte])
+				issuer.Store(&ca.Cert.Raw)
+				s := testkit.Stapler(t, ca, publishing(ca, func() []byte { return *issuer.Load() }))
 				ca.Responder.SetFault(fault)
 				testkit.List(t, s, leaf)
 				time.Sleep(500 * time.Millisecond)
-				issuer = nil
+				issuer.Store(new([]byte))
 				ca.Responder.ClearFaults()
 				time.Sleep(20 * time.Minute)
 				if !testkit.Stapled(t, s, ca, leaf) {
@@ -119,10 +121,10 @@ func TestDoubtWhateverTheResponderSays(t *testing.T) {
 				leaf := ca.Issue(aloneLeaf())
 				der, _ := ocsp.CreateRequest(leaf.Leaf, ca.Cert, nil)
 				genuine, _ := ocsp.ParseRequest(der)
-				forged, downloads := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), 0
+				forged, downloads := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), new(atomic.Int32)
 				s := testkit.Stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 					if r.URL.String() == issuerURL {
-						if downloads++; downloads == 1 {
+						if downloads.Add(1) == 1 {
 							return answers(http.StatusOK, "application/pkix-cert", forged), nil
 						}
 						return answers(http.StatusOK, "application/pkix-cert", ca.Cert.Raw), nil
@@ -135,7 +137,7 @@ func TestDoubtWhateverTheResponderSays(t *testing.T) {
 				testkit.List(t, s, leaf)
 				time.Sleep(10 * time.Minute)
 				if !testkit.Stapled(t, s, ca, leaf) {
-					t.Errorf("%d downloads: %v", downloads, s.Ready())
+					t.Errorf("%d downloads: %v", downloads.Load(), s.Ready())
 				}
 			})
 		})
@@ -149,9 +151,9 @@ func TestProofByAnotherIssuer(t *testing.T) {
 		leaf := ca.Issue(aloneLeaf())
 		whole := *leaf
 		whole.Certificate = [][]byte{leaf.Certificate[0], ca.Cert.Raw}
-		forged, downloads := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), 0
+		forged, downloads := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), new(atomic.Int32)
 		s := testkit.Stapler(t, ca, publishing(ca, func() []byte {
-			if downloads++; downloads == 1 {
+			if downloads.Add(1) == 1 {
 				return forged
 			}
 			return ca.Cert.Raw
@@ -164,8 +166,8 @@ func TestProofByAnotherIssuer(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ca.Responder.SetDelay(0)
 		time.Sleep(10 * testkit.Day)
-		if !testkit.Stapled(t, s, ca, leaf) || downloads == 0 {
-			t.Errorf("%d downloads: %v", downloads, s.Ready())
+		if !testkit.Stapled(t, s, ca, leaf) || downloads.Load() == 0 {
+			t.Errorf("%d downloads: %v", downloads.Load(), s.Ready())
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,11 +95,11 @@ func TestIssuerWithTheKeyInAnotherEncoding(t *testing.T) {
 		t.Run(by, func(t *testing.T) {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				_, leaf := issuerScene(t, ca)
-				forged, struck := shiftedKey(t, ca.Cert), 0
+				forged, struck := shiftedKey(t, ca.Cert), new(atomic.Int32)
 				opts := []staple.Option{staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(req *http.Request) (*http.Response, error) {
 					resp, err := ca.Responder.RoundTrip(req)
 					if err == nil && by == "download" && strings.Contains(req.URL.Path, "issuer.") {
-						struck++
+						struck.Add(1)
 						resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(string(forged))), int64(len(forged))
 					}
 					return resp, err
@@ -116,7 +117,7 @@ func TestIssuerWithTheKeyInAnotherEncoding(t *testing.T) {
 				}
 				testkit.List(t, s, leaf)
 				time.Sleep(time.Minute)
-				if err := errors.Join(s.Refresh(t.Context(), leaf), s.Ready()); err != nil || !testkit.Stapled(t, s, ca, leaf) || by == "download" && struck == 0 {
+				if err := errors.Join(s.Refresh(t.Context(), leaf), s.Ready()); err != nil || !testkit.Stapled(t, s, ca, leaf) || by == "download" && struck.Load() == 0 {
 					t.Error(err)
 				}
 			})

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,16 +80,16 @@ func TestOtherKeyOfASignature(t *testing.T) {
 		t.Run(by, func(t *testing.T) {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				leaf := ca.Issue(ocsptest.Leaf{Names: []string{"a.example"}, WithoutIssuer: true, IssuerURLs: []string{genuine}})
-				forged, struck, other := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), 0, ocsptest.NewCA()
+				forged, struck, other := forgedIssuer(t, ca.Cert, twinKey(t, leaf.Leaf, ca.Cert), 0), new(atomic.Int32), ocsptest.NewCA()
 				next := ocsptest.Network(ca.Responder, other.Responder).Transport
 				opts := []staple.Option{staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 					body := ca.Cert.Raw
 					switch u := r.URL.String(); {
 					case u != genuine && u != tenants:
 						return next.RoundTrip(r)
-					case u == tenants || by == "download" && struck == 0:
+					case u == tenants || by == "download" && struck.Load() == 0:
 						body = forged
-						struck++
+						struck.Add(1)
 					}
 					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}, nil
 				})})}
@@ -112,7 +113,7 @@ func TestOtherKeyOfASignature(t *testing.T) {
 				}
 				testkit.List(t, s, leaf)
 				time.Sleep(10 * time.Minute)
-				if !testkit.Stapled(t, s, ca, leaf) || by == "download" && struck == 0 {
+				if !testkit.Stapled(t, s, ca, leaf) || by == "download" && struck.Load() == 0 {
 					t.Error(errors.Join(s.Ready()))
 				}
 			})
