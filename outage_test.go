@@ -219,3 +219,21 @@ func TestFailingHost(t *testing.T) {
 		}
 	})
 }
+
+// REQ E9, REQ E12: a response without nextUpdate that came while the clock was ahead is not
+// served once it is set. It is asked for anew at once, whatever the TTL.
+func TestOpenAfterClockAhead(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, cert := new(clock), ca.Issue(ocsptest.Leaf{MustStaple: true})
+		ca.Responder.SetNoNextUpdate(true)
+		s := testkit.Stapler(t, ca, staple.WithTTL(10*time.Hour), staple.WithNow(c.now))
+		c.step(3 * time.Hour)
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		c.step(-3 * time.Hour)
+		time.Sleep(2 * time.Minute)
+		if s.Staple(cert).OCSPStaple == nil {
+			t.Errorf("%+v", s.Status()[0])
+		}
+	})
+}

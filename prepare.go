@@ -166,8 +166,8 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 }
 
 // stateForLocked moves e into or out of None by its need, which a switch may change at
-// any attempt. A valid response is served on without a need for it, unless that was
-// switched off.
+// any attempt. A valid response is served on without a need for it, and a revocation stays
+// known, unless that was switched off.
 func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
 	h := e.held.Load()
 	switch {
@@ -179,7 +179,7 @@ func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
 			s.doLocked(s.sched.Hold(e, m.shelved.Scheduled(), now))
 			m.shelved = nil
 		}
-	case !need.Open() && (need == schedule.Off || h.StapleAt(now) == nil):
+	case !need.Open() && (need != schedule.None || h.State != held.Revoked && h.StapleAt(now) == nil):
 		s.setLocked(e, held.None)
 	}
 }

@@ -343,3 +343,24 @@ func TestSeveralAnswers(t *testing.T) {
 		}
 	}
 }
+
+// REQ B15: a certificate without a responder whose source sets its staples stays revoked once
+// one says so: an older one does not undo that.
+func TestRevokedByTheSource(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s, cert := testkit.Stapler(t, ca), ca.Issue(ocsptest.Leaf{NoURL: true})
+		good, revoked := *cert, *cert
+		good.OCSPStaple = ca.Responder.Response(cert)
+		time.Sleep(time.Minute)
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Time{})
+		revoked.OCSPStaple = ca.Responder.Response(cert)
+		s.Staple(&revoked)
+		time.Sleep(time.Second)
+		_ = s.Refresh(t.Context(), &revoked)
+		s.Staple(&good)
+		time.Sleep(time.Second)
+		if st := s.Status()[0]; st.State != staple.StateRevoked || s.Staple(&good).OCSPStaple != nil || !errors.Is(s.Ready(), staple.ErrRevoked) {
+			t.Errorf("%+v", st)
+		}
+	})
+}

@@ -101,7 +101,7 @@ func TestSpans(t *testing.T) {
 	}{
 		"nothing": {new(held.Response), schedule.Held{}},
 		"good":    {limited, schedule.Held{From: at(0), Until: at(4 * day), Checked: at(10 * time.Second), MaxAge: int64(hour)}},
-		"without nextUpdate": {open, schedule.Held{From: at(10 * time.Second), Until: at(hour + 10*time.Second), Checked: at(10 * time.Second),
+		"without nextUpdate": {open, schedule.Held{Open: true, From: at(10 * time.Second), Until: at(hour + 10*time.Second), Checked: at(10 * time.Second),
 			MaxAge: int64(hour)}},
 		"revoked": {bad, schedule.Held{From: at(0), Until: at(4 * day), Checked: at(10 * time.Second), MaxAge: int64(hour), Silent: true}},
 	} {

@@ -25,7 +25,8 @@ type Item[T any] struct {
 	need     Need
 	late     uint8 // those of the route that timed out last, a bit for each
 	best     uint8 // the place in the route of the one that answered last, from 1; zero: none
-	silent   bool  // see Held
+	silent   bool  // see Held, as for open
+	open     bool
 }
 
 // A Holder is a pointer to a struct that embeds an Item.

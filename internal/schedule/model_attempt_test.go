@@ -415,7 +415,7 @@ func (m *model) fail(it *mItem) {
 }
 
 func (m *model) hold0(it *mItem, h Held) {
-	it.until, it.silent, it.alarm = h.Until, h.Silent, Never
+	it.until, it.silent, it.open, it.alarm = h.Until, h.Silent, h.Open, Never
 	if h.Until != 0 {
 		it.length = max((h.Until-h.From+second-1)/second, 1) * second
 	}

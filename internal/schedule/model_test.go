@@ -33,7 +33,7 @@ type mItem struct {
 	due             int64
 	until, length   int64
 	must, inUse     bool
-	silent          bool
+	silent, open    bool
 	since           int64
 	failures        int
 	alarm, review   int64
@@ -259,7 +259,10 @@ func (m *model) begin(now int64) {
 		if it.alarm == Never {
 			m.setAlarm(it)
 		}
-		if it.due != Never {
+		switch ahead := it.open && it.until-it.length > now+clockSkew; {
+		case it.phase == Planned && ahead:
+			m.prepare(it, Routine)
+		case it.due != Never:
 			it.due -= back
 		}
 		if it.need == LeafExpired && it.phase == Resting {

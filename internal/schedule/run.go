@@ -93,6 +93,8 @@ func (s *Schedule[T]) shift(back int64) {
 		switch due := it.Due(); {
 		case it.need == LeafExpired && it.phase == Resting:
 			s.prepare(t, Routine)
+		case it.phase == Planned && it.open && it.until-it.length() > s.now+clockSkew:
+			s.prepare(t, Routine) // it was received by the wrong clock, and is not served
 		case due != Never:
 			s.move(t, it.phase, due-back)
 		default:

@@ -440,7 +440,7 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 // stays when a response is lost: pauses are bounded by that of the last one.
 func (s *Schedule[T]) hold(t T, h Held) {
 	it := t.item()
-	it.until, it.silent, it.alarm = h.Until, h.Silent, Never
+	it.until, it.silent, it.open, it.alarm = h.Until, h.Silent, h.Open, Never
 	if h.Until != 0 {
 		it.validity = uint32(min(max((h.Until-h.From+second-1)/second, 1), 1<<32-1))
 	}
