@@ -45,7 +45,7 @@ func BenchmarkHeap(b *testing.B) {
 			certs := y.issue(b, certificates(100_000), v.leaf)
 			s := staple.New(staple.WithHTTPClient(&http.Client{Transport: y}))
 			defer s.Close()
-			before, begun := heapBytes(), time.Now()
+			before, begun := testkit.HeapBytes(), time.Now()
 			base := &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				i, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(h.ServerName, "site"), ".example.com"))
 				return &certs[i], err
@@ -64,7 +64,7 @@ func BenchmarkHeap(b *testing.B) {
 				raw += len(c.OCSPStaple)
 			}
 			n := float64(len(certs))
-			per := (heapBytes() - before - float64(raw)) / n
+			per := (testkit.HeapBytes() - before - float64(raw)) / n
 			for b.Loop() {
 				runtime.GC()
 			}

@@ -72,17 +72,7 @@ func TestExpiredDoesNotStay(t *testing.T) {
 // heap returns what is allocated, in MiB, once everything that can go is gone. Cleanups
 // run in the runtime's goroutine, outside of any bubble: collecting twice, with
 // a turn for it in between, is enough for those of one rotation or more ago.
-func heap() float64 { return heapBytes() / (1 << 20) }
-
-func heapBytes() float64 {
-	for range 3 {
-		runtime.GC()
-		runtime.Gosched()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc)
-}
+func heap() float64 { return testkit.HeapBytes() / (1 << 20) }
 
 // Memory is flat over 100,000 rotations, ten minutes apart, of what a source
 // returns, or of what is listed in configs.

@@ -132,13 +132,13 @@ func TestFreshBytesEachTime(t *testing.T) {
 	cert := ca.Issue(ocsptest.Leaf{})
 	s := testkit.Stapler(t, ca)
 	testkit.MustFetch(t, s, cert)
-	before := heapBytes()
+	before := testkit.HeapBytes()
 	for range 20_000 {
 		c := *cert
 		c.Certificate = [][]byte{slices.Clone(cert.Certificate[0]), cert.Certificate[1]}
 		s.Staple(&c)
 	}
-	if grown := heapBytes() - before; grown > 1<<20 {
+	if grown := testkit.HeapBytes() - before; grown > 1<<20 {
 		t.Errorf("grown by %.0f bytes", grown)
 	}
 	runtime.KeepAlive(s)

@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"io"
 	"math/big"
 	"net/http"
 	"runtime"
@@ -20,22 +19,13 @@ import (
 	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
-// heap returns how many bytes are in use once all that can go has gone.
-func heap() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC() // what finalizers and weak pointers kept
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
 // A tenant's CA may sign delegates as long as a response may be. What is kept of them for
 // its certificate is less than one of them takes.
 func TestMemoryOfDelegates(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		cert, s := ca.Issue(ocsptest.Leaf{}), testkit.Stapler(t, ca)
 		testkit.MustFetch(t, s, cert)
-		before := heap()
+		before := testkit.HeapBytes()
 		for range 16 {
 			time.Sleep(time.Second)
 			ca.Responder.SetSign(ocsptest.Sign{By: ocsptest.Delegated, Template: func(c *x509.Certificate) {
@@ -51,8 +41,8 @@ func TestMemoryOfDelegates(t *testing.T) {
 		if err := s.Refresh(t.Context(), cert); err != nil {
 			t.Error(err)
 		}
-		if after := heap(); after > before+1<<20 {
-			t.Errorf("%d KiB are kept for one certificate", (after-before)>>10)
+		if after := testkit.HeapBytes(); after > before+1<<20 {
+			t.Errorf("%.0f KiB are kept for one certificate", (after-before)/1024)
 		}
 		runtime.KeepAlive(s)
 	})
@@ -89,19 +79,18 @@ func TestMemoryOfIssuers(t *testing.T) {
 					if r.Header.Get("Accept") != "" {
 						return ca.Responder.RoundTrip(r)
 					}
-					der := issuer(r.URL.Host)
-					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(der)), ContentLength: int64(len(der))}, nil
+					return answers(http.StatusOK, "application/pkix-cert", issuer(r.URL.Host)), nil
 				})}))
 				const n = 20
 				var certs []*tls.Certificate
 				for i := range n {
 					certs = append(certs, ca.Issue(ocsptest.Leaf{Key: ca.Key(), WithoutIssuer: true, IssuerURLs: []string{fmt.Sprintf("http://h%d.example/a", i), fmt.Sprintf("http://h%d.example/b", i)}}))
 				}
-				before := heap()
+				before := testkit.HeapBytes()
 				_ = s.Prefetch(t.Context(), certs...)
 				time.Sleep(10 * time.Second)
-				if after := heap(); after > before+n<<15 {
-					t.Errorf("%d KiB are kept for each certificate, an issuer has %d", (after-before)/n>>10, len(issuer("a"))>>10)
+				if after := testkit.HeapBytes(); after > before+n<<15 {
+					t.Errorf("%.0f KiB are kept for each certificate, an issuer has %d", (after-before)/n/1024, len(issuer("a"))>>10)
 				}
 				runtime.KeepAlive(certs)
 			})
@@ -128,19 +117,19 @@ func TestMemoryOfLeafs(t *testing.T) {
 			}
 			certs = append(certs, &tls.Certificate{Certificate: [][]byte{leaf}})
 		}
-		before := heap()
+		before := testkit.HeapBytes()
 		s := testkit.Stapler(t, ca, staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})}))
 		testkit.Carrying(s, certs)
 		time.Sleep(4 * time.Second)
-		if after := heap(); after > before+n<<17 {
-			t.Errorf("%d KiB are kept for each certificate of 60 that waits", (after-before)/n>>10)
+		if after := testkit.HeapBytes(); after > before+n<<17 {
+			t.Errorf("%.0f KiB are kept for each certificate of 60 that waits", (after-before)/n/1024)
 		}
 		err = s.Prefetch(t.Context(), certs...)
-		if after := heap(); err == nil || after > before+n<<17 {
-			t.Errorf("%d KiB are kept for each certificate of 60 that failed: %v", (after-before)/n>>10, err)
+		if after := testkit.HeapBytes(); err == nil || after > before+n<<17 {
+			t.Errorf("%.0f KiB are kept for each certificate of 60 that failed: %v", (after-before)/n/1024, err)
 		}
 		runtime.KeepAlive(err)
 		runtime.KeepAlive(certs)

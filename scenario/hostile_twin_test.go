@@ -3,7 +3,6 @@ package scenario_test
 //lint:file-ignore SA1019 an attack computes with points, and crypto/elliptic is what has them
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -13,7 +12,6 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
-	"io"
 	"math/big"
 	"net/http"
 	"runtime"
@@ -91,7 +89,7 @@ func TestOtherKeyOfASignature(t *testing.T) {
 						body = forged
 						struck.Add(1)
 					}
-					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}, nil
+					return answers(http.StatusOK, "application/pkix-cert", body), nil
 				})})}
 				if by == "record" {
 					data := append(block("OCSP RESPONSE", ca.Responder.Response(leaf), time.Now()), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: forged})...)

@@ -154,25 +154,12 @@ func (c *Certificate) matches(text string) bool {
 	return text == "" || in(c.Serial) || in(c.Responder) || slices.ContainsFunc(c.Names, in)
 }
 
-// The first and the last time that JSON has a form for.
-var (
-	first = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
-	last  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-)
-
-// known returns t in UTC, nil if it is zero. A certificate may end outside of the years 0
-// to 9999, by the zone of its time: encoding/json would refuse the whole report for it.
+// known returns t in UTC, nil if it is zero.
 func known(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
-	if t.Before(first) {
-		t = first
-	}
-	if t.After(last) {
-		t = last
-	}
+	t = certinfo.JSONTime(t)
 	return &t
 }
 

@@ -120,7 +120,7 @@ func (p *peer) describe() *Certificate {
 	c := &Certificate{
 		Serial:         certinfo.SerialText(p.leaf),
 		Issuer:         certinfo.Clip(certinfo.DN(p.leaf.Issuer)),
-		NotAfter:       jsonTime(p.leaf.NotAfter),
+		NotAfter:       certinfo.JSONTime(p.leaf.NotAfter),
 		MustStaple:     certinfo.MustStaple(p.leaf),
 		Responders:     []string{},
 		ChainLength:    len(p.cs.PeerCertificates),

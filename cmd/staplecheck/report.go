@@ -106,21 +106,8 @@ func present(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = jsonTime(t)
+	t = certinfo.JSONTime(t)
 	return &t
-}
-
-// jsonTime returns t in UTC, within the years that JSON can hold. Certificates, and
-// responses that prove nothing, may say another, or a zone that there is not.
-func jsonTime(t time.Time) time.Time {
-	t = t.UTC()
-	switch {
-	case t.Year() < 0:
-		return time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
-	case t.Year() > 9999:
-		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-	}
-	return t
 }
 
 // line returns the text of err on one line, fit to print: much of it comes from

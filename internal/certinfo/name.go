@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -62,9 +63,12 @@ func first[T any](list []T, n int) []T {
 // DN returns n.String of the first 16 attributes in n, and of each the first 200 bytes.
 // Package pkix takes time and memory by the square of their number: a subject of 58 KB
 // cost 411 MB each time an error named it.
-func DN(n pkix.Name) string {
+func DN(n pkix.Name) string { return Short(n).String() }
+
+// Short returns what DN shows of n, and keeps nothing else of it.
+func Short(n pkix.Name) pkix.Name {
 	if len(n.Names) == 0 { // it was made by hand
-		return n.String()
+		return n
 	}
 	var short pkix.RelativeDistinguishedNameSET
 	for _, a := range first(n.Names, 16) {
@@ -75,7 +79,20 @@ func DN(n pkix.Name) string {
 	}
 	n = pkix.Name{}
 	n.FillFromRDNSequence(&pkix.RDNSequence{short})
-	return n.String()
+	return n
+}
+
+// JSONTime returns t in UTC, within the years 0 to 9999: encoding/json refuses others, and
+// a certificate, or a response that proves nothing, may say one, by the zone of its time.
+func JSONTime(t time.Time) time.Time {
+	t = t.UTC()
+	switch {
+	case t.Year() < 0:
+		return time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	case t.Year() > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
 
 // SerialText returns the serial number of leaf in hexadecimal, of a longer one the

@@ -2,10 +2,8 @@ package issuers
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/errtext"
@@ -26,7 +24,7 @@ func MayDownload(leaf *x509.Certificate, why error) bool {
 // download, and a parsed certificate may have 40 times its length, in names.
 func Wanting(leaf *x509.Certificate) *x509.Certificate {
 	return &x509.Certificate{Raw: leaf.Raw, RawTBSCertificate: leaf.RawTBSCertificate, RawIssuer: leaf.RawIssuer,
-		Issuer: pkix.Name{Names: slices.Clone(leaf.Issuer.Names[:min(len(leaf.Issuer.Names), 16)])}, AuthorityKeyId: leaf.AuthorityKeyId,
+		Issuer: certinfo.Short(leaf.Issuer), AuthorityKeyId: leaf.AuthorityKeyId,
 		SignatureAlgorithm: leaf.SignatureAlgorithm, Signature: leaf.Signature, IssuingCertificateURL: certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs)}
 }
 

@@ -138,10 +138,11 @@ func (b *basicResponse) findDelegate(iss *Issuer, now time.Time, grace time.Dura
 		// A certificate counts as tried if it has the signer's name, whether or not it
 		// parses. One that ends before the best is not worth a signature.
 		if err != nil && b.namesUnparsed(raw) || d != nil && b.names(d.cert, d.keyHash) && d.outlasts(best) {
-			if tries++; err == nil {
-				tries += effort(iss.Cert, d.cert) - 1
+			cost := 1
+			if err == nil {
+				cost = effort(iss.Cert, d.cert)
 			}
-			if tries > maxTries {
+			if tries += cost; tries > maxTries {
 				break
 			}
 			if err == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -58,4 +59,16 @@ func WritePEM(t testing.TB, path, kind string, ders ...[]byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// HeapBytes returns what is allocated once everything that can go has gone: a collection
+// clears what weak pointers, cleanups and pools kept for the next one.
+func HeapBytes() float64 {
+	for range 3 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }
