@@ -73,7 +73,7 @@ func Short(n pkix.Name) pkix.Name {
 	var short pkix.RelativeDistinguishedNameSET
 	for _, a := range first(n.Names, 16) {
 		if s, ok := a.Value.(string); ok {
-			a.Value = cut(s)
+			a.Value = Cut(s, maxText)
 		}
 		short = append(short, a)
 	}
@@ -120,12 +120,12 @@ const maxText = 200
 // Clip makes text that came from the network fit for a log: names and OIDs may
 // be of any length and content. It returns at most 200 bytes, cut between runes,
 // and three dots if something was cut.
-func Clip(s string) string { return cut(Legible(s)) }
+func Clip(s string) string { return Cut(Legible(s), maxText) }
 
-// cut is Clip for text that may be illegible.
-func cut(s string) string {
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "..."
+// Cut returns s, of a longer one than most bytes those, cut between runes, and three dots.
+func Cut(s string, most int) string {
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}
 	return s
 }

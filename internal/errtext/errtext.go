@@ -34,13 +34,7 @@ const maxDetail = 500
 // Cut makes text legible in which others' may be, and shortens it to 500 bytes and three
 // dots. A TLS server's names, which crypto/x509 quotes as they are, may have escape sequences
 // for a terminal.
-func Cut(s string) string {
-	s = certinfo.Legible(s)
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + "..."
-	}
-	return s
-}
+func Cut(s string) string { return certinfo.Cut(certinfo.Legible(s), maxDetail) }
 
 // Stamp gives a time as responses do: in UTC, to the second.
 func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
