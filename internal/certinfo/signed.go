@@ -97,7 +97,7 @@ func supported(ca, leaf *x509.Certificate) error {
 // [ErrOtherName], or an [*UnsupportedError] if the name is that of the issuer.
 func Unparsed(ca []byte, leaf *x509.Certificate) error {
 	subject, key := SubjectAndKey(ca)
-	if subject == nil || !bytes.Equal(subject, leaf.RawIssuer) {
+	if !bytes.Equal(subject, leaf.RawIssuer) {
 		return ErrOtherName
 	}
 	return &UnsupportedError{"the issuer's key of type " + KeyText(key)}
