@@ -191,8 +191,8 @@ func WithStapleRevoked(on bool) Option { return func(o *options) { o.stapleRevok
 type EventKind uint8
 
 const (
-	// EventFetched: a new response, with status good, came: from a responder,
-	// or from the store, and then Duration is 0.
+	// EventFetched: a new response, with status good, came: from a responder, the
+	// store, or the source of the certificate.
 	EventFetched EventKind = EventKind(notices.Fetched)
 	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
 	// bytes, or once more that the certificate is revoked.
@@ -232,7 +232,8 @@ type Event struct {
 	// Responder is the URL that answered, or that failed, the first if several did.
 	// If no request was made it is the URL of the next request, or empty.
 	Responder string
-	// Duration is how long the exchange took that returned the response.
+	// Duration is how long the exchange took that returned the response; 0 if it came from
+	// the store or from the source of the certificate.
 	Duration time.Duration
 	// Response is the response that came, for EventFetched and EventRevoked; for
 	// EventUnchanged it and Duration are what came, unless that was a 304.
@@ -241,6 +242,6 @@ type Event struct {
 	// Err is the cause of a failure, or an [ErrRevoked] with time and reason;
 	// errors.As finds a [*ResponseError] in it. For EventFetched and EventUnchanged
 	// it has the errors of responders that failed before another one answered; nil
-	// if none did.
+	// if none did. EventRevoked leaves those out.
 	Err error
 }

@@ -21,7 +21,7 @@
 // it expires.
 //
 // Responses are refreshed in the background long before they expire: after an
-// hour ([WithTTL]) or half of their validity. In an outage the response in memory
+// hour ([WithTTL]) or about half of their validity. In an outage the response in memory
 // is served until it expires, and retries go on.
 //
 // An attempt takes 10 s at most and tries up to four responders: the next one 2 s

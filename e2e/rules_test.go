@@ -208,7 +208,7 @@ func TestAlertRules(t *testing.T) {
 	}{
 		{"all is well", 6 * time.Hour, func(d *drama) { d.serve(quick); d.serve(must); d.serve(ocsptest.Leaf{NoURL: true}) },
 			[]staple.Option{staple.WithStore(staple.DirStore(store))}, nil},
-		{"revoked", time.Hour / 2, func(d *drama) {
+		{"revoked", 2 * time.Hour, func(d *drama) {
 			cert := d.ca.Issue(quick)
 			d.ca.Responder.Revoke(cert, 1, time.Time{})
 			_ = d.s.Prefetch(d.t.Context(), cert)

@@ -73,10 +73,10 @@ func NewCA(opts ...Options) *CA {
 // good, until [Responder.Revoke] and the like say otherwise.
 func (ca *CA) Adopt(cert *x509.Certificate) { ca.issued.add(&record{cert: cert}) }
 
-// Intermediate returns a CA below ca, with a key of the same default type and a responder of
-// its own (at its own URL: use [Network] to reach several). An empty name means the default of
-// [Options]. Certificates of the intermediate come with it, and not with the root, in their
-// chain.
+// Intermediate returns a CA below ca, with an ECDSA key whatever the type of ca's, and a
+// responder of its own (at its own URL: use [Network] to reach several). An empty name means the
+// default of [Options]. Certificates of the intermediate come with it, and not with the root, in
+// their chain.
 func (ca *CA) Intermediate(name string) *CA {
 	key := newKey(ECDSAP256)
 	sub := newCA(sign(caTemplate(name, key), ca.Cert, key.Public(), ca.key), key, "")
@@ -88,7 +88,8 @@ func (ca *CA) Intermediate(name string) *CA {
 // CrossSign returns a certificate by the CA by for the name and the key of ca, as roots have
 // that were signed by older ones. It takes the place of ca.Cert in a chain.
 func (ca *CA) CrossSign(by *CA) *x509.Certificate {
-	tmpl := caTemplate(ca.Cert.Subject.CommonName, ca.key)
+	tmpl := caTemplate("", ca.key)
+	tmpl.RawSubject, tmpl.SubjectKeyId = ca.Cert.RawSubject, ca.Cert.SubjectKeyId
 	cross := sign(tmpl, by.Cert, ca.key.Public(), by.key)
 	by.issued.add(&record{cert: cross, key: ca.key})
 	return cross
@@ -119,7 +120,7 @@ func (ca *CA) NewResponder(url string) *Responder {
 // newCA completes a CA from its certificate.
 func newCA(cert *x509.Certificate, key crypto.Signer, url string) *CA {
 	if url == "" {
-		url = "http://ocsp-" + label(cert.SubjectKeyId) + ".example"
+		url = "http://ocsp-" + label(keyID(key.Public())) + ".example"
 	}
 	ca := &CA{Cert: cert, key: key, keyBits: keyBits(cert), issued: newRegistry()}
 	ca.Responder = newResponder(ca, url)

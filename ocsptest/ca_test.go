@@ -5,9 +5,12 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
@@ -193,6 +196,35 @@ func TestCrossSign(t *testing.T) {
 	cert.Certificate[1] = young.CrossSign(old).Raw
 	verify(t, old, cert, "example.com")
 	verify(t, young, cert, "example.com")
+}
+
+// A CA from outside may lack a subject key identifier, and has a name of its own form.
+func TestOwnCA(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{Country: []string{"XX"}, CommonName: "mine"}, NotAfter: time.Now().Add(time.Hour)}
+	for name, isCA := range map[string]bool{"as openssl's of version 1": false, "with an identifier of three bytes": true} {
+		if tmpl.IsCA, tmpl.BasicConstraintsValid = isCA, isCA; isCA {
+			tmpl.SubjectKeyId = []byte{1, 2, 3}
+		}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, ca := ocsptest.NewCA(), ocsptest.NewCA(ocsptest.Options{Cert: cert, Key: key})
+		leaf := ca.Issue(ocsptest.Leaf{})
+		if _, err := fetch(t, ca, leaf); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		leaf.Certificate[1] = ca.CrossSign(old).Raw
+		verify(t, old, leaf, "example.com")
+	}
 }
 
 // The names and URLs of CAs are their own, unless they are set.

@@ -14,7 +14,8 @@
 // caller's goroutine, and whatever waits (a delay, [FaultHang], [FaultSlowBody]) waits on
 // timers, channels and the request's context alone. So it works inside a testing/synctest
 // bubble, where days pass in no time. Make the CA and its certificates inside the bubble: its
-// clock starts at the year 2000, and a certificate from outside would not be valid yet.
+// clock starts at the year 2000, and a certificate from outside would not be valid yet. What waits
+// for a responder from outside waits for ever, as the clock of the bubble stands still then.
 //
 // # On loopback
 //

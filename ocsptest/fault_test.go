@@ -6,6 +6,7 @@ import (
 	"crypto/fips140"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"math/big"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 )
 
@@ -37,6 +39,22 @@ func TestFaultsInMemory(t *testing.T) {
 				check(t, fault, a)
 			})
 		})
+	}
+}
+
+// What has expired has nothing else wrong with it, however young the certificate is.
+func TestExpiredYoungLeaf(t *testing.T) {
+	for _, age := range []time.Duration{0, time.Minute, 4 * time.Minute, 9 * time.Minute} {
+		ca := ocsptest.NewCA()
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-age)})
+		url := getURL(ca.Responder.URL(), request(t, ca, cert, crypto.SHA1))
+		for _, fault := range []ocsptest.Fault{ocsptest.FaultExpired, ocsptest.FaultStaleCache} {
+			ca.Responder.SetFault(fault)
+			a := ask(t.Context(), ca.Responder.Client(), get(t, url))
+			if _, err := staple.Verify(a.body, cert.Leaf, ca.Cert); !errors.Is(err, staple.ErrExpired) {
+				t.Errorf("%v of a certificate that is %v old: %v", fault, age, err)
+			}
+		}
 	}
 }
 

@@ -224,16 +224,21 @@ func signedBy(by Signer) faultInfo {
 // expired makes a response that ended ten minutes ago. It does not begin before the certificate,
 // lest there be two things wrong.
 func expired(x *exchange, s *Spec) {
+	notBefore, _ := s.leafValidity()
 	next := s.ProducedAt.Add(-10 * time.Minute)
-	this := next.Add(-x.set.validity)
-	if notBefore, _ := s.leafValidity(); this.Before(notBefore) {
-		this = notBefore
-	}
-	if !this.Before(next) {
+	this := later(next.Add(-x.set.validity), notBefore)
+	if !this.Before(next) { // a young certificate
 		this = next.Add(-time.Second)
 	}
-	s.ProducedAt = this
+	s.ProducedAt = later(this, notBefore)
 	each(func(s *Single) { s.ThisUpdate, s.NextUpdate = this, next })(x, s)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // staleCache plays a cache that keeps what is expired, unless it is told to ask the origin.

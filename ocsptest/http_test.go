@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,6 +212,51 @@ func TestPresignSerial(t *testing.T) {
 			t.Errorf("got %x", a.body)
 		}
 		mustFetch(t, ca, mine)
+	}
+}
+
+// A function that changes presigned responses may wait, in a bubble too, and may fail.
+func TestPresignEdit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := ocsptest.NewCA()
+		ca.Responder.SetPresign(true)
+		cert := ca.Issue(ocsptest.Leaf{})
+		url := getURL(ca.Responder.URL(), request(t, ca, cert, crypto.SHA1))
+		ca.Responder.SetEdit(func(*ocsptest.Spec) { panic("once") })
+		func() {
+			defer func() { _ = recover() }()
+			ask(t.Context(), ca.Responder.Client(), get(t, url))
+		}()
+		ca.Responder.SetEdit(func(*ocsptest.Spec) { time.Sleep(time.Second) })
+		var bodies [2][]byte
+		var asking sync.WaitGroup
+		for i := range bodies {
+			asking.Go(func() { bodies[i] = ask(t.Context(), ca.Responder.Client(), get(t, url)).body })
+		}
+		asking.Wait()
+		if len(bodies[0]) == 0 || !bytes.Equal(bodies[0], bodies[1]) {
+			t.Errorf("got %d and %d bytes, want the same response", len(bodies[0]), len(bodies[1]))
+		}
+	})
+}
+
+// On loopback http.Transport repeats a GET on a connection that it had used before, if that fails:
+// the fault would have gone by unnoticed.
+func TestFaultsAreSeenOnLoopback(t *testing.T) {
+	ca := ocsptest.NewCA()
+	ca.Responder.Start()
+	defer ca.Responder.Close()
+	url := getURL(ca.Responder.URL(), request(t, ca, ca.Issue(ocsptest.Leaf{}), crypto.SHA1))
+	client := &http.Client{Transport: new(http.Transport)}
+	defer client.CloseIdleConnections()
+	for _, fault := range []ocsptest.Fault{ocsptest.FaultReset, ocsptest.FaultRefused, ocsptest.FaultNoHost, ocsptest.FaultCloseInHeader} {
+		if a := ask(t.Context(), client, get(t, url)); a.err != nil {
+			t.Fatal(a.err)
+		}
+		ca.Responder.Script(fault)
+		if a := ask(t.Context(), client, get(t, url)); a.err == nil {
+			t.Errorf("%v: no error", fault)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ type loopback struct {
 // Start makes the responder listen on a free port of 127.0.0.1, until [Responder.Close]. From
 // now on URL is "http://127.0.0.1:port" with the path and the query that it had before:
 // certificates that are already issued keep the old one. It panics if there is no port, or the
-// responder was started or closed already.
+// responder was started or closed already. Each request has a connection of its own.
 func (r *Responder) Start() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
@@ -26,6 +26,7 @@ func (r *Responder) Start() {
 		server: &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0)},
 		served: make(chan struct{}),
 	}
+	l.server.SetKeepAlivesEnabled(false) // or http.Transport repeats a GET whose connection a fault ends
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.server != nil || r.closed {
@@ -40,7 +41,7 @@ func (r *Responder) Start() {
 	}()
 }
 
-// Close ends requests that wait, refuses all others from now on, in memory too, and returns when
+// Close ends requests that wait (in memory not a [Hook]), refuses all others from now on, in memory too, and returns when
 // the port is closed and every goroutine of the server is gone. More calls do nothing. A
 // responder that was not started need not be closed.
 func (r *Responder) Close() {
@@ -61,7 +62,9 @@ func (r *Responder) Close() {
 }
 
 // ServeHTTP implements [http.Handler], for a server of one's own, such as one of net/http/httptest
-// or one with TLS. Certificates have to name its URL then: see [Leaf].URLs.
+// or one with TLS. Certificates have to name its URL then: see [Leaf].URLs. If it keeps connections,
+// http.Transport may repeat a GET whose connection a fault ends: the fault goes unnoticed, and
+// counts as one more request.
 func (r *Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if !r.enter() {
 		panic(http.ErrAbortHandler) // closes the connection

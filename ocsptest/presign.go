@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -24,11 +23,9 @@ type presigned struct {
 	status     status
 	signedAt   time.Time
 	fresh      time.Time
-
-	once   sync.Once // makes the rest, without the responder's lock
-	der    []byte
-	etag   string
-	cached bool // it is a signed response, which caches may keep
+	der        []byte
+	etag       string
+	cached     bool // it is a signed response, which caches may keep
 }
 
 // noNextUpdateFresh is how long a response without nextUpdate is used.
@@ -36,14 +33,17 @@ const noNextUpdateFresh = time.Hour
 
 // presigned answers by a response that may be older than the request.
 func (x *exchange) presigned() *reply {
-	p := x.findPresigned()
-	p.once.Do(func() {
+	p := x.newPresigned()
+	if kept := x.keepPresigned(p, false); kept != nil {
+		p = kept
+	} else { // without the lock: the user's function is called
 		s := x.spec()
 		x.edit(s)
 		p.der = x.r.encode(s)
 		p.etag = fmt.Sprintf("%q", fmt.Sprintf("%x", sha256.Sum256(p.der)))
 		p.cached = s.Status == ocsp.Success
-	})
+		p = x.keepPresigned(p, true)
+	}
 	reply := newReply(http.StatusOK, responseType, p.der)
 	if !p.cached {
 		return reply
@@ -55,20 +55,29 @@ func (x *exchange) presigned() *reply {
 	return reply
 }
 
-// findPresigned returns the response that is in use, or puts a new one into its place.
-func (x *exchange) findPresigned() *presigned {
+// newPresigned returns one that is not signed yet.
+func (x *exchange) newPresigned() *presigned {
 	_, status := x.r.ca.issued.get(x.q.serial)
-	key := presignKey{serialKey(x.q.serial), x.q.hash}
 	now := time.Now().Round(0)
-	x.r.mu.Lock()
-	defer x.r.mu.Unlock()
-	p := x.r.presigned[key]
-	if p != nil && p.generation == x.set.generation && p.status == status && now.Before(p.fresh) {
-		return p
-	}
-	p = &presigned{generation: x.set.generation, status: status, signedAt: now, fresh: now.Add(x.set.validity / 2)}
+	p := &presigned{generation: x.set.generation, status: status, signedAt: now, fresh: now.Add(x.set.validity / 2)}
 	if x.set.noNextUpdate {
 		p.fresh = now.Add(noNextUpdateFresh)
+	}
+	return p
+}
+
+// keepPresigned returns the response that is in use: if there is none for what p was made
+// from, p from now on, once it is signed, and else nil.
+func (x *exchange) keepPresigned(p *presigned, signed bool) *presigned {
+	key := presignKey{serialKey(x.q.serial), x.q.hash}
+	x.r.mu.Lock()
+	defer x.r.mu.Unlock()
+	old := x.r.presigned[key]
+	switch {
+	case old != nil && old.generation == p.generation && old.status == p.status && p.signedAt.Before(old.fresh):
+		return old
+	case !signed:
+		return nil
 	}
 	x.r.presigned[key] = p
 	return p

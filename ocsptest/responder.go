@@ -166,7 +166,7 @@ func (r *Responder) SetEdit(edit func(*Spec)) { r.update(func(s *settings) { s.e
 // 304 if nothing changed. Responses without nextUpdate are signed anew each hour.
 func (r *Responder) SetPresign(on bool) { r.update(func(s *settings) { s.presign = on }) }
 
-// SetHeader sets an HTTP header of all answers of HTTP status 200 and 304, over what the
+// SetHeader sets an HTTP header of all OCSP answers of HTTP status 200 and 304, over what the
 // responder or a fault sets, such as "Cache-Control", "max-age=60". No value at all removes the
 // header; [Responder.ClearHeaders] takes back all calls.
 func (r *Responder) SetHeader(name string, values ...string) {
@@ -189,8 +189,8 @@ func (r *Responder) SetRetryAfter(value string) {
 	r.update(func(s *settings) { s.retryAfter = value })
 }
 
-// SetDelay makes each request wait before it is answered, by default not at all. The request's
-// context ends the wait.
+// SetDelay makes each OCSP request wait before it is answered, by default not at all. The
+// request's context ends the wait. Downloads from [Responder.IssuerURL] don't wait.
 func (r *Responder) SetDelay(d time.Duration) { r.update(func(s *settings) { s.delay = d }) }
 
 // SetHook sets a function that may answer requests itself; nil, the default, means none. It runs
@@ -235,9 +235,9 @@ func (r *Responder) ClearFaults() {
 	clear(r.faults)
 }
 
-// Response returns an OCSP response for cert in DER as the responder would give it at this
-// moment without faults, with a SHA-1 CertID unless SetCertIDs rules that out. It counts as no
-// request.
+// Response returns an OCSP response for cert in DER as the responder would sign it at this
+// moment, with a SHA-1 CertID unless SetCertIDs rules that out. Faults, SetEdit and SetPresign
+// don't apply. It counts as no request.
 func (r *Responder) Response(cert *tls.Certificate) []byte { return r.Build(cert, nil) }
 
 // Build returns a signed response for cert, as [Responder.Response] does, after edit has changed

@@ -53,7 +53,8 @@ func address(u *url.URL) string {
 
 // RoundTrip implements [http.RoundTripper]: it answers in memory, in the caller's goroutine. As
 // with http.Transport, the request's context ends the wait for the header and for the body. The
-// one difference is that a body is never decompressed.
+// differences are that a body is never decompressed, that the first status that a [Hook] writes is
+// the final one, and that nothing is repeated.
 func (r *Responder) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer closeBody(req)
 	if err := req.Context().Err(); err != nil {

@@ -9,13 +9,14 @@
 //
 // # Metrics
 //
-// Of the certificates that are known, at the time of the scrape:
+// Of the certificates in use ([staple.Stapler.Status]), at the time of the scrape:
 //
 //   - staple_certificates{state,must_staple}: how many, by [staple.State]. All
 //     combinations are always there, so that 0 differs from not scraped.
 //   - staple_certificates_failing{responder,reason}: those whose last attempt
-//     failed, and those that none can be made for. reason is the
-//     [staple.Reason], or "no issuer", "no responder" or "other".
+//     failed, and those that none can be made for. One that is revoked has not
+//     failed by that. reason is the [staple.Reason], or "no issuer", "no
+//     responder" or "other".
 //   - staple_response_next_update_timestamp_seconds{responder}: the earliest
 //     nextUpdate of those in state good, in Unix time. A response without
 //     nextUpdate counts until when it is served.
@@ -30,15 +31,17 @@
 //
 // Counters, from 0 at [New]:
 //
-//   - staple_handshakes_total{state}: handshakes by the state of what was
-//     served. All states are always there.
+//   - staple_handshakes_total{state}: calls of hooks and of Staple by the state of
+//     what was served, without ACME challenges and errors of the source. All states
+//     are always there.
 //   - staple_requests_total: HTTP requests sent, redirects and issuers included.
 //   - staple_attempt_failures_total: attempts over all responders of a
 //     certificate that failed.
 //   - staple_attempts_total{responder,outcome}: how attempts ended at each
 //     responder: "fetched" (a new response), "unchanged", "revoked", "loaded" (a
 //     response from the store or the source, without a request), or a [staple.Reason].
-//     If one responder failed and the next did not, both count.
+//     If one responder failed and the next did not, both count, unless that says for
+//     the first time that the certificate is revoked.
 //   - staple_fetch_duration_seconds{responder}: a histogram of how long the
 //     exchanges took that brought a response.
 //   - staple_store_writes_total{outcome}: "stored" or "failed", both always

@@ -14,8 +14,8 @@ import (
 )
 
 var (
-	certificates = desc("staple_certificates", "Known certificates by state.", "state", "must_staple")
-	failing      = desc("staple_certificates_failing", "Known certificates whose last attempt failed.", "responder", "reason")
+	certificates = desc("staple_certificates", "Certificates in use by state.", "state", "must_staple")
+	failing      = desc("staple_certificates_failing", "Certificates in use whose last attempt failed, or that none can be made for.", "responder", "reason")
 	nextUpdate   = desc("staple_response_next_update_timestamp_seconds", "Earliest nextUpdate of the valid responses.", "responder")
 	remaining    = desc("staple_response_remaining_ratio", "Least share of its validity that a valid response has left.", "responder", "must_staple")
 	success      = desc("staple_oldest_success_timestamp_seconds", "Last success for the certificate for which that is longest ago.", "responder")
@@ -119,8 +119,8 @@ func (c *collector) collectStatus(ch chan<- prometheus.Metric) {
 		if !st.LastSuccess.IsZero() {
 			keepLeast(last, responder, unix(st.LastSuccess))
 		}
-		if st.Err != nil && st.State != staple.StateNone { // what needs no staple does not fail
-			failed[[2]string{responder, reason(st.Err)}]++
+		if err := failure(st); err != nil {
+			failed[[2]string{responder, reason(err)}]++
 		}
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -242,6 +242,19 @@ func (c *collector) sweepLocked(now time.Time) {
 			c.duration.DeleteLabelValues(label)
 		}
 	}
+}
+
+// failure returns why the last attempt failed, or none can be made; nil otherwise. Err of a revoked
+// certificate says that first, and of one that needs no staple why it needs none.
+func failure(st staple.Status) error {
+	revoked := st.State == staple.StateRevoked
+	if st.State == staple.StateNone || revoked && st.Failures == 0 {
+		return nil
+	}
+	if both, ok := st.Err.(interface{ Unwrap() []error }); ok && revoked {
+		return errors.Join(both.Unwrap()[1:]...)
+	}
+	return st.Err
 }
 
 // reason says in a few words why an attempt failed.

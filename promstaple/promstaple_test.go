@@ -332,6 +332,20 @@ func TestFailing(t *testing.T) {
 	})
 }
 
+// REQ G4: that a certificate is revoked is no failure, or each alert for one that refreshes fail
+// for would fire for its neighbours. A failure after that is counted by its own reason.
+func TestRevokedDoesNotFail(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.know(ocsptest.Leaf{}, func(c *tls.Certificate) { w.ca.Responder.Revoke(c, 1, time.Time{}) })
+		time.Sleep(3 * time.Hour)
+		w.want(t, "staple_certificates", "must_staple=false,state=revoked 1")
+		w.want(t, "staple_certificates_failing")
+		w.ca.Responder.SetFault(ocsptest.FaultTryLater)
+		time.Sleep(3 * time.Hour)
+		w.want(t, "staple_certificates_failing", "reason=OCSP error status tryLater,responder=R 1")
+	})
+}
+
 // REQ G4: what is switched off does not fail any more.
 func TestSwitchedOff(t *testing.T) {
 	on := true

@@ -16,7 +16,8 @@
 // request when a response is due.
 //
 // It sends GETRANGE, SET, DEL, EVALSHA and EVAL, and in a script GET and SET: a
-// user of Redis that is limited to some commands needs those.
+// user of Redis that is limited to some commands needs those, SELECT if DB is not 0,
+// and CLUSTER SLOTS in a cluster.
 //
 // go-redis logs to stderr. This makes it log to your logger instead, in the whole
 // process:
@@ -148,7 +149,7 @@ func (s *Store) Lease(ctx context.Context, key string, ttl time.Duration) (held 
 
 // A Logger has go-redis log to a slog.Logger: see redis.SetLogger. Its lines have
 // the message "go-redis" and are at debug level, as a Stapler says once, at warn,
-// that its store fails.
+// that its store fails. The embedded Logger must not be nil.
 type Logger struct{ *slog.Logger }
 
 // Printf implements the interface that go-redis wants.

@@ -314,6 +314,23 @@ func checkEvent(t *testing.T, ca *ocsptest.CA, cert *tls.Certificate, e staple.E
 	}
 }
 
+// REQ G1: what came from a responder took time, though in a bubble it does not, or it would look
+// as if it came from the store.
+func TestTakesTimeInBubble(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var took atomic.Int64
+		s := staple.New(staple.WithHTTPClient(ca.Responder.Client()), staple.WithEventFunc(func(e staple.Event) { took.Store(int64(e.Duration)) }))
+		defer s.Close()
+		if err := s.Prefetch(t.Context(), ca.Issue(ocsptest.Leaf{})); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if took.Load() <= 0 {
+			t.Errorf("took %d ns", took.Load())
+		}
+	})
+}
+
 // REQ G1, REQ G2: while everything of the user's hangs, Status, Ready, Stats and
 // handshakes do not; events that do not fit are counted.
 func TestNothingBlocks(t *testing.T) {

@@ -21,8 +21,8 @@ type Report struct {
 	// States counts all certificates in use by state, whatever was asked for: see
 	// [staple.Stapler.Status].
 	States map[string]int `json:"states"`
-	// Failing counts, of these, the ones whose last attempt failed, whatever
-	// their state.
+	// Failing counts, of these, the ones whose last attempt failed, or for which none can
+	// be made (no issuer, Must-Staple without a responder), whatever their state.
 	Failing int `json:"failing"`
 	// Certificates are those that were asked for, worst first: Must-Staple ones
 	// without a valid staple, revoked, expired and unknown ones, then what else
@@ -33,7 +33,8 @@ type Report struct {
 
 // A Certificate is one of a Report. Unknown values are left out.
 type Certificate struct {
-	// Names are its DNS names and IP addresses, or its subject if it has none.
+	// Names are its DNS names and IP addresses. If it has none this is one text of its URIs,
+	// e-mail addresses, subject or serial number, whichever it has first.
 	Names []string `json:"names"`
 	// Serial is the serial number and Fingerprint the SHA-256 of the
 	// certificate, in hexadecimal. Of a serial number that is longer than 200 digits
@@ -81,7 +82,7 @@ func newReport(all []staple.Status, q query, now time.Time) *Report {
 	}
 	for _, st := range all {
 		r.States[st.State.String()]++
-		if st.Failures > 0 {
+		if fails(st) {
 			r.Failing++
 		}
 		if !q.wants(st) {
@@ -99,7 +100,13 @@ func newReport(all []staple.Status, q query, now time.Time) *Report {
 
 // wants reports whether q asks for certificates such as st.
 func (q query) wants(st staple.Status) bool {
-	return q.state == "" || q.state == st.State.String() || q.state == failing && st.Failures > 0
+	return q.state == "" || q.state == st.State.String() || q.state == failing && fails(st)
+}
+
+// fails reports whether the last attempt failed, or none can be made. The error of a revoked
+// certificate says that it is, and that of one that needs no staple why it needs none.
+func fails(st staple.Status) bool {
+	return st.Failures > 0 || st.Err != nil && st.State != staple.StateRevoked && st.State != staple.StateNone
 }
 
 // rank says how much somebody is needed: the less, the more.
@@ -132,7 +139,7 @@ func newCertificate(st staple.Status, now time.Time) Certificate {
 			c.Names = append(c.Names, ip.String())
 		}
 		if len(c.Names) == 0 {
-			c.Names = []string{certinfo.DN(leaf.Subject)}
+			c.Names = []string{certinfo.Names(leaf)}
 		}
 	}
 	expired := c.NotAfter != nil && now.After(*c.NotAfter) // no staple would help it

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -217,6 +218,36 @@ func TestInUse(t *testing.T) {
 		time.Sleep(22 * time.Hour)
 		if got := report(t, h, "/"); len(got.Certificates) != 1 || got.Certificates[0].Serial != "b2b2b2b2b2" || got.States["good"] != 1 {
 			t.Errorf("a day later: %+v", got)
+		}
+	})
+}
+
+// REQ G6: a certificate that has a URI alone, as SPIFFE's, is shown and found by that.
+func TestNamedByURI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, id := newWorld(t), &url.URL{Scheme: "spiffe", Host: "example.org", Path: "/service/api"}
+		w.know(ocsptest.Leaf{Template: func(c *x509.Certificate) { c.DNSNames, c.Subject, c.URIs = nil, pkix.Name{}, []*url.URL{id} }}, nil)
+		if names := firstNames(report(t, statuspage.Handler(w.s), "/?q=service/API")); !slices.Equal(names, []string{id.String()}) {
+			t.Errorf("found %q", names)
+		}
+		if page := get(t, statuspage.Handler(w.s), "/", "text/html").Body.String(); !strings.Contains(page, id.String()) {
+			t.Error("it has no name on the page")
+		}
+	})
+}
+
+// What fails is that whose last attempt did, or for which none can be made: a revoked one is in a
+// state of its own.
+func TestFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.know(ocsptest.Leaf{Names: []string{"revoked.example.com"}}, func(c *tls.Certificate) { w.ca.Responder.Revoke(c, 1, time.Time{}) })
+		w.know(ocsptest.Leaf{Names: []string{"must.example.com"}, MustStaple: true, NoURL: true}, nil)
+		w.know(ocsptest.Leaf{Names: []string{"none.example.com"}, NoURL: true}, nil)
+		w.know(ocsptest.Leaf{Names: []string{"fails.example.com"}}, func(c *tls.Certificate) { w.ca.Responder.SetFaultFor(c, ocsptest.FaultTryLater) })
+		r := report(t, statuspage.Handler(w.s), "/?state=failing")
+		if names := firstNames(r); r.Failing != 2 || !slices.Equal(names, []string{"must", "fails"}) {
+			t.Errorf("%d fail: %q", r.Failing, names)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -166,6 +167,27 @@ func TestHookFails(t *testing.T) {
 		lines, _ := os.ReadFile(tried)
 		return string(lines) == strings.Repeat(file+".ocsp\n", 3)
 	})
+}
+
+// A hook that leaves a process behind, which has its output open, keeps nothing from being
+// removed.
+func TestHookWithDaemon(t *testing.T) {
+	t.Parallel()
+	ca, dir := trial.Issuer(t), t.TempDir()
+	cert, pid := ca.Issue(ocsptest.Leaf{}), filepath.Join(dir, "pid")
+	file := save(t, dir, cert)
+	t.Cleanup(func() {
+		id, _ := os.ReadFile(pid)
+		if n, err := strconv.Atoi(strings.TrimSpace(string(id))); err == nil {
+			if p, err := os.FindProcess(n); err == nil {
+				_ = p.Kill()
+			}
+		}
+	})
+	start(t, "test -e "+pid+" || { sleep 600 & echo $! >"+pid+"; }", []staple.Option{staple.WithTTL(short)}, file)
+	testkit.Eventually(t, 45*time.Second, "a process that the hook left", func() bool { _, err := os.Stat(pid); return err == nil })
+	ca.Responder.Revoke(cert, 1, time.Time{})
+	testkit.Eventually(t, 45*time.Second, "no response of a revoked certificate", func() bool { return removed(file) })
 }
 
 func TestBadInput(t *testing.T) {

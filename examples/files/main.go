@@ -24,8 +24,11 @@ import (
 	"github.com/ocspstaple/staple"
 )
 
+// hookTime is how long the hook may take.
+const hookTime = 30 * time.Second
+
 func main() {
-	hook := flag.String("hook", ":", "shell `command` to run after a change, until it succeeds; \"$@\" in it are the files")
+	hook := flag.String("hook", ":", "shell `command` to run after a change, until it succeeds, for 30 s at most; \"$@\" in it are the files")
 	every := flag.Duration("every", time.Minute, "how often the certificates are read again")
 	ttl := flag.Duration("ttl", time.Hour, "how long a response is used before the responder is asked again")
 	flag.Parse()
@@ -64,7 +67,7 @@ func keep(ctx context.Context, files []string, hook string, every time.Duration,
 			}
 		}
 		if len(changed) > 0 {
-			out, err := exec.CommandContext(ctx, "sh", append([]string{"-c", hook, "sh"}, changed...)...).CombinedOutput()
+			out, err := run(ctx, hook, changed)
 			log.Info("files changed", "files", changed, "hook", string(out), "error", err)
 			if err == nil {
 				changed = nil
@@ -76,6 +79,20 @@ func keep(ctx context.Context, files []string, hook string, every time.Duration,
 		}
 	}
 	return nil
+}
+
+// run calls the hook. One that hangs, or leaves a process behind that keeps its output open, must
+// not keep what expires from being removed.
+func run(ctx context.Context, hook string, files []string) (out []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, hookTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", hook, "sh"}, files...)...)
+	cmd.WaitDelay = time.Second
+	out, err = cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrWaitDelay) { // it succeeded
+		err = nil
+	}
+	return out, err
 }
 
 // update makes NAME.pem.ocsp hold what is to be stapled now, and reports a change.

@@ -71,7 +71,7 @@ func (x *Exchange) Ask(ctx context.Context, web *ocsphttp.Client) (*held.Answer,
 	got.Received = x.Now().UnixNano()
 	got.Checked, got.MaxAge, got.Validator = got.Received, res.MaxAge, res.Validator
 	if got.Proof != nil {
-		got.Took = time.Since(begun)
+		got.Took = max(time.Since(begun), 1) // in a bubble of testing/synctest it takes no time
 	}
 	return got, learned, nil
 }
