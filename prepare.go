@@ -44,7 +44,7 @@ func (s *Stapler) prepare(a action) {
 		e.edit().first = p.route.URLs[0]
 	}
 	need, _ := p.needLocked(s.nanos())
-	download := need == schedule.NoIssuer && !s.closed && issuers.MayDownload(p.leaf, e.details().unissued)
+	download := need == schedule.NoIssuer && !s.closed && issuers.MayDownload(p.leaf)
 	if doubted := e.details().doubted; doubted != nil && !download {
 		e.heardLocked(doubted)
 	}
@@ -160,7 +160,7 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 		f.Unissued = p.unissued
 	default:
 		f.Unissued = issuers.NotFound(p.leaf, m.unissued)
-		f.Final = m.scanned && !issuers.MayDownload(p.leaf, m.unissued) // not scanned: the chain was changed meanwhile
+		f.Final = m.scanned && !issuers.MayDownload(p.leaf) // not scanned: the chain was changed meanwhile
 	}
 	return directions.Decide(&f)
 }

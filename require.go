@@ -29,11 +29,11 @@ const resumedGrace = 7 * 24 * time.Hour
 // a [*ResponseError] that says what is wrong. [ErrRevoked], found with
 // [errors.Is], means proven revoked; an expired response is [ErrExpired].
 //
-// The issuer's certificate is taken from all of VerifiedChains. If there are
-// none, because the [tls.Config] has InsecureSkipVerify set or asks for a client
-// certificate without verifying it, it is the one of the PeerCertificates that
-// issued the first of them. The proof is then worth no more than the peer's own
-// claim. A callback that verifies the chain by itself, as with go-spiffe, should set
+// The issuer's certificate is taken from all of VerifiedChains. Where the peer's
+// certificate is trusted by itself, it is the one of the PeerCertificates that
+// issued that. So it is without VerifiedChains, because the [tls.Config] has
+// InsecureSkipVerify set or asks for a client certificate without verifying it: the
+// proof is then worth no more than the peer's own claim. A callback that verifies the chain by itself, as with go-spiffe, should set
 // VerifiedChains before it calls VerifyStaple or RequireStaple.
 //
 // Times are compared with [time.Now]. On a resumed connection the response is

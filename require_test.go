@@ -118,6 +118,8 @@ func TestVerifyStaple(t *testing.T) {
 			"leaf alone": {tls.ConnectionState{OCSPResponse: p.staple(ocsp.Good, week), PeerCertificates: []*x509.Certificate{p.leaf}},
 				outcome{staple.ErrNoIssuer, staple.ErrNoIssuer}},
 			"leaf trusted by itself": {tls.ConnectionState{OCSPResponse: p.staple(ocsp.Good, week), PeerCertificates: []*x509.Certificate{p.leaf, p.ca},
+				VerifiedChains: [][]*x509.Certificate{{p.leaf}}}, outcome{}},
+			"leaf trusted by itself, with another CA of the name": {tls.ConnectionState{OCSPResponse: p.staple(ocsp.Good, week), PeerCertificates: []*x509.Certificate{p.leaf, stranger.ca},
 				VerifiedChains: [][]*x509.Certificate{{p.leaf}}}, outcome{staple.ErrNoIssuer, staple.ErrNoIssuer}},
 			"unverified, in any order": {tls.ConnectionState{OCSPResponse: p.staple(ocsp.Good, week),
 				PeerCertificates: []*x509.Certificate{p.leaf, stranger.leaf, stranger.ca, p.ca}}, outcome{}},

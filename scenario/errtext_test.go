@@ -1,6 +1,7 @@
 package scenario_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -275,6 +276,25 @@ func TestUnsupportedIssuers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a chain has, however much it is named as the issuer, keeps nobody from asking where the
+// certificate says: it may be a tenant's, or one that the owner has mended since.
+//
+// REQ A5
+func TestUnsupportedInTheChain(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		lone := ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
+		junk := bytes.Replace(ca.Cert.Raw, []byte("\x2a\x86\x48\xce\x3d\x03\x01\x07"), []byte("\x2a\x86\x48\xce\x3d\x03\x01\x08"), 1)
+		theirs := *lone
+		theirs.Certificate = [][]byte{lone.Certificate[0], junk}
+		s := testkit.Stapler(t, ca)
+		s.Staple(&theirs)
+		synctest.Wait()
+		if err := s.Prefetch(testkit.Within(t, time.Minute), lone); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A certificate of the issuer's name whose key did not sign, as the CA's old one

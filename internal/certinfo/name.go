@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,6 +76,7 @@ func Short(n pkix.Name) pkix.Name {
 		if s, ok := a.Value.(string); ok {
 			a.Value = Cut(s, maxText)
 		}
+		a.Type = slices.Clone(first(a.Type, 16)) // eight bytes for each arc
 		short = append(short, a)
 	}
 	n = pkix.Name{}

@@ -64,6 +64,7 @@ func TestLongNames(t *testing.T) {
 		"known attributes":   {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{ou}, many)...)},
 		"unknown attributes": {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{other}, many)...)},
 		"long attributes":    {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{long}, 20)...)},
+		"long types":         {Subject: name(slices.Repeat([]pkix.AttributeTypeAndValue{{Type: make(asn1.ObjectIdentifier, many), Value: "A"}}, 20)...)},
 		"DNS names":          {DNSNames: slices.Repeat([]string{"a"}, many)},
 		"addresses":          {IPAddresses: slices.Repeat([]net.IP{net.IPv4(127, 0, 0, 1)}, many)},
 		"both":               {DNSNames: []string{"a", "b"}, IPAddresses: slices.Repeat([]net.IP{net.IPv4(127, 0, 0, 1)}, many)},

@@ -70,15 +70,18 @@ func SignedBy(ca, leaf *x509.Certificate) (err error) {
 	} else {
 		fips140.WithoutEnforcement(check)
 	}
-	var insecure x509.InsecureAlgorithmError
-	switch {
-	case errors.As(err, &insecure):
-		return &UnsupportedError{"the certificate's signature of type " + leaf.SignatureAlgorithm.String()}
-	case err != nil:
+	if key, isRSA := ca.PublicKey.(*rsa.PublicKey); err != nil && isRSA && key.N.BitLen() < minRSA {
+		return &UnsupportedError{fmt.Sprintf("the issuer's key of type RSA with %d bits", key.N.BitLen())}
+	}
+	if err != nil {
 		return ErrNotSigned
 	}
 	return nil
 }
+
+// minRSA is the length of the smallest key that crypto/rsa takes, in bits, unless GODEBUG has
+// rsa1024min=0.
+const minRSA = 1024
 
 // supported reports what of ca's key or leaf's signature can't be checked. It
 // comes before the check: what Go can't verify is not called a bad signature.
@@ -86,21 +89,32 @@ func supported(ca, leaf *x509.Certificate) error {
 	if err, is := SupportedKey(ca).(*UnsupportedError); is {
 		return &UnsupportedError{"the issuer's " + err.What}
 	}
-	if leaf.SignatureAlgorithm == x509.UnknownSignatureAlgorithm && len(leaf.Raw) > 0 {
-		return &UnsupportedError{"the certificate's signature of type " + SignatureText(leaf.Raw)}
+	return SupportedSignature(leaf)
+}
+
+// SupportedSignature reports why no issuer's key verifies the signature of leaf; nil if one
+// may. Each error is an [*UnsupportedError].
+func SupportedSignature(leaf *x509.Certificate) error {
+	const what = "the certificate's signature of type "
+	switch alg := leaf.SignatureAlgorithm; {
+	case alg == x509.MD2WithRSA || alg == x509.MD5WithRSA:
+		return &UnsupportedError{what + alg.String()}
+	case alg == x509.UnknownSignatureAlgorithm && len(leaf.Raw) > 0:
+		return &UnsupportedError{what + SignatureText(leaf.Raw)}
 	}
 	return nil
 }
 
-// Unparsed is SignedBy for a certificate that crypto/x509 does not parse, as it
-// does not know the curve of its key, say. Nothing is verified: the error is
+// Unparsed is SignedBy for a certificate that crypto/x509 does not parse, as it does not know
+// the curve of its key, say, or its serial number is negative. Nothing is verified: the error is
 // [ErrOtherName], or an [*UnsupportedError] if the name is that of the issuer.
 func Unparsed(ca []byte, leaf *x509.Certificate) error {
 	subject, key := SubjectAndKey(ca)
 	if !bytes.Equal(subject, leaf.RawIssuer) {
 		return ErrOtherName
 	}
-	return &UnsupportedError{"the issuer's key of type " + KeyText(key)}
+	_, err := x509.ParseCertificate(ca)
+	return &UnsupportedError{fmt.Sprintf("the issuer's key of type %s, or its certificate (%v)", KeyText(key), err)}
 }
 
 // SubjectAndKey returns the subject and the SubjectPublicKeyInfo of a

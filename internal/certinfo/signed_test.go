@@ -13,6 +13,8 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,8 +70,17 @@ func TestSignedBy(t *testing.T) {
 	ca, leaf := issue(t, rsaKey, x509.SHA256WithRSA)
 	ec, ecLeaf := issue(t, ecKey, x509.ECDSAWithSHA384)
 	ed, edLeaf := issue(t, edKey, x509.PureEd25519)
-	var old, md5 *x509.Certificate
-	fips140.WithoutEnforcement(func() { _, old = issue(t, rsaKey, x509.SHA1WithRSA) })
+	var old, md5, small, smallLeaf *x509.Certificate
+	fips140.WithoutEnforcement(func() {
+		_, old = issue(t, rsaKey, x509.SHA1WithRSA)
+		t.Setenv("GODEBUG", os.Getenv("GODEBUG")+",rsa1024min=0")
+		smallKey, err := rsa.GenerateKey(rand.Reader, 768)
+		if err != nil {
+			t.Fatal(err)
+		}
+		small, smallLeaf = issue(t, smallKey, x509.SHA256WithRSA)
+	})
+	t.Setenv("GODEBUG", strings.TrimSuffix(os.Getenv("GODEBUG"), ",rsa1024min=0"))
 	md5 = new(*leaf)
 	md5.SignatureAlgorithm = x509.MD5WithRSA
 	const ed25519ID, ed448ID = "\x2b\x65\x70", "\x2b\x65\x71"
@@ -88,6 +99,7 @@ func TestSignedBy(t *testing.T) {
 		"a changed leaf":               {ca, patched(t, leaf, "leaf", "fire"), certinfo.ErrNotSigned},
 		"a key that Go does not know":  {patched(t, ed, ed25519ID, ed448ID), edLeaf, unsupported("the issuer's key of type Ed448 (OID 1.3.101.113)")},
 		"a signature of such a key":    {ed, patched(t, edLeaf, ed25519ID, ed448ID), unsupported("the certificate's signature of type Ed448 (OID 1.3.101.113)")},
+		"a key that Go finds small":    {small, smallLeaf, unsupported("the issuer's key of type RSA with 768 bits")},
 		"a signature that Go won't do": {ca, md5, unsupported("the certificate's signature of type MD5-RSA")},
 	} {
 		err := certinfo.SignedBy(tt.ca, tt.leaf)
@@ -110,7 +122,7 @@ func TestUnparsed(t *testing.T) {
 		t.Fatal("crypto/x509 reads it")
 	}
 	got, is := errors.AsType[*certinfo.UnsupportedError](certinfo.Unparsed(raw, leaf))
-	if want := "the issuer's key of type OID 1.2.840.10045.3.1.6"; !is || got.What != want {
+	if want := "the issuer's key of type OID 1.2.840.10045.3.1.6, or its certificate (x509: unsupported elliptic curve)"; !is || got.What != want {
 		t.Errorf("got %v, want %q", got, want)
 	}
 	for name, other := range map[string][]byte{"another name": leaf.Raw, "torn": raw[:40], "nothing": nil} {

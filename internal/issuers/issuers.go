@@ -61,7 +61,7 @@ type Finder struct {
 //
 // Each certificate of the issuer's name costs a signature, and chains have no limit
 // of length, so a caller scans a chain once. An unsupported key outranks another
-// error: it may be the issuer's, and then no download helps.
+// error, as it may be the issuer's.
 func (f *Finder) InChain(leaf *x509.Certificate, chain [][]byte) (is *ocspresp.Issuer, configured bool, why error) {
 	reject := func(err error) {
 		if !unsupported(why) && err != certinfo.ErrOtherName {

@@ -13,11 +13,10 @@ import (
 // ErrNoIssuer.
 var ErrNotFound = errors.New("staple: issuer certificate not found")
 
-// MayDownload reports whether the issuer of leaf may be had from where leaf says. why is
-// that of InChain: a signature that can't be checked with the certificate in the chain
-// can't be with a downloaded one either.
-func MayDownload(leaf *x509.Certificate, why error) bool {
-	return !unsupported(why) && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
+// MayDownload reports whether the issuer of leaf may be had from where leaf says. What its
+// chain has does not matter: that may be anybody's.
+func MayDownload(leaf *x509.Certificate) bool {
+	return certinfo.SupportedSignature(leaf) == nil && len(certinfo.HTTPURLs(leaf.IssuingCertificateURL, 1)) > 0
 }
 
 // Wanting returns what the search for the issuer of leaf needs of it. Thousands may wait for a

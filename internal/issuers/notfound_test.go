@@ -52,23 +52,22 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
-// A download is of use if there is a URL for it, and Go can use what comes.
+// A download is of use if there is a URL for it, and Go can check the leaf's signature.
 func TestMayDownload(t *testing.T) {
-	curve := &certinfo.UnsupportedError{What: "the issuer's key"}
 	for _, tt := range []struct {
 		urls []string
-		why  error
+		alg  x509.SignatureAlgorithm
 		want bool
 	}{
-		{[]string{"http://ca.example"}, nil, true},
-		{[]string{"ldap://ca.example", "https://ca.example"}, nil, true},
-		{[]string{"http://ca.example"}, certinfo.ErrNotSigned, true},
-		{[]string{"http://ca.example"}, curve, false},
-		{[]string{"ldap://ca.example"}, nil, false},
-		{nil, nil, false},
+		{[]string{"http://ca.example"}, x509.ECDSAWithSHA256, true},
+		{[]string{"ldap://ca.example", "https://ca.example"}, x509.SHA1WithRSA, true},
+		{[]string{"http://ca.example"}, x509.MD5WithRSA, false},
+		{[]string{"http://ca.example"}, x509.UnknownSignatureAlgorithm, false},
+		{[]string{"ldap://ca.example"}, x509.ECDSAWithSHA256, false},
+		{nil, x509.ECDSAWithSHA256, false},
 	} {
-		if got := issuers.MayDownload(&x509.Certificate{IssuingCertificateURL: tt.urls}, tt.why); got != tt.want {
-			t.Errorf("%q, %v: got %v, want %v", tt.urls, tt.why, got, tt.want)
+		if got := issuers.MayDownload(&x509.Certificate{Raw: []byte{0x30, 0}, SignatureAlgorithm: tt.alg, IssuingCertificateURL: tt.urls}); got != tt.want {
+			t.Errorf("%q, %v: got %v, want %v", tt.urls, tt.alg, got, tt.want)
 		}
 	}
 }

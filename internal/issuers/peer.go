@@ -17,7 +17,8 @@ const maxOfPeer = 8
 // those with one name and key, which prove the same, it returns one.
 //
 // cs must have a peer certificate. crypto/tls has verified the signatures in
-// VerifiedChains, so these cost nothing here. Without them the peer chose its own
+// VerifiedChains, so these cost nothing here. A chain has no issuer where the peer's
+// certificate is trusted by itself. Without any chain the peer chose its own
 // issuer, and its staple is worth no more than its word: VerifyStaple's doc says so.
 func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 	for _, chain := range cs.VerifiedChains {
@@ -25,7 +26,7 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 			issuers = append(issuers, chain[1])
 		}
 	}
-	if len(cs.VerifiedChains) > 0 {
+	if len(issuers) > 0 {
 		return issuers
 	}
 	leaf, tries := cs.PeerCertificates[0], 0

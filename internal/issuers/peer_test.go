@@ -34,6 +34,9 @@ func TestOfPeer(t *testing.T) {
 		"behind too many":         {sent(impostors, only), 0},
 		"verified": {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf},
 			VerifiedChains: [][]*x509.Certificate{{leaf, ca.Cert}, {leaf, again}, {leaf, impostors[0]}}}, 2},
+		"verified by itself":        {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf, ca.Cert}, VerifiedChains: [][]*x509.Certificate{{leaf}}}, 1},
+		"by itself and by a chain":  {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}, {leaf, ca.Cert}}}, 1},
+		"by itself, and sent alone": {&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}, 0},
 	} {
 		if got := issuers.OfPeer(tc.state); len(got) != tc.want {
 			t.Errorf("%s: got %d issuers, want %d", name, len(got), tc.want)
