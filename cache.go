@@ -108,7 +108,6 @@ type details struct {
 	rechained int64            // Unix ns: when another chain was last looked at
 	unissued  error            // why not; nil if nothing there has its name
 	doubted   *ocspresp.Issuer // see doubtLocked
-	shelved   *held.Response   // what was held before no response was needed; see setLocked
 	restored  bool             // a record was read between attempts that needs no refresh
 	unread    bool             // in Stapler.unread
 	candidate []byte           // a staple that the source set, to be judged
@@ -139,7 +138,7 @@ func (e *entry) edit() *details {
 
 // trimLocked drops the details if nothing is in them that is needed.
 func (e *entry) trimLocked(now int64) {
-	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.shelved == nil && m.aliases == nil &&
+	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
 		m.never == nil && m.waiters.Empty() && m.warned == 0 && !m.unread && m.tries.Old(now) {
 		e.more = nil
 	}
@@ -327,9 +326,11 @@ var errPending = errors.New("no response yet")
 func (e *entry) problemLocked(now int64) error {
 	h, err := e.held.Load(), e.details().err
 	switch {
+	case h.Unneeded:
+		return nil
 	case h.State == held.Revoked:
 		return e.revokedLocked(h)
-	case h.Current(now), e.Need() == schedule.None, h.State == held.None:
+	case h.Current(now), e.Need() == schedule.None:
 		return nil
 	case h.Raw != nil:
 		return h.Lapsed(err)

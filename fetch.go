@@ -202,7 +202,7 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
-	if m.restored && a.Urgency < schedule.Unconditional && s.fresh(e.held.Load(), now) { // the record that was read meanwhile spares the rest
+	if m.restored && a.Urgency < schedule.Unconditional && !e.Phase().UnderWay() && s.fresh(e.held.Load(), now) { // the record that was read meanwhile spares the rest
 		s.doLocked(s.sched.Start(e, schedule.Routine, now))
 		return
 	}
@@ -222,7 +222,7 @@ func (s *Stapler) failedLocked(a action) {
 	if r := e.Best(); r != nil && r.Failing() {
 		s.warnLocked(r)
 	}
-	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && h.State != held.None {
+	if h := e.held.Load(); !h.Current(now) && h.State != held.Revoked && !h.Unneeded {
 		state := held.Pending
 		if ocsphttp.Ours(err, func(e error) bool { return e == ErrUnknown }) {
 			state = held.Unknown
@@ -264,7 +264,7 @@ func (s *Stapler) expiredLocked(e *entry) {
 		return
 	}
 	if e.Need() == schedule.None { // it was the source's own staple
-		s.setLocked(e, held.None)
+		s.neededLocked(e, false)
 		return
 	}
 	s.startOverLocked(e)

@@ -147,7 +147,7 @@ func (s *Stapler) startLocked(e *entry, u schedule.Urgency) {
 func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 	now, h, need := s.nanos(), e.held.Load(), e.Need()
 	f := waiting.Facts{
-		Settled:   h.State == held.Revoked || h.Current(now),
+		Settled:   !h.Unneeded && (h.State == held.Revoked || h.Current(now)),
 		Problem:   e.problemLocked(now),
 		Final:     need == schedule.Hopeless || now < e.validFrom(),
 		Dropped:   s.droppedLocked(e, now),
@@ -155,7 +155,7 @@ func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 		Began:     e.details().begun,
 		Impatient: s.opts.store != nil,
 	}
-	if !f.Settled && (need == schedule.None || h.State == held.None) {
+	if !f.Settled && (need == schedule.None || h.Unneeded) {
 		f.Settled, f.Problem = true, e.details().err // one that does not parse needs none, too
 	}
 	return f
@@ -180,16 +180,15 @@ func (s *Stapler) fresh(h *held.Response, now int64) bool {
 	return to > now
 }
 
-// setLocked puts e into a state without a response. What it holds is shelved until one is
-// needed: the clock may be wrong, or a switch, and a revocation must not be forgotten.
-func (s *Stapler) setLocked(e *entry, state held.State) {
-	h, now := e.held.Load(), s.nanos()
-	if h.Raw != nil {
-		e.edit().shelved = h
-	}
-	if h.State != state || h.Raw != nil {
-		e.held.Store(&held.Response{State: state})
-		s.doLocked(s.sched.Hold(e, schedule.Held{}, now))
+// neededLocked has what e holds served, or nothing, as no response is needed.
+func (s *Stapler) neededLocked(e *entry, needed bool) {
+	if h := e.held.Load(); h.Unneeded == needed {
+		n := h.Needed(needed)
+		e.held.Store(n)
+		s.doLocked(s.sched.Hold(e, n.Scheduled(), s.nanos()))
+		if needed {
+			s.startOverLocked(e)
+		}
 	}
 }
 
@@ -241,21 +240,23 @@ func (s *Stapler) judge(e *entry) {
 	}
 	e.more.candidate = nil
 	s.mu.Unlock()
-	now := s.opts.now()
-	p, err := ocspresp.Prove(raw, &sub, now)
+	p, err := ocspresp.Prove(raw, &sub, s.now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
+	now := s.nanos()
 	if err == nil && !e.gone() && e.Need() != schedule.Off {
-		n := now.UnixNano()
-		err = s.installLocked(e, &held.Answer{Proof: p, Received: n, Checked: min(n, held.Nanos(p.ThisUpdate.Unix()))}, n)
-		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), n))
+		err = s.installLocked(e, &held.Answer{Proof: p, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
+		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), now))
 		s.cache.sortLocked(e)
 		s.settleLocked(e)
 	}
 	if err != nil {
+		if r := reasonOf(refused("", err)); r >= ReasonDelegateValidity && r <= ReasonExpired && !e.held.Load().Current(now) && !e.gone() && e.edit().candidate == nil {
+			e.more.candidate = raw // the clock may be wrong: it is judged again with the next attempt
+		}
 		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}
 }

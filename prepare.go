@@ -125,7 +125,7 @@ func (s *Stapler) conclude(p *preparation) {
 func (s *Stapler) factsLocked(p *preparation, now int64) (err error) {
 	e, f, issuer := p.Item, &p.facts, ""
 	f.Need, err = p.needLocked(now)
-	s.stateForLocked(e, f.Need, now)
+	s.neededLocked(e, f.Need.Open() || f.Need == schedule.None && e.held.Load().Stands(now))
 	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), held.Nanos(e.notBefore)
 	if f.Need == schedule.Wanted && e.issuer != nil {
 		issuer = e.issuer.Key
@@ -163,25 +163,6 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 		f.Final = m.scanned && !issuers.MayDownload(p.leaf) // not scanned: the chain was changed meanwhile
 	}
 	return directions.Decide(&f)
-}
-
-// stateForLocked moves e into or out of None by its need, which a switch may change at
-// any attempt. A valid response is served on without a need for it, and a revocation stays
-// known, unless that was switched off.
-func (s *Stapler) stateForLocked(e *entry, need schedule.Need, now int64) {
-	h := e.held.Load()
-	switch {
-	case need.Open() && h.State == held.None:
-		s.setLocked(e, held.Pending)
-		s.startOverLocked(e)
-		if m := e.edit(); m.shelved != nil {
-			e.held.Store(m.shelved)
-			s.doLocked(s.sched.Hold(e, m.shelved.Scheduled(), now))
-			m.shelved = nil
-		}
-	case !need.Open() && (need != schedule.None || h.State != held.Revoked && h.StapleAt(now) == nil):
-		s.setLocked(e, held.None)
-	}
 }
 
 // readLeaf reads the certificate of e and looks for its issuer in the chain. It

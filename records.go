@@ -222,8 +222,10 @@ func (s *Stapler) write(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.flags.dirty = false
-	n := e.held.Load()
-	if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
+	n, heir := e.held.Load(), s.cache.leaves.FindBytesLocked(e.id, e.DER)
+	if heir != nil && heir != e {
+		s.storeLocked(heir) // e was forgotten and learned again: what is known now is written last
+	} else if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
 		s.storeLocked(e)
 	}
 	switch {

@@ -113,7 +113,7 @@ func (e *entry) statusLocked(now int64) Status {
 	h := e.held.Load()
 	more := e.details()
 	st := Status{State: State(h.At(now)), MustStaple: e.must, Failures: e.Failures(), Err: more.err}
-	if h.Raw != nil {
+	if h.Raw != nil && !h.Unneeded {
 		st.ThisUpdate, st.NextUpdate = unix(h.ThisUpdate), unix(h.End())
 		if h.Checked != 0 { // else a record does not say
 			st.LastSuccess = time.Unix(0, h.Checked)
@@ -127,7 +127,7 @@ func (e *entry) statusLocked(now int64) Status {
 	}
 	st.Responder = e.url()
 	st.LastHandshake = unix(int64(e.seen.Load()) * 60)
-	if h.State == held.Revoked {
+	if st.State == StateRevoked {
 		st.Err = e.revokedLocked(h)
 		if more.err != nil {
 			st.Err = errors.Join(st.Err, more.err)

@@ -47,6 +47,9 @@ func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bo
 			return h, false, nil
 		}
 		n = h.With(h.State)
+		if h.State == Unknown { // it stands again
+			n.State = Good
+		}
 		n.confirm(a, rules.TTL)
 		n.Copy.Store(h.Copy.Load())
 		return n, false, nil
@@ -67,6 +70,9 @@ func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bo
 		n.State, n.staple = Revoked, rules.StapleRevoked && !oversized
 	}
 	n.confirm(a, rules.TTL)
+	if n.State == Good && !n.valid(now) && h.State == Good && h.valid(now) {
+		return h, false, nil // without nextUpdate, and received too long ago
+	}
 	return n, true, nil
 }
 

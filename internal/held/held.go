@@ -33,7 +33,7 @@ const (
 	Revoked
 	Unknown // no valid response, and the responder last said that it does not know the certificate
 	Expired // of At alone: a Response stays Good past its end
-	None    // needs none
+	None    // of At alone: needs none, see Unneeded
 )
 
 // A Response is an immutable snapshot of the newest proven response, or of why there is
@@ -41,6 +41,7 @@ const (
 // and Checked in 32 bits where they fit.
 type Response struct {
 	State      State
+	Unneeded   bool   // nothing is served, as nothing is needed; what was proven stays known
 	Open       bool   // it has no nextUpdate
 	staple     bool   // Raw may be stapled while it is current
 	Produced   int32  // s from thisUpdate to producedAt
@@ -59,8 +60,22 @@ type Response struct {
 // With returns a copy of h in another state. Copy is not taken along: it is what was
 // served in the old one.
 func (h *Response) With(s State) *Response {
-	return &Response{State: s, staple: h.staple, Open: h.Open, maxAge: h.maxAge, Produced: h.Produced, age: h.age, lasts: h.lasts,
+	return &Response{State: s, Unneeded: h.Unneeded, staple: h.staple, Open: h.Open, maxAge: h.maxAge, Produced: h.Produced, age: h.age, lasts: h.lasts,
 		modified: h.modified, etag: h.etag, Raw: h.Raw, Until: h.Until, Checked: h.Checked, ThisUpdate: h.ThisUpdate}
+}
+
+// Needed returns h as it is where a response is needed, or not. Nothing is forgotten by it: a
+// switch may be turned back, and the clock may be wrong by which a certificate has expired.
+func (h *Response) Needed(needed bool) *Response {
+	n := h.With(h.State)
+	n.Unneeded = !needed
+	return n
+}
+
+// Stands reports whether h is worth serving where no response is needed: it is valid, or says
+// revoked.
+func (h *Response) Stands(now int64) bool {
+	return h.State == Revoked || h.State == Good && h.valid(now)
 }
 
 // WithoutValidator returns h, or a copy that makes no request conditional: the
@@ -91,7 +106,9 @@ func (h *Response) Condition(now int64) ocsphttp.Validator {
 }
 
 // Current reports whether the response may be served at now.
-func (h *Response) Current(now int64) bool {
+func (h *Response) Current(now int64) bool { return !h.Unneeded && h.valid(now) }
+
+func (h *Response) valid(now int64) bool {
 	if h.Raw == nil || now >= h.Until {
 		return false
 	}
@@ -102,7 +119,10 @@ func (h *Response) Current(now int64) bool {
 // At returns the state of what is served at now. A revocation has no end: a certificate
 // that was revoked stays so, whatever the response's nextUpdate.
 func (h *Response) At(now int64) State {
-	if h.State == Good && !h.Current(now) {
+	switch {
+	case h.Unneeded:
+		return None
+	case h.State == Good && !h.valid(now):
 		return Expired
 	}
 	return h.State
@@ -143,7 +163,7 @@ func (h *Response) Span() (start, length int64) {
 
 // Scheduled returns what the schedule has to know of h.
 func (h *Response) Scheduled() schedule.Held {
-	if h.Raw == nil {
+	if h.Raw == nil || h.Unneeded {
 		return schedule.Held{}
 	}
 	from, _ := h.Span()

@@ -48,7 +48,7 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 			it.best = uint8(it.place(best) + 1)
 		}
 		if it.at != nil && it.at.probe != nil {
-			s.unprobe(it.at, false)
+			s.unprobe(it.at)
 		}
 	}
 	for _, r := range old {

@@ -153,12 +153,13 @@ type attempt[T any] struct {
 	fault bool            // one failed by the responder's fault
 	hint  int64           // the longest Retry-After
 
-	probe    *Responder[T] // that this attempt is the probe of
-	next     *Responder[T] // whose queue to wait in
-	queue    *Responder[T] // that it waits in
-	deadline int64         // the order in queue
-	slot     int32         // in queue
-	stands   [MaxRoute]int32
+	probe     *Responder[T] // that this attempt is the probe of
+	postponed *Responder[T] // that it was the probe of until it was deferred
+	next      *Responder[T] // whose queue to wait in
+	queue     *Responder[T] // that it waits in
+	deadline  int64         // the order in queue
+	slot      int32         // in queue
+	stands    [MaxRoute]int32
 }
 
 const (

@@ -54,7 +54,7 @@ func (m *model) newAttempt(it *mItem) {
 
 func (m *model) endAttempt(it *mItem) {
 	it.attempt, it.urgent, it.again, it.forced, it.planned, it.deferred, it.polls, it.left, it.ends = 0, false, false, 0, 0, 0, 0, 0, 0
-	it.todo, it.wasAsked, it.fault, it.hint, it.queue, it.deadline, it.turn = nil, false, false, 0, nil, 0, 0
+	it.todo, it.wasAsked, it.fault, it.hint, it.queue, it.deadline, it.turn, it.postponed = nil, false, false, 0, nil, 0, 0, nil
 }
 
 func (m *model) prepared(c *cert, f Facts, now int64) {
@@ -106,7 +106,7 @@ func (m *model) setRoute(it *mItem, keys []Key) {
 	if slices.EqualFunc(it.route, keys, func(r *mResp, k Key) bool { return r.key == k }) {
 		return
 	}
-	m.dropProbe(it, false)
+	m.dropProbe(it)
 	old := it.route
 	it.route, it.late = nil, nil
 	for _, k := range keys {
@@ -153,17 +153,20 @@ func (m *model) patient(it *mItem) bool {
 	d := min(max((it.until-m.now)/8, 400*second/1000), 2*second) << min(int(it.polls), 3+it.failures/2, 6)
 	d = min(d, 2*left)
 	it.polls++
-	m.dropProbe(it, true)
+	if it.probe != nil {
+		it.postponed = it.probe
+	}
+	m.dropProbe(it)
 	it.phase, it.due = Deferred, m.now+d-m.rand(d/2)
 	return true
 }
 
-// dropProbe ends a probe for which nobody was asked.
-func (m *model) dropProbe(it *mItem, leased bool) {
+// dropProbe ends a probe that brought nothing.
+func (m *model) dropProbe(it *mItem) {
 	if r := it.probe; r != nil {
 		it.probe = nil
 		r.probeAt = m.now
-		if leased {
+		if it.wasAsked || it.postponed == r {
 			m.planProbe(r)
 		}
 	}
@@ -190,7 +193,7 @@ func (m *model) over(it *mItem, to Phase, due int64) {
 			}
 		}
 	}
-	m.dropProbe(it, false)
+	m.dropProbe(it)
 	m.endAttempt(it)
 	it.phase, it.due = to, due
 	if to == StandingBy {
@@ -311,14 +314,15 @@ func (m *model) first(it *mItem) *mResp {
 		}
 	}
 	for _, r := range it.todo {
-		if it.forced > r.marked {
+		if it.forced >= r.marked {
 			m.reopen(r)
 			return r
 		}
 		if it.failures == 0 && len(r.failed) < 5 {
 			return r
 		}
-		if it.probe == nil && !m.active(r) && r.probeAt <= m.now && !m.crowded(r.key.Host) {
+		due := !m.active(r) && r.probeAt <= m.now && !m.crowded(r.key.Host)
+		if it.probe == nil && (due || it.postponed == r && m.probing(r) == nil) {
 			m.tie(it, r)
 			return r
 		}
@@ -327,7 +331,7 @@ func (m *model) first(it *mItem) *mResp {
 }
 
 func (m *model) tie(it *mItem, r *mResp) {
-	it.probe, r.probed, m.hosts[r.key.Host].probed = r, m.now, m.now
+	it.probe, it.postponed, r.probed, m.hosts[r.key.Host].probed = r, nil, m.now, m.now
 }
 
 func (m *model) ask(it *mItem, r *mResp) {

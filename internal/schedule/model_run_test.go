@@ -76,7 +76,7 @@ func (m *model) judge(q *mReq, mine bool, o Outcome) {
 		}
 	case Nothing:
 		if mine && it.probe == r {
-			m.dropProbe(it, false)
+			m.dropProbe(it)
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (m *model) remove(c *cert, now int64) {
 	m.begin(now)
 	it := m.item(c)
 	if it.phase != Gone {
-		m.dropProbe(it, false)
+		m.dropProbe(it)
 		m.endAttempt(it)
 		m.setRoute(it, nil)
 		it.phase, it.due, it.alarm, it.review = Gone, Never, Never, Never

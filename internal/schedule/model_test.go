@@ -49,6 +49,7 @@ type mItem struct {
 	wasAsked, fault bool
 	hint            int64
 	probe, queue    *mResp
+	postponed       *mResp // what it was the probe of, until it was deferred
 	deadline, turn  int64
 }
 

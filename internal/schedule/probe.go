@@ -34,7 +34,7 @@ func (s *Schedule[T]) judge(a Action[T], o Outcome) {
 		s.fault(a, o.RetryAfter)
 	case Nothing:
 		if a.attempt.probe == r {
-			s.unprobe(a.attempt, false)
+			s.unprobe(a.attempt)
 		}
 	}
 }
@@ -133,20 +133,22 @@ func (s *Schedule[T]) reopen(r *Responder[T]) {
 }
 
 // mayAsk reports whether r, which fails, is asked about an item that is not its probe.
-// There are three cases. The attempt was forced after r began to fail: then r counts
+// There are four cases. The attempt was forced after r began to fail: then r counts
 // as working until it has failed for five again. Or r failed for all its
 // certificates, fewer than five, and this one is new. Or a probe is due and no item
-// is StandingBy to make it: then this attempt is the probe.
+// is StandingBy to make it: then this attempt is the probe. Or it was the probe, and waited
+// for another process that has the lease: else a store that denies leases ends all probes.
 func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 	at := it.at
-	if at.forced > r.marked {
+	if at.forced >= r.marked {
 		s.reopen(r)
 		return true
 	}
 	if it.failures == 0 && len(r.failed) < failsAfter {
 		return true
 	}
-	if at.probe != nil || r.active() || r.probeAt > s.now || r.host.crowded() {
+	due := !r.active() && r.probeAt <= s.now && !r.host.crowded()
+	if at.probe != nil || !due && (at.postponed != r || r.probe != nil) {
 		return false
 	}
 	s.tie(r, at)
@@ -155,7 +157,7 @@ func (s *Schedule[T]) mayAsk(r *Responder[T], it *Item[T]) bool {
 
 // tie makes an attempt the probe of r, and of no other.
 func (s *Schedule[T]) tie(r *Responder[T], at *attempt[T]) {
-	r.probe, at.probe = at, r
+	r.probe, at.probe, at.postponed = at, r, nil
 	r.probed, r.host.probed = s.now, s.now
 	s.wake(r)
 }
@@ -168,12 +170,12 @@ func (s *Schedule[T]) startProbe(r *Responder[T]) {
 	s.tie(r, t.item().at)
 }
 
-// unprobe ends a probe that asked nothing, so that the next in line is it: at
-// once, or when another process, which has the lease, has had its time.
-func (s *Schedule[T]) unprobe(at *attempt[T], leased bool) {
+// unprobe ends a probe that brought nothing, so that the next in line is it: at once if nobody
+// was asked, nor left to another process, which has the lease.
+func (s *Schedule[T]) unprobe(at *attempt[T]) {
 	r := at.probe
 	at.probe, r.probe = nil, nil
-	if leased {
+	if at.asked || at.postponed == r {
 		s.planProbe(r)
 		return
 	}

@@ -432,7 +432,10 @@ func (s *Schedule[T]) leave(t T, to Phase) {
 		}
 	}
 	if at != nil && at.probe != nil && (!to.UnderWay() || to == Deferred) {
-		s.unprobe(at, to == Deferred)
+		if to == Deferred {
+			at.postponed = at.probe
+		}
+		s.unprobe(at)
 	}
 }
 
