@@ -44,10 +44,10 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 	return nil
 }
 
-// hasIssuer reports whether one of issuers has the name and the key of cert.
+// hasIssuer reports whether one of issuers has the key of cert. All have the leaf's issuer's name.
 func hasIssuer(issuers []*x509.Certificate, cert *x509.Certificate) bool {
 	return slices.ContainsFunc(issuers, func(i *x509.Certificate) bool {
 		key, ok := i.PublicKey.(interface{ Equal(crypto.PublicKey) bool }) // bytes differ: it has several encodings
-		return ok && bytes.Equal(i.RawSubject, cert.RawSubject) && key.Equal(cert.PublicKey)
+		return ok && key.Equal(cert.PublicKey)
 	})
 }
