@@ -146,3 +146,48 @@ func TestLapsedKeepsNoKey(t *testing.T) {
 	}
 	runtime.KeepAlive(err)
 }
+
+// REQ B15: while no response is needed nothing is served, and all is remembered.
+func TestUnneeded(t *testing.T) {
+	for _, tt := range []struct {
+		held   *held.Answer
+		state  held.State // where it is needed, two days on
+		stands bool
+	}{
+		{answer(0), held.Good, true},
+		{answer(0, limit(day)), held.Expired, false},
+		{answer(0, revoked), held.Revoked, true},
+		{answer(0, revoked, limit(day)), held.Revoked, true},
+	} {
+		now := at(2 * day)
+		needed := take(t, tt.held)
+		h := needed.Needed(false)
+		if h.At(now) != held.None || h.StapleAt(now) != nil || h.Current(now) || h.Scheduled() != (schedule.Held{}) {
+			t.Errorf("%v: something is served: %+v", tt.state, h)
+		}
+		if h.Stands(now) != tt.stands {
+			t.Errorf("%v: stands %v", tt.state, !tt.stands)
+		}
+		if again := h.Needed(true); again.At(now) != tt.state || again.Scheduled() != needed.Scheduled() {
+			t.Errorf("%v, needed again: %+v", tt.state, again)
+		}
+		if _, _, err := h.Take(answer(-day), held.Rules{TTL: hour}, now); err == nil {
+			t.Errorf("%v: an older answer takes its place", tt.state)
+		}
+		if n, _, err := h.Take(answer(0, notNew, checked(day)), held.Rules{TTL: hour}, now); err != nil || !n.Unneeded {
+			t.Errorf("%v: a 304 has it served: %v", tt.state, err)
+		}
+		if n, news, err := h.Take(answer(day), held.Rules{TTL: hour}, now); err != nil || !news || n.At(now) != held.Good {
+			t.Errorf("%v: a newer answer is not served: %v", tt.state, err)
+		}
+	}
+}
+
+// What is confirmed after the responder said unknown is good again.
+func TestConfirmedAfterUnknown(t *testing.T) {
+	h := take(t, answer(0, unlimited)).With(held.Unknown)
+	n, _, err := h.Take(answer(0, notNew, checked(day)), held.Rules{TTL: hour}, at(day))
+	if err != nil || n.At(at(day)) != held.Good || h.At(at(day)) != held.Unknown {
+		t.Errorf("got %v and %v", n.At(at(day)), err)
+	}
+}
