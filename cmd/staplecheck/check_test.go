@@ -50,6 +50,21 @@ func edited(edit func(w *world, s *ocsptest.Spec)) func(*testing.T, *world) {
 	return func(_ *testing.T, w *world) { w.edit = func(s *ocsptest.Spec) { edit(w, s) } }
 }
 
+// aged has a response begin that long ago, and last for life.
+func aged(age, life time.Duration) func(*ocsptest.Spec) {
+	return func(s *ocsptest.Spec) {
+		s.ProducedAt = time.Now().Add(-age)
+		s.Singles[0].ThisUpdate, s.Singles[0].NextUpdate = s.ProducedAt, s.ProducedAt.Add(life)
+	}
+}
+
+// another is an answer about another certificate of the same issuer.
+func another(s *ocsptest.Spec) []ocsptest.Single {
+	other := s.Singles[0]
+	other.Serial = big.NewInt(4711)
+	return []ocsptest.Single{other}
+}
+
 // below has an intermediate CA issue the leaf.
 func below(t *testing.T, w *world, l ocsptest.Leaf) {
 	w.issuer = w.ca.Intermediate("")
@@ -169,6 +184,18 @@ var cases = map[string]struct {
 		old.NextUpdate = old.ThisUpdate.Add(24 * time.Hour)
 		s.Singles = append([]ocsptest.Single{old}, s.Singles...)
 	}), VerdictBad, "the first of several answers", "good", "good", refuses},
+	"12 days old": {func(_ *testing.T, w *world) {
+		w.cert = w.ca.Issue(ocsptest.Leaf{NotBefore: time.Now().AddDate(0, 0, -20)})
+		w.edit = aged(12*24*time.Hour, 30*24*time.Hour)
+	}, VerdictBad, "12 days old", "good", "good", takes},
+	"almost 11 days old": {func(_ *testing.T, w *world) {
+		w.cert = w.ca.Issue(ocsptest.Leaf{NotBefore: time.Now().AddDate(0, 0, -20)})
+		w.edit = aged(11*24*time.Hour-time.Minute, 30*24*time.Hour)
+	}, VerdictGood, "good", "good", "good", takes},
+	"another certificate first": {edited(func(_ *world, s *ocsptest.Spec) { s.Singles = append(another(s), s.Singles...) }),
+		VerdictBad, "the first answer in the staple is about another certificate", "good", "good", takes},
+	"another certificate last": {edited(func(_ *world, s *ocsptest.Spec) { s.Singles = append(s.Singles, another(s)...) }),
+		VerdictGood, "good", "good", "good", takes},
 	"junk among the certificates": {edited(func(_ *world, s *ocsptest.Spec) { s.Certs = append(s.Certs, []byte{0x30, 2, 0x30, 0}) }),
 		VerdictBad, "can't be read", "good", "good", refuses},
 	"a decoy": {edited(func(_ *world, s *ocsptest.Spec) {

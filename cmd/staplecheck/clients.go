@@ -9,6 +9,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -25,12 +26,18 @@ const (
 	openSSL  = "what is built on OpenSSL, such as curl --cert-status"
 	bySHA1   = "clients that look for SHA-1, such as curl --cert-status, NSS, libtls, and Java that checks revocation"
 	curl     = "what looks for the signer in the chain, such as curl --cert-status"
+	firefox  = "Firefox, unless the responder has a newer one for it"
+	gnuTLS   = "what is built on GnuTLS, such as wget2 and git of Debian"
 	goOCSP   = "Go programs that use golang.org/x/crypto/ocsp, such as MongoDB's driver"
 )
 
 // maxOpenSSL is the longest staple that OpenSSL's clients take: the message that
 // carries it must fit into one TLS record.
 const maxOpenSSL = 1<<14 - 4 - 1 - 3
+
+// maxFirefox is the age from which Firefox takes a response for expired, whatever its
+// nextUpdate: 10 days, and one for clocks that differ.
+const maxFirefox = 11 * 24 * time.Hour
 
 // refusals says who refuses. err is that of judge.
 func (p *peer) refusals(err error) []Refusal {
@@ -64,6 +71,12 @@ func (p *peer) particular() (out []Refusal) {
 	if _, err := ocspresp.Prove(p.proof.Raw, &sub, time.Now()); err != nil {
 		refuse(openSSL, "they take the first of several answers for the certificate, and not all are good: %s", line(err))
 	}
+	if age := time.Since(p.proof.ThisUpdate); age > maxFirefox {
+		refuse(firefox, "the staple is %d days old, where it takes 11, whatever the next update", age/(24*time.Hour))
+	}
+	if p.otherFirst() {
+		refuse(gnuTLS, "the first answer in the staple is about another certificate, and they read no other")
+	}
 	certs := embedded(p.proof.Raw)
 	if why := p.decoy(certs); why != "" {
 		refuse(openSSL, "%s", why)
@@ -93,7 +106,17 @@ func (p *peer) byGo(first asn1.RawValue) error {
 	return err
 }
 
-// A response is an OCSPResponse, and basic what is in its Bytes (RFC 6960 §4.2.1).
+// otherFirst reports whether the first answer in the staple is about another certificate, by
+// its serial number: hashes of one issuer differ.
+func (p *peer) otherFirst() bool {
+	_, b, _ := read(p.proof.Raw)
+	var d data
+	_, err := asn1.Unmarshal(b.Data.FullBytes, &d)
+	return err == nil && len(d.Answers) > 0 && d.Answers[0].ID.Serial.Cmp(p.leaf.SerialNumber) != 0
+}
+
+// A response is an OCSPResponse, basic what is in its Bytes, and data what is signed (RFC 6960
+// §4.2.1).
 type (
 	response struct {
 		Status asn1.Enumerated
@@ -107,6 +130,18 @@ type (
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
 		Certs     []asn1.RawValue `asn1:"explicit,tag:0,optional"`
+	}
+	data struct {
+		Version    int `asn1:"explicit,tag:0,optional"`
+		Responder  asn1.RawValue
+		ProducedAt asn1.RawValue
+		Answers    []struct { // encoding/asn1 skips the rest of each
+			ID struct {
+				Hash      pkix.AlgorithmIdentifier
+				Name, Key []byte
+				Serial    *big.Int
+			}
+		}
 	}
 )
 

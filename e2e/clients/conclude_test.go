@@ -64,7 +64,8 @@ const conclusions = `
 
 For operators:
 
-- ` + "`curl --cert-status`" + ` is the best test by hand: a server that it accepts is accepted by all the other clients here.
+- ` + "`curl --cert-status`" + ` is the best test by hand: the staples of the tables above that it accepts are accepted by all the other
+  clients here. [What some clients refuse](#what-some-clients-refuse) lists what it does not show.
 - ` + "`openssl s_client -status`" + ` shows a staple and does not judge it: an expired one is shown as good. Look at its Next
   Update.
 - In the log of a Go server a client that refuses is ` + "`remote error: tls: bad certificate`" + ` or another of the alerts

@@ -62,20 +62,22 @@ type matrix struct {
 
 // compare has the file written, if it is to be, and compared.
 func (m *matrix) compare(t *testing.T) {
-	got := m.document()
-	if os.Getenv("UPDATE_CLIENTS") != "" {
-		if t.Failed() {
-			t.Fatalf("%s is not written, since the test failed", clientsFile)
-		}
-		if err := os.WriteFile(clientsFile, []byte(got+versions(t)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	file, err := os.ReadFile(clientsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, _, _ := strings.Cut(strings.ReplaceAll(string(file), "\r\n", "\n"), versionsTitle)
+	text := strings.ReplaceAll(string(file), "\r\n", "\n")
+	got := m.document(refusedSection(text))
+	if os.Getenv("UPDATE_CLIENTS") != "" {
+		if t.Failed() {
+			t.Fatalf("%s is not written, since the test failed", clientsFile)
+		}
+		text = got + versions(t)
+		if err := os.WriteFile(clientsFile, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _, _ := strings.Cut(text, versionsTitle)
 	if d := firstDifference(got, want); d != "" {
 		t.Errorf("%s is not what was seen; %s", clientsFile, d)
 	}
@@ -94,8 +96,8 @@ func firstDifference(got, want string) string {
 	return ""
 }
 
-// document is all of the file but the versions.
-func (m *matrix) document() string {
+// document is all of the file but the versions. refused is the section of another test.
+func (m *matrix) document(refused string) string {
 	var out strings.Builder
 	out.WriteString(intro)
 	yes := map[bool]string{true: "yes", false: "no"}
@@ -117,8 +119,20 @@ func (m *matrix) document() string {
 	m.table(&out, "A certificate without Must-Staple", false)
 	m.table(&out, "A Must-Staple certificate", true)
 	m.conclude(&out)
+	out.WriteString(refused)
 	out.WriteString(others)
 	return out.String()
+}
+
+// refusedSection returns the section of the file that a test in scenario holds to what is
+// true, TestWhatSomeClientsRefuse. It is kept as it is.
+func refusedSection(file string) string {
+	_, section, found := strings.Cut(file, refusedTitle)
+	section, _, _ = strings.Cut(section, "\n## ")
+	if !found {
+		return ""
+	}
+	return refusedTitle + section
 }
 
 func (m *matrix) table(out *strings.Builder, title string, must bool) {
@@ -167,6 +181,8 @@ func who(is func(client string) bool) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+const refusedTitle = "\n## What some clients refuse\n"
 
 const versionsTitle = "\n## Versions\n"
 
