@@ -1,59 +1,15 @@
 package staple_test
 
 import (
-	"context"
-	"crypto/x509"
-	"errors"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
-	"golang.org/x/crypto/ocsp"
 )
 
 // What TestRandomWorld has found, each alone.
-
-// readOnlyShelf is a store to which nothing is written any more once it is shut.
-type readOnlyShelf struct {
-	testkit.Shelf
-	shut atomic.Bool
-}
-
-func (s *readOnlyShelf) Put(ctx context.Context, key string, data []byte) error {
-	if s.shut.Load() {
-		return errors.New("read-only")
-	}
-	return s.Shelf.Put(ctx, key, data)
-}
-
-// REQ B15: a record from before a revocation, which was not written, does not undo that once a
-// certificate that was switched off is switched on again.
-func TestOldRecordAfterOff(t *testing.T) {
-	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		var off atomic.Bool
-		st, cert := new(readOnlyShelf), ca.Issue(ocsptest.Leaf{})
-		s := testkit.Stapler(t, ca, staple.WithStore(st), staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return nil, !off.Load() }))
-		testkit.MustFetch(t, s, cert)
-		time.Sleep(time.Minute)
-		st.shut.Store(true)
-		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
-		for _, turn := range []bool{false, true} {
-			off.Store(turn)
-			if err := s.Refresh(t.Context(), cert); err != nil {
-				t.Fatal(err)
-			}
-		}
-		ca.Responder.SetFault(ocsptest.FaultRefused)
-		off.Store(false)
-		time.Sleep(2 * time.Hour)
-		if s.Staple(cert).OCSPStaple != nil {
-			t.Errorf("stapled: %+v", s.Status()[0])
-		}
-	})
-}
 
 // REQ E4: a responder whose delegate's certificate has ended is asked no more than any that fails,
 // though its last response, which ended with that, was valid for a second.

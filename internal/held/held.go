@@ -167,7 +167,7 @@ func (h *Response) Scheduled() schedule.Held {
 		return schedule.Held{}
 	}
 	from, _ := h.Span()
-	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Open: h.Open, Silent: h.State != Good}
+	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: int64(h.lasts) * int64(time.Second), Open: h.Open, Silent: h.State != Good}
 }
 
 // End returns nextUpdate, or if h is open the end of the first thing that it rests on,

@@ -266,9 +266,14 @@ func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 	if r != nil && it.place(r) >= 0 {
 		it.best = uint8(it.place(r) + 1)
 	}
+	s.finish(t, Planned, s.refresh(it, h))
+}
+
+// refresh returns when to ask again where h is held: at a random time in its window.
+func (s *Schedule[T]) refresh(it *Item[T], h Held) int64 {
 	from, to := h.Window(s.config.TTL, s.config.FixedTTL)
 	from = max(from, s.now+refreshGap)
-	s.finish(t, Planned, it.byExpiry(from+s.rand.below(to-from), s.now, s.rand))
+	return it.byExpiry(from+s.rand.below(to-from), s.now, s.rand)
 }
 
 // fail ends an attempt that brought nothing. What is held stays. Where all

@@ -384,9 +384,13 @@ func (m *model) succeed(it *mItem, h Held, r *mResp) {
 	if slices.Contains(it.route, r) {
 		it.best = r
 	}
+	m.over(it, Planned, m.refresh(it, h))
+}
+
+func (m *model) refresh(it *mItem, h Held) int64 {
 	from, to := h.Window(m.ttl, false)
 	from = max(from, m.now+second/2)
-	m.over(it, Planned, m.byExpiry(it, from+m.rand(to-from)))
+	return m.byExpiry(it, from+m.rand(to-from))
 }
 
 func (m *model) fail(it *mItem) {
@@ -421,7 +425,11 @@ func (m *model) fail(it *mItem) {
 func (m *model) hold0(it *mItem, h Held) {
 	it.until, it.silent, it.open, it.alarm = h.Until, h.Silent, h.Open, Never
 	if h.Until != 0 {
-		it.length = max((h.Until-h.From+second-1)/second, 1) * second
+		length := max(h.Until-h.From, h.Length)
+		if h.Open {
+			length = m.ttl
+		}
+		it.length = max((length+second-1)/second, 1) * second
 	}
 	m.setAlarm(it)
 }

@@ -277,6 +277,9 @@ func (m *model) holds(c *cert, h Held, now int64) {
 	m.begin(now)
 	if it := m.item(c); it.phase != Gone {
 		m.hold0(it, h)
+		if it.phase == Planned && it.until > m.now {
+			it.due = min(it.due, m.refresh(it, h))
+		}
 	}
 	m.end()
 }

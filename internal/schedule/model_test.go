@@ -251,7 +251,9 @@ func (m *model) begin(now int64) {
 			continue
 		}
 		it.since = min(it.since, now)
-		it.review = min(it.review, now+reviewAgain)
+		if it.review = min(it.review, now+reviewAgain); !it.inUse {
+			it.review = now
+		}
 		if it.attempt != 0 {
 			it.ends -= back
 			it.deferred = min(it.deferred, now)

@@ -190,7 +190,7 @@ func (w *chaos) held() Held {
 	}
 	length := 4*second + w.span(10*24*hour)
 	from := w.now - w.span(length+length/8)
-	return Held{From: from, Until: from + length, Checked: w.now - w.span(min(length, hour)), MaxAge: w.span(12*hour) * w.rng.Int64N(2), Open: w.some(4), Silent: w.some(20)}
+	return Held{From: from, Until: from + length, Checked: w.now - w.span(min(length, hour)), MaxAge: w.span(12*hour) * w.rng.Int64N(2), Length: w.span(4*day) * w.rng.Int64N(2), Open: w.some(4), Silent: w.some(20)}
 }
 
 // route returns up to four responders of one issuer.

@@ -80,8 +80,12 @@ func (s *Schedule[T]) shift(back int64) {
 	for _, t := range all {
 		it := t.item()
 		it.since = min(it.since, s.now)
-		if it.review != 0 {
+		switch {
+		case it.review == 0:
+		case it.inUse:
 			it.review = min(it.review, s.now+reviewAgain)
+		default: // it may be in use by the right clock
+			it.review = s.now
 		}
 		if at := it.at; at != nil {
 			at.ends -= back

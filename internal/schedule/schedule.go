@@ -340,11 +340,15 @@ func (s *Schedule[T]) Returned(a Action[T], now int64) []Action[T] {
 }
 
 // Hold notes that another response is held for t, or none, without an attempt: the
-// source of the certificate had it, say. Attempts go on as planned.
+// source of the certificate had it, say. Attempts go on as planned, or sooner if that
+// ends sooner.
 func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	s.begin(now)
 	if it := t.item(); it.phase != Gone {
 		s.hold(t, h)
+		if it.phase == Planned && it.current(s.now) {
+			s.move(t, Planned, min(it.Due(), s.refresh(it, h)))
+		}
 	}
 	return s.end()
 }
@@ -445,7 +449,11 @@ func (s *Schedule[T]) hold(t T, h Held) {
 	it := t.item()
 	it.until, it.silent, it.open, it.alarm = h.Until, h.Silent, h.Open, Never
 	if h.Until != 0 {
-		it.validity = uint32(min(max((h.Until-h.From+second-1)/second, 1), 1<<32-1))
+		length := max(h.Length, h.Until-h.From)
+		if h.Open {
+			length = s.config.TTL
+		}
+		it.validity = uint32(min(max((length+second-1)/second, 1), 1<<32-1))
 	}
 	s.setAlarm(t)
 }
