@@ -25,7 +25,8 @@ type call = waiting.Call[*entry]
 // If ctx has a deadline, Prefetch retries until then, at the times of the schedule
 // and at least 1 s apart: the network may come seconds after the process. Without a
 // deadline it returns after the first attempt over all responders, which takes 10 s
-// at most. It waits up to 5 s for a record of the store. Once a responder has failed
+// at most. It waits up to 5 s for a record of the store, and half a minute where another
+// process has the lease ([Leaser]). Once a responder has failed
 // for 5 certificates of the call in a row, the first attempts for the rest make no
 // request to it.
 //
@@ -85,6 +86,7 @@ func (s *Stapler) Refresh(ctx context.Context, certs ...*tls.Certificate) error 
 // name makes certs known to c, and says which are none.
 func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 	ids, named := s.idsOf(certs), make(map[*entry]bool)
+	s.tick()    // the clock may have been set
 	s.mu.Lock() // once, so that a responder which fails meanwhile fails for all
 	defer s.mu.Unlock()
 	for i, cert := range certs {

@@ -61,6 +61,9 @@ func (s *Stapler) Tick() { s.tick() }
 // Known reports whether cert is found by its address: without a hash, or the lock.
 func (s *Stapler) Known(cert *tls.Certificate) bool { return s.cache.find(cert) != nil }
 
+// Cold reports whether handshakes with cert look, with the lock, whether they have to wait.
+func (s *Stapler) Cold(cert *tls.Certificate) bool { return s.cache.find(cert).cold.Load() }
+
 // RefreshDue has the certificates refreshed now, as if that were due, and returns
 // when each was.
 func (s *Stapler) RefreshDue(certs ...*tls.Certificate) {

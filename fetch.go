@@ -166,6 +166,9 @@ func (s *Stapler) ask(a action) {
 		m.errs = append(m.errs, err)
 	}
 	actions := s.sched.Answered(a, outcome, now)
+	if err == nil && r != e.Best() { // its validator is of no use with another
+		e.held.Store(e.held.Load().WithoutValidator())
+	}
 	switch {
 	case e.gone():
 	case err == nil && late: // the attempt that is under way may end with it
@@ -267,7 +270,9 @@ func (s *Stapler) expiredLocked(e *entry) {
 		s.neededLocked(e, false)
 		return
 	}
-	s.startOverLocked(e)
+	if e.Need() != schedule.Hopeless { // else no attempt follows
+		s.startOverLocked(e)
+	}
 	s.notifyLocked(&notice{kind: EventExpired, e: e, err: e.details().err})
 }
 
@@ -323,7 +328,7 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	e, u := a.Item, a.Responder.URL
 	key := string(e.DER) + u
 	if a.Urgency == schedule.Unconditional {
-		key += " past caches"
+		key += fmt.Sprint(" past caches ", s.unshared.Add(1)) // an earlier one may be out, and answered before the call
 	}
 	if h := e.held.Load(); h.Raw == nil {
 		key += " first" // what a 304 confirms it does not hold
@@ -385,6 +390,6 @@ func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e) }) // what prepare does of it
+		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e, false) }) // what prepare does of it
 	}
 }

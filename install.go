@@ -10,6 +10,7 @@ import (
 
 	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/internal/directions"
+	"github.com/ocspstaple/staple/internal/exchange"
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
@@ -155,7 +156,7 @@ func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 		Began:     e.details().begun,
 		Impatient: s.opts.store != nil,
 	}
-	if !f.Settled && (need == schedule.None || h.Unneeded) {
+	if !f.Settled && !f.UnderWay && (need == schedule.None || h.Unneeded) {
 		f.Settled, f.Problem = true, e.details().err // one that does not parse needs none, too
 	}
 	return f
@@ -231,10 +232,12 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 
 // judge verifies the staple that the source had set, and installs it if it is newer. It
 // runs off the handshake, and once for the same bytes.
-func (s *Stapler) judge(e *entry) {
+//
+// on: that it is switched on was said just now, and not noted yet.
+func (s *Stapler) judge(e *entry, on bool) {
 	s.mu.Lock()
 	raw, sub := e.details().candidate, e.subject()
-	if raw == nil || sub.Issuer == nil || e.Need() == schedule.Off {
+	if raw == nil || sub.Issuer == nil || !on && e.Need() == schedule.Off {
 		s.mu.Unlock()
 		return // without an issuer it waits until there is one
 	}
@@ -247,15 +250,18 @@ func (s *Stapler) judge(e *entry) {
 		return
 	}
 	now := s.nanos()
-	if err == nil && !e.gone() && e.Need() != schedule.Off {
+	if err == nil && !e.gone() && (on || e.Need() != schedule.Off) {
 		err = s.installLocked(e, &held.Answer{Proof: p, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
 		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), now))
 		s.cache.sortLocked(e)
 		s.settleLocked(e)
 	}
 	if err != nil {
-		if r := reasonOf(refused("", err)); r >= ReasonDelegateValidity && r <= ReasonExpired && !e.held.Load().Current(now) && !e.gone() && e.edit().candidate == nil {
-			e.more.candidate = raw // the clock may be wrong: it is judged again with the next attempt
+		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && !e.held.Load().Current(now) && !e.gone() && e.edit().candidate == nil {
+			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
+			if e.Phase() == schedule.Resting {
+				s.doLocked(s.sched.Start(e, schedule.Routine, now))
+			}
 		}
 		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}

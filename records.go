@@ -223,9 +223,11 @@ func (s *Stapler) write(e *entry) {
 	defer s.mu.Unlock()
 	e.flags.dirty = false
 	n, heir := e.held.Load(), s.cache.leaves.FindBytesLocked(e.id, e.DER)
-	if heir != nil && heir != e {
-		s.storeLocked(heir) // e was forgotten and learned again: what is known now is written last
-	} else if n.Raw != nil && n.Checked != h.Checked || e.flags.discard && !discard {
+	if heir != nil && heir != e { // e was forgotten and learned again: the newer is written last
+		if held := heir.held.Load(); held.Raw != nil && !held.OlderThan(h) {
+			s.storeLocked(heir)
+		}
+	} else if n.Raw != nil && (n.Checked != h.Checked || !n.SignedWith(h)) || e.flags.discard && !discard {
 		s.storeLocked(e)
 	}
 	switch {

@@ -116,6 +116,7 @@ type Stapler struct {
 	requests  atomic.Uint64          // sent
 	failures  atomic.Uint64          // of attempts
 	dropped   atomic.Uint64          // events
+	unshared  atomic.Uint64          // exchanges that are shared with no other
 	outbox    foreign.Queue          // of events and log records
 	work      foreign.Queue          // certificates to be prepared
 	writes    foreign.Queue          // to the store

@@ -47,7 +47,7 @@ type Exchange struct {
 // alone, so that the exchange goes on past the caches.
 func (x *Exchange) Ask(ctx context.Context, web *ocsphttp.Client) (*held.Answer, ocsphttp.Learned, error) {
 	begun := time.Now() // and not x.Now, which may be set meanwhile
-	got := &held.Answer{Responder: x.URL}
+	got := &held.Answer{Responder: x.URL, About: x.Held}
 	res, learned, err := web.Ask(ctx, &ocsphttp.Question{
 		URL: x.URL, Held: x.Condition, MaxAge: x.MaxAge, First: x.First, May: x.May,
 		Request: func(otherHash bool) ([]byte, error) {

@@ -63,3 +63,12 @@ func Doubts(r ocspresp.Reason) bool {
 	}
 	return r < ocspresp.ThisUpdate // from there on one has
 }
+
+// OfTheClock reports whether a refusal depends on what time it is. It may be the wrong one.
+func OfTheClock(r ocspresp.Reason) bool {
+	switch r {
+	case ocspresp.DelegateValidity, ocspresp.ThisUpdate, ocspresp.ProducedAt, ocspresp.Expired:
+		return true
+	}
+	return false
+}

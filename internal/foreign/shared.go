@@ -21,7 +21,7 @@ type Shared[T any] struct {
 	flight singleflight.Group
 }
 
-// Do calls f, or waits for a call of this kind and key that is under way. It
+// Do calls f, or waits for a call of this key that is under way, of whichever kind. It
 // returns when that does, or the error of ctx when ctx ends; the call then goes
 // on, and is shared with who comes later. While too many calls of this kind have
 // not returned nothing is called, and the error is a [HungError]. Sharing a call that
@@ -50,7 +50,7 @@ func (s *Shared[T]) Attempt(ctx context.Context, kind, key string, f func() (T, 
 		return v, nil, r.Err
 	default:
 	}
-	s.flight.Forget(flightKey(kind, key))
+	s.flight.Forget(key)
 	returned := make(chan struct{})
 	s.lost.Add(1)
 	go func() {
@@ -90,7 +90,7 @@ func (s *Shared[T]) do(ctx context.Context, kind, key string, f func() (T, error
 		}
 	}
 	// Call recovers: singleflight would end the process with a panic of f.
-	call := s.flight.DoChan(flightKey(kind, key), func() (any, error) { return Call(s.Calls, kind, f) })
+	call := s.flight.DoChan(key, func() (any, error) { return Call(s.Calls, kind, f) })
 	select {
 	case r := <-call:
 		v, _ = r.Val.(T)
@@ -99,6 +99,3 @@ func (s *Shared[T]) do(ctx context.Context, kind, key string, f func() (T, error
 		return v, call, ctx.Err()
 	}
 }
-
-// flightKey keeps calls of two kinds apart.
-func flightKey(kind, key string) string { return kind + " " + key }

@@ -1,6 +1,7 @@
 package held
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -20,10 +21,11 @@ const maxStaple = 1<<14 - 4 - 1 - 3
 // An Answer is a verified response that has come, or that nothing is newer: from a
 // responder, from the store, or the source's own staple.
 type Answer struct {
-	*ocspresp.Proof        // nil: a 304
-	Responder       string // its URL; of a record it may be unknown
-	Received        int64  // Unix ns
-	Checked         int64  // Unix ns
+	*ocspresp.Proof           // nil: a 304
+	About           *Response // of a 304, what was held when it was asked for
+	Responder       string    // its URL; of a record it may be unknown
+	Received        int64     // Unix ns
+	Checked         int64     // Unix ns
 	MaxAge          time.Duration
 	Validator       ocsphttp.Validator
 	Took            time.Duration // of the exchange; 0: there was none
@@ -43,6 +45,9 @@ type Rules struct {
 // h must be what is held now: the caller has the lock from loading it to storing n.
 func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bool, err error) {
 	if a.Proof == nil || h.repeatedBy(a) || h.cutShortBy(a, now) {
+		if a.Proof == nil && a.About != nil && !h.SignedWith(a.About) {
+			return h, false, nil // another has come meanwhile
+		}
 		if a.Checked <= h.Checked && h.Checked <= now { // else the clock was set back
 			return h, false, nil
 		}
@@ -94,7 +99,7 @@ func (h *Response) repeatedBy(a *Answer) bool {
 // delegate's certificate does. That may be an older certificate of the delegate, which
 // anyone on the path may have put there; h is still good.
 func (h *Response) cutShortBy(a *Answer, now int64) bool {
-	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.Current(now) &&
+	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.valid(now) &&
 		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && h.Replayed(a) == nil
 }
 
@@ -140,6 +145,13 @@ func (h *Response) Replayed(a *Answer) error {
 		return replay("of two responses of %s the one that says revoked stays", errtext.Stamp(time.Unix(got, 0)))
 	}
 	return nil
+}
+
+// OlderThan reports whether h was signed before other, or with it and does not say revoked as that
+// does.
+func (h *Response) OlderThan(other *Response) bool {
+	return cmp.Or(cmp.Compare(h.ThisUpdate, other.ThisUpdate), cmp.Compare(h.Produced, other.Produced)) < 0 ||
+		h.SignedWith(other) && other.State == Revoked && h.State != Revoked
 }
 
 // replay is a refusal for the signed times alone, which no header or record can change.

@@ -176,6 +176,9 @@ func TestUnneeded(t *testing.T) {
 		if _, _, err := h.Take(answer(-day), held.Rules{TTL: hour}, now); err == nil {
 			t.Errorf("%v: an older answer takes its place", tt.state)
 		}
+		if n, news, err := h.Take(answer(time.Second, limit(day)), held.Rules{TTL: hour}, at(hour)); tt.state == held.Good && (news || err != nil || n.Until != h.Until) {
+			t.Errorf("%v: cut short by a delegate's certificate: %v", tt.state, err)
+		}
 		if n, _, err := h.Take(answer(0, notNew, checked(day)), held.Rules{TTL: hour}, now); err != nil || !n.Unneeded {
 			t.Errorf("%v: a 304 has it served: %v", tt.state, err)
 		}
@@ -191,5 +194,23 @@ func TestConfirmedAfterUnknown(t *testing.T) {
 	n, _, err := h.Take(answer(0, notNew, checked(day)), held.Rules{TTL: hour}, at(day))
 	if err != nil || n.At(at(day)) != held.Good || h.At(at(day)) != held.Unknown {
 		t.Errorf("got %v and %v", n.At(at(day)), err)
+	}
+	if limited := take(t, answer(0)).With(held.Unknown); limited.At(at(day)) != held.Good || limited.At(at(5*day)) != held.Unknown || !limited.Stands(at(day)) {
+		t.Error("what is valid by the right clock is unknown")
+	}
+}
+
+// A 304 confirms what its request was about, and not what has come meanwhile.
+func TestConfirmsNoOther(t *testing.T) {
+	had, other := take(t, answer(0, unlimited)), take(t, answer(hour, unlimited, checked(hour)))
+	for _, tt := range []struct {
+		about *held.Response
+		until time.Duration
+	}{{other, 150 * time.Minute}, {had, 2 * hour}, {new(held.Response), 2 * hour}} {
+		about := func(a *held.Answer) { a.About = tt.about }
+		n, _, err := other.Take(answer(0, notNew, about, checked(90*time.Minute)), held.Rules{TTL: hour}, at(90*time.Minute))
+		if err != nil || n.Until != at(tt.until) {
+			t.Errorf("served until %v, want %v: %v", time.Unix(0, n.Until).UTC(), begun.Add(tt.until), err)
+		}
 	}
 }

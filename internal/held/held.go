@@ -75,7 +75,7 @@ func (h *Response) Needed(needed bool) *Response {
 // Stands reports whether h is worth serving where no response is needed: it is valid, or says
 // revoked.
 func (h *Response) Stands(now int64) bool {
-	return h.State == Revoked || h.State == Good && h.valid(now)
+	return h.State == Revoked || h.valid(now)
 }
 
 // WithoutValidator returns h, or a copy that makes no request conditional: the
@@ -124,6 +124,8 @@ func (h *Response) At(now int64) State {
 		return None
 	case h.State == Good && !h.valid(now):
 		return Expired
+	case h.State == Unknown && h.valid(now): // that was said by a clock that was ahead
+		return Good
 	}
 	return h.State
 }
@@ -167,7 +169,7 @@ func (h *Response) Scheduled() schedule.Held {
 		return schedule.Held{}
 	}
 	from, _ := h.Span()
-	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: int64(h.lasts) * int64(time.Second), Open: h.Open, Silent: h.State != Good}
+	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: int64(h.lasts) * int64(time.Second), Open: h.Open, Silent: h.State == Revoked}
 }
 
 // End returns nextUpdate, or if h is open the end of the first thing that it rests on,

@@ -119,7 +119,7 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 	for {
 		var ran atomic.Bool
-		data, err := a.shared().Do(ctx, kind(Get), key, func() ([]byte, error) {
+		data, err := a.shared().Do(ctx, kind(Get), "read "+key, func() ([]byte, error) {
 			ran.Store(true)
 			data, err := a.Store.Get(ctx, key)
 			if errors.Is(err, context.DeadlineExceeded) { // asked here, where it may panic
@@ -145,11 +145,11 @@ func (a *Access) Write(key string, r *Record) error {
 		op, call = Put, func() error { return a.Store.Put(ctx, key, data) }
 	}
 	// An earlier write that did not return in its time may still be under way, and
-	// Do then waits for it instead of calling ours.
+	// Do then waits for it instead of calling ours: a Delete must not overtake a Put.
 	// Its success is not ours: it has older data, and ours goes after it.
 	var ran atomic.Bool
 	for {
-		_, err := a.shared().Do(ctx, kind(op), key, func() ([]byte, error) {
+		_, err := a.shared().Do(ctx, kind(op), "write "+key, func() ([]byte, error) {
 			ran.Store(true)
 			return nil, failed(call())
 		})
@@ -175,7 +175,7 @@ func (a *Access) Lease(key string) (held, without bool) {
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, leaseWait)
 	defer cancel()
-	got, err := a.shared().Do(ctx, kind(Lease), key, func() ([]byte, error) {
+	got, err := a.shared().Do(ctx, kind(Lease), "lease "+key, func() ([]byte, error) {
 		held, err := l.Lease(ctx, key, LeaseTerm)
 		if held {
 			return []byte{1}, failed(err)

@@ -85,6 +85,9 @@ func (s *Schedule[T]) prepare(t T, u Urgency) {
 func (s *Schedule[T]) deferred(t T) bool {
 	it := t.item()
 	at, failures := it.at, int(it.failures)
+	if at.forced > 0 { // a call waits
+		failures = 0
+	}
 	if at.deferred == 0 {
 		at.deferred = s.now
 	}

@@ -72,6 +72,8 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	switch {
 	case f.Fresh:
 		m.succeed(it, *f.Held, nil)
+	case f.Need == Wanted && f.NotBefore-5*minute > m.now:
+		m.over(it, Planned, f.NotBefore-5*minute)
 	case f.Need == NoIssuer || f.Need == Wanted && len(it.route) == 0:
 		m.fail(it)
 	case f.Need != Wanted && f.Again > 0:
@@ -80,8 +82,6 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	case f.Need != Wanted:
 		it.since, it.failures = 0, 0
 		m.over(it, Resting, Never)
-	case f.NotBefore-5*minute > m.now:
-		m.over(it, Planned, f.NotBefore-5*minute)
 	case f.Leased && m.patient(it):
 	default:
 		it.left = max(10*second-f.Spent, second)
@@ -140,7 +140,11 @@ func (m *model) patient(it *mItem) bool {
 	if it.deferred == 0 {
 		it.deferred = m.now
 	}
-	patience := 30 * second << min(it.failures, 6)
+	failures := it.failures
+	if it.forced > 0 {
+		failures = 0
+	}
+	patience := 30 * second << min(failures, 6)
 	if it.until > it.deferred {
 		patience = min(patience, (it.until-it.deferred)/4)
 	} else if it.length > 0 {
@@ -150,7 +154,7 @@ func (m *model) patient(it *mItem) bool {
 	if left < MinGap {
 		return false
 	}
-	d := min(max((it.until-m.now)/8, 400*second/1000), 2*second) << min(int(it.polls), 3+it.failures/2, 6)
+	d := min(max((it.until-m.now)/8, 400*second/1000), 2*second) << min(int(it.polls), 3+failures/2, 6)
 	d = min(d, 2*left)
 	it.polls++
 	if it.probe != nil {

@@ -268,7 +268,7 @@ func (m *model) begin(now int64) {
 		case it.due != Never:
 			it.due -= back
 		}
-		if it.need == LeafExpired && it.phase == Resting {
+		if it.phase == Resting && (it.need == LeafExpired || it.length > 0) {
 			m.prepare(it, Routine)
 		}
 	}

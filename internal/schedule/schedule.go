@@ -279,6 +279,8 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	switch at := it.at; {
 	case f.Fresh:
 		s.succeed(t, *f.Held, nil)
+	case f.Need == Wanted && f.NotBefore-clockSkew > s.now:
+		s.finish(t, Planned, f.NotBefore-clockSkew)
 	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
 		s.fail(t)
 	case f.Need != Wanted:
@@ -288,8 +290,6 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 		} else {
 			s.finish(t, Resting, Never)
 		}
-	case f.NotBefore-clockSkew > s.now:
-		s.finish(t, Planned, f.NotBefore-clockSkew)
 	case f.Leased && s.deferred(t):
 	default:
 		at.left = max(attemptTime-f.Spent, second)

@@ -1,0 +1,333 @@
+package staple_test
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
+	"golang.org/x/crypto/ocsp"
+)
+
+// What two things do at once that other tests do apart: a clock that is wrong for a moment, a switch,
+// Forget, a lease, writes and requests that are out.
+
+const decade = 10 * 365 * testkit.Day
+
+// aged is a certificate that is two days old.
+func aged(ca *ocsptest.CA, l ocsptest.Leaf) ocsptest.Leaf {
+	l.NotBefore = time.Now().Add(-48 * time.Hour)
+	return l
+}
+
+// REQ E9, REQ D2: the staple that a source has for a certificate without a responder is served by the
+// right clock, whatever it was judged by.
+func TestOwnStapleAndTheClock(t *testing.T) {
+	for name, steps := range map[string]struct{ before, after time.Duration }{
+		"right": {}, "behind at first": {before: -testkit.Day}, "ahead at first": {before: 10 * testkit.Day}, "ahead for two minutes": {after: 10 * testkit.Day},
+	} {
+		for _, must := range []bool{false, true} {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true, MustStaple: must}))
+				cert.OCSPStaple = ca.Responder.Response(cert)
+				c.step(steps.before)
+				s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+				testkit.List(t, s, cert)
+				time.Sleep(10 * time.Second)
+				c.step(steps.after - steps.before)
+				time.Sleep(2 * time.Minute)
+				c.step(-steps.after)
+				time.Sleep(2 * time.Hour)
+				if s.Staple(cert).OCSPStaple == nil {
+					t.Errorf("%s, Must-Staple %v: not served: %+v", name, must, s.Status())
+				}
+			})
+		}
+	}
+}
+
+// REQ G5: a Prefetch looks at the clock first: it may have been set.
+func TestPrefetchByTheRightClock(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+		c.step(decade)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.List(t, s, cert)
+		time.Sleep(30 * time.Second)
+		c.step(-decade)
+		if err := s.Prefetch(testkit.Within(t, 20*time.Second), cert); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// REQ B12: a response that the responder did not know any more by a clock that was ahead is good by the
+// right one, in what is said as in what is served.
+func TestUnknownByAClockAhead(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.MustFetch(t, s, cert) // for four days
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		time.Sleep(2 * testkit.Day)
+		ca.Responder.ClearFaults()
+		ca.Responder.SetUnknown(cert)
+		c.step(3 * testkit.Day)
+		time.Sleep(10 * time.Minute)
+		if st := s.Status()[0].State; st != staple.StateUnknown {
+			t.Fatal(st)
+		}
+		c.step(-3 * testkit.Day)
+		for range 24*60 - 30 {
+			time.Sleep(time.Minute)
+			st := s.Status()[0]
+			if stapled := s.Staple(cert).OCSPStaple != nil; stapled != (st.State == staple.StateGood) {
+				t.Fatalf("stapled %v, state %v", stapled, st.State)
+			}
+		}
+	})
+}
+
+// REQ A5: a certificate that is not valid yet, and whose issuer is not looked for yet, is not asked
+// about, though the clock goes back a little while it is prepared.
+func TestEarlyWithoutIssuer(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var log testkit.Logbook
+		var stepBack atomic.Bool
+		c := new(clock)
+		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(time.Hour), WithoutIssuer: true, IssuerURLs: []string{ca.Responder.IssuerURL("der")}})
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now), staple.WithLogger(log.Logger()), staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			if stepBack.Swap(false) {
+				c.step(-500 * time.Millisecond)
+			}
+			return nil, true
+		}))
+		testkit.List(t, s, cert)
+		time.Sleep(10 * time.Second)
+		stepBack.Store(true)
+		time.Sleep(2 * time.Hour)
+		for _, r := range log.All() {
+			r.Attrs(func(a slog.Attr) bool {
+				if strings.Contains(a.Value.String(), "panic") {
+					t.Errorf("%s: %v", r.Message, a)
+				}
+				return true
+			})
+		}
+		if s.Staple(cert).OCSPStaple == nil {
+			t.Errorf("not stapled: %+v", s.Status())
+		}
+	})
+}
+
+// REQ D4: what the function of WithResponders said last stays while it fails, also that nobody is asked,
+// as the certificate names nobody. Switched on again, the source's staple is judged at once.
+func TestLastResultWithoutURL(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var off, fails atomic.Bool
+		s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			if fails.Load() {
+				panic("the database is down")
+			}
+			return nil, !off.Load()
+		}))
+		bare, own := ca.Issue(ocsptest.Leaf{NoURL: true}), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true}))
+		own.OCSPStaple = ca.Responder.Response(own)
+		off.Store(true)
+		testkit.List(t, s, bare, own)
+		time.Sleep(time.Minute)
+		off.Store(false)
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if s.Staple(own).OCSPStaple == nil {
+			t.Errorf("switched on again: %+v", s.Status())
+		}
+		fails.Store(true)
+		time.Sleep(3 * time.Hour)
+		if err := s.Ready(); err != nil {
+			t.Errorf("while the function fails: %v", err)
+		}
+	})
+}
+
+// REQ B15, REQ E1: a revocation that is being written while its certificate is forgotten and learned
+// again is in the store then, and not the older response that was read from there meanwhile.
+func TestHeirKeepsTheRevocation(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var slow atomic.Bool
+		shelf := new(testkit.Shelf)
+		shelf.Fail(func(_ context.Context, op string) error {
+			if op == "Put" && slow.Load() {
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		})
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		s := testkit.Stapler(t, ca, staple.WithStore(shelf))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		slow.Store(true)
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		_ = s.Refresh(t.Context(), cert)
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		time.Sleep(time.Second) // the revocation is being written
+		s.Forget(cert)
+		s.Staple(cert)
+		time.Sleep(2 * time.Hour)
+		next := testkit.Stapler(t, ca, staple.WithStore(shelf))
+		testkit.List(t, next, cert)
+		time.Sleep(time.Minute)
+		if here, there := s.Status()[0].State, next.Status()[0].State; here != staple.StateRevoked || there != staple.StateRevoked {
+			t.Errorf("this process says %v, the next one %v", here, there)
+		}
+	})
+}
+
+// REQ E1: a Delete that outlives its time removes no record that is written after it.
+func TestLateDelete(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, shelf := new(clock), new(testkit.Shelf)
+		shelf.Fail(func(_ context.Context, op string) error {
+			if op == "Delete" {
+				time.Sleep(8 * time.Second)
+			}
+			return nil
+		})
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		s := testkit.Stapler(t, ca, staple.WithStore(shelf), staple.WithNow(c.now))
+		_ = s.Prefetch(t.Context(), cert)
+		synctest.Wait()
+		c.step(decade)
+		time.Sleep(61 * time.Second) // it is dropped, and its record being deleted
+		c.step(-decade)
+		s.Staple(cert)
+		time.Sleep(30 * time.Second)
+		shelf.Only(t)
+	})
+}
+
+// REQ G5: a Refresh takes no answer of a request that was sent before it was called.
+func TestRefreshSharesNoEarlierRequest(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var slow atomic.Bool
+		second := ca.NewResponder("http://second.example")
+		network := ocsptest.Network(ca.Responder, second)
+		web := &http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			res, err := network.Transport.RoundTrip(r)
+			if slow.Load() && r.URL.Host != "second.example" {
+				time.Sleep(9 * time.Second) // on its way back
+			}
+			return res, err
+		})}
+		signed := time.Now().Add(-time.Minute)
+		for _, r := range []*ocsptest.Responder{ca.Responder, second} { // both have one that was signed in advance
+			signedAt(r, signed, signed, false)
+		}
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{URLs: []string{ca.Responder.URL(), second.URL()}}))
+		s := testkit.Stapler(t, ca, staple.WithHTTPClient(web))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		slow.Store(true)
+		if err := s.Refresh(t.Context(), cert); err != nil { // the second answers
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		ca.Responder.SetEdit(nil)
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		second.SetFault(ocsptest.FaultHang)
+		time.Sleep(time.Second)
+		if err := s.Refresh(t.Context(), cert); err == nil && s.Status()[0].State != staple.StateRevoked {
+			t.Errorf("state %v after a Refresh that succeeded", s.Status()[0].State)
+		}
+	})
+}
+
+// REQ A10: an ETag that comes late, when another responder is asked, goes to nobody.
+func TestValidatorThatComesLate(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		const tag = `"of the first"`
+		var other, slow atomic.Bool
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		second, third := ca.NewResponder("http://second.example"), ca.NewResponder("http://third.example")
+		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
+			if slow.Load() {
+				time.Sleep(8 * time.Second)
+			}
+			w.Header().Set("ETag", tag)
+			testkit.AnswerWith(w, ca.Responder.Response(cert))
+			return true
+		})
+		third.SetHook(func(_ http.ResponseWriter, req *http.Request, _ *big.Int) bool {
+			if req.Header.Get("If-None-Match") == tag {
+				t.Error("the third is asked for what is not as the first said")
+			}
+			return false
+		})
+		s := testkit.Network(t, []*ocsptest.Responder{ca.Responder, second, third}, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			if other.Load() {
+				return []string{third.URL()}, true
+			}
+			return []string{ca.Responder.URL(), second.URL()}, true
+		}))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		slow.Store(true)
+		_ = s.Refresh(t.Context(), cert) // the second answers
+		other.Store(true)
+		third.SetFault(ocsptest.FaultRefused)
+		_ = s.Refresh(t.Context(), cert)
+		time.Sleep(10 * time.Second) // the first has answered
+		third.ClearFaults()
+		time.Sleep(3 * time.Hour)
+	})
+}
+
+// REQ G5: another process that has the lease delays a Prefetch without a deadline by half a minute,
+// however long there was an outage.
+func TestPrefetchAndTheLease(t *testing.T) {
+	for _, outage := range []time.Duration{0, 3 * time.Hour} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			certs := testkit.Leaves(ca, 1)
+			s := testkit.Stapler(t, ca, staple.WithStore(denying{new(testkit.Shelf)}))
+			ca.Responder.SetFault(ocsptest.FaultHTTP500)
+			if outage > 0 {
+				testkit.List(t, s, certs...)
+				time.Sleep(outage)
+			}
+			ca.Responder.ClearFaults()
+			begun := time.Now()
+			if err := s.Prefetch(t.Context(), certs...); err != nil || time.Since(begun) > 40*time.Second {
+				t.Errorf("after an outage of %v: %v after %v", outage, err, time.Since(begun))
+			}
+		})
+	}
+}
+
+// REQ C6: handshakes with a certificate that no attempt is made for take no lock, after its source's
+// staple has expired and another came.
+func TestHopelessIsNotCold(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		ca.Responder.SetValidity(time.Hour)
+		s, cert := testkit.Stapler(t, ca), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true, MustStaple: true}))
+		for range 2 {
+			own := *cert
+			own.OCSPStaple = ca.Responder.Response(cert)
+			s.Staple(&own)
+			time.Sleep(10 * time.Minute)
+			if s.Staple(&own).OCSPStaple == nil || s.Cold(cert) {
+				t.Errorf("stapled %v, cold %v", s.Staple(&own).OCSPStaple != nil, s.Cold(cert))
+			}
+			time.Sleep(2 * time.Hour)
+		}
+	})
+}
