@@ -2,6 +2,7 @@ package staple
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -246,12 +247,9 @@ func (s *Stapler) download(p *preparation) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch doubted := e.details().doubted; {
-	case is != nil:
+	if is = cmp.Or(is, e.details().doubted); is != nil {
 		e.heardLocked(is)
-	case doubted != nil:
-		e.heardLocked(doubted)
-	case e.issuer == nil: // else a chain brought it meanwhile
+	} else if e.issuer == nil { // else a chain brought it meanwhile
 		p.unissued = issuers.NotFound(p.leaf, e.details().unissued, errs...)
 	}
 }
