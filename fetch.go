@@ -330,11 +330,8 @@ func (s *Stapler) exchange(a action) (got *held.Answer, left <-chan struct{}, er
 	if a.Urgency == schedule.Unconditional {
 		key += fmt.Sprint(" past caches ", s.unshared.Add(1)) // an earlier one may be out, and answered before the call
 	}
-	if h := e.held.Load(); h.Raw == nil {
-		key += " first" // what a 304 confirms it does not hold
-	} else { // another entry may have held another
-		key += fmt.Sprint(" ", h.ThisUpdate, h.Produced)
-	}
+	h := e.held.Load() // a 304 confirms it, and another entry may hold another
+	key += fmt.Sprint(" ", h.Raw != nil, h.ThisUpdate, h.Produced)
 	got, left, err = s.exchanges.AttemptFor(s.ctx, time.Duration(a.Budget), clientCode, key, func(ctx context.Context, judging *atomic.Bool) (*held.Answer, error) {
 		return s.request(ctx, a, judging)
 	})
@@ -355,6 +352,10 @@ func (s *Stapler) request(ctx context.Context, a action, judging *atomic.Bool) (
 	s.mu.Lock()
 	d, now, tries := dataOf(r), s.nanos(), e.details().tries
 	x.Subject, x.Held = e.subject(), e.held.Load()
+	if x.Subject.Issuer == nil { // the clock was set back while it was prepared
+		s.mu.Unlock()
+		return nil, ErrNoIssuer
+	}
 	probe, valid := r.Failing(), x.Held.Current(now)
 	if probe { // it stands for all certificates of r
 		tries = d.tries
@@ -390,6 +391,6 @@ func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e, false) }) // what prepare does of it
+		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e, schedule.Unread) }) // what prepare does of it
 	}
 }

@@ -2,6 +2,7 @@ package staple
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -232,12 +233,11 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 
 // judge verifies the staple that the source had set, and installs it if it is newer. It
 // runs off the handshake, and once for the same bytes.
-//
-// on: that it is switched on was said just now, and not noted yet.
-func (s *Stapler) judge(e *entry, on bool) {
+// said is what was said just now of the need, and is not noted yet; Unread for nothing.
+func (s *Stapler) judge(e *entry, said schedule.Need) {
 	s.mu.Lock()
 	raw, sub := e.details().candidate, e.subject()
-	if raw == nil || sub.Issuer == nil || !on && e.Need() == schedule.Off {
+	if raw == nil || sub.Issuer == nil || cmp.Or(said, e.Need()) == schedule.Off {
 		s.mu.Unlock()
 		return // without an issuer it waits until there is one
 	}
@@ -249,19 +249,18 @@ func (s *Stapler) judge(e *entry, on bool) {
 	if s.closed {
 		return
 	}
-	now := s.nanos()
-	if err == nil && !e.gone() && (on || e.Need() != schedule.Off) {
+	now, had, need := s.nanos(), e.held.Load(), cmp.Or(said, e.Need())
+	if err == nil && !e.gone() && need != schedule.Off {
 		err = s.installLocked(e, &held.Answer{Proof: p, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
-		s.doLocked(s.sched.Hold(e, e.held.Load().Scheduled(), now))
-		s.cache.sortLocked(e)
-		s.settleLocked(e)
+		if h := e.held.Load(); h != had {
+			s.doLocked(s.sched.Hold(e, h.Scheduled(), now))
+			s.cache.sortLocked(e)
+			s.settleLocked(e)
+		}
 	}
 	if err != nil {
-		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && !e.held.Load().Current(now) && !e.gone() && e.edit().candidate == nil {
+		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need == schedule.Wanted && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
 			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
-			if e.Phase() == schedule.Resting {
-				s.doLocked(s.sched.Start(e, schedule.Routine, now))
-			}
 		}
 		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}

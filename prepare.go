@@ -68,7 +68,7 @@ func (s *Stapler) prepare(a action) {
 func (s *Stapler) conclude(p *preparation) {
 	e, f := p.Item, &p.facts
 	if p.route.Need != schedule.Off {
-		s.judge(e, true)
+		s.judge(e, p.route.Need)
 	}
 	s.mu.Lock()
 	issued := e.issuer != nil
@@ -124,20 +124,19 @@ func (s *Stapler) conclude(p *preparation) {
 // factsLocked completes what preparing found. err is why no request can be made. What
 // the function of WithResponders switched off is prepared again within a TTL.
 func (s *Stapler) factsLocked(p *preparation, now int64) (err error) {
-	e, f := p.Item, &p.facts
+	e, f, issuer := p.Item, &p.facts, ""
 	f.Need, err = p.needLocked(now)
 	s.neededLocked(e, f.Need.Open() || f.Need == schedule.None && e.held.Load().Stands(now))
 	f.MustStaple, f.InUse, f.NotBefore = e.must, e.inUseLocked(now), held.Nanos(e.notBefore)
-	if f.Need != schedule.Wanted {
-		f.Route = p.route.Keys("")
-	} else if e.issuer != nil { // a certificate that is not valid yet may have none
-		f.Route = p.route.Keys(e.issuer.Key)
+	if f.Need == schedule.Wanted && e.issuer != nil {
+		issuer = e.issuer.Key
 	}
+	f.Route = p.route.Keys(issuer)
 	h := e.held.Load()
 	if f.Fresh = f.Need == schedule.Wanted && (f.Fresh || e.details().restored && p.Urgency < schedule.Unconditional && s.fresh(h, now)); f.Fresh {
 		f.Held = new(h.Scheduled())
 	}
-	if (s.opts.responders != nil || e.details().candidate != nil) && f.Need != schedule.LeafExpired {
+	if s.opts.responders != nil && f.Need != schedule.LeafExpired {
 		f.Again = now + int64(s.opts.ttl) - rand.Int64N(int64(s.opts.ttl)/4+1) // the switch may be turned
 	}
 	if err != nil {

@@ -47,9 +47,8 @@ type Status struct {
 
 // Stats counts since New.
 type Stats struct {
-	// Handshakes counts the calls of hooks (two, where a wrapped config's GetConfigForClient
-	// returns another wrapped one) and of Staple by the State of what
-	// was served.
+	// Handshakes counts calls of hooks and of Staple by the State of what was served:
+	// two where a wrapped config returns a wrapped one, by GetConfigForClient.
 	Handshakes [StateNone + 1]uint64
 	// Requests counts HTTP requests sent, redirects and issuers included.
 	Requests uint64

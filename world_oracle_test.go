@@ -149,6 +149,11 @@ func (p *process) got(x *subject, raw []byte, asked time.Time, sure bool) {
 	w := p.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(raw) > 4 && raw[0] == 0x30 && raw[1] == 0x82 { // what follows it is not read
+		if n := 4 + (int(raw[2])<<8 | int(raw[3])); n < len(raw) {
+			raw = raw[:n]
+		}
+	}
 	got := w.prove(x, raw, nil)
 	if got == nil {
 		return

@@ -183,7 +183,7 @@ func (p *process) responders(leaf *x509.Certificate) ([]string, bool) {
 // Refresh, and the calls of the store in a minute, for all of them.
 const (
 	mostRequests = 300
-	mostCalls    = 150
+	mostCalls    = 400 // as the certificate of a delegate nears its end, each that it signs for is asked about thirty times in a minute
 )
 
 // latency is how long an answer takes: a handshake that does not wait is over before it comes.

@@ -29,26 +29,24 @@ func aged(ca *ocsptest.CA, l ocsptest.Leaf) ocsptest.Leaf {
 	return l
 }
 
-// REQ E9, REQ D2: the staple that a source has for a certificate without a responder is served by the
-// right clock, whatever it was judged by.
+// REQ E9, REQ D2: the staple that a source has for a certificate without a responder is served again
+// after a clock that was past its end.
 func TestOwnStapleAndTheClock(t *testing.T) {
-	for name, steps := range map[string]struct{ before, after time.Duration }{
-		"right": {}, "behind at first": {before: -testkit.Day}, "ahead at first": {before: 10 * testkit.Day}, "ahead for two minutes": {after: 10 * testkit.Day},
-	} {
+	on := staple.WithResponders(func(*x509.Certificate) ([]string, bool) { return nil, true })
+	for _, opts := range [][]staple.Option{nil, {on, staple.WithTTL(testkit.Day)}} {
 		for _, must := range []bool{false, true} {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 				c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true, MustStaple: must}))
 				cert.OCSPStaple = ca.Responder.Response(cert)
-				c.step(steps.before)
-				s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+				s := testkit.Stapler(t, ca, append(opts, staple.WithNow(c.now))...)
 				testkit.List(t, s, cert)
-				time.Sleep(10 * time.Second)
-				c.step(steps.after - steps.before)
+				for _, step := range []time.Duration{10 * testkit.Day, -10 * testkit.Day} {
+					time.Sleep(2 * time.Minute)
+					c.step(step)
+				}
 				time.Sleep(2 * time.Minute)
-				c.step(-steps.after)
-				time.Sleep(2 * time.Hour)
 				if s.Staple(cert).OCSPStaple == nil {
-					t.Errorf("%s, Must-Staple %v: not served: %+v", name, must, s.Status())
+					t.Errorf("Must-Staple %v, %d options: not served: %+v", must, len(opts), s.Status())
 				}
 			})
 		}
@@ -160,37 +158,48 @@ func TestLastResultWithoutURL(t *testing.T) {
 	})
 }
 
-// REQ B15, REQ E1: a revocation that is being written while its certificate is forgotten and learned
-// again is in the store then, and not the older response that was read from there meanwhile.
+// REQ B15, REQ E1: a revocation that is being written, or waits for that, while its certificate is
+// forgotten and learned again is in the store then, and in memory: not the older response that was
+// read from there meanwhile, or that a node of a cache gave.
 func TestHeirKeepsTheRevocation(t *testing.T) {
-	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		var slow atomic.Bool
-		shelf := new(testkit.Shelf)
-		shelf.Fail(func(_ context.Context, op string) error {
-			if op == "Put" && slow.Load() {
-				time.Sleep(3 * time.Second)
+	for _, name := range []string{"is being written", "waits", "is being written, and a node is behind"} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			shelf := new(testkit.Shelf)
+			shelf.Fail(func(_ context.Context, op string) error {
+				if op == "Put" {
+					time.Sleep(3 * time.Second)
+				}
+				return nil
+			})
+			cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+			old := ca.Responder.Response(cert)
+			s := testkit.Stapler(t, ca, staple.WithStore(shelf))
+			_ = s.Prefetch(t.Context(), cert) // written until 3 s
+			time.Sleep(time.Second)
+			if name != "waits" {
+				time.Sleep(time.Minute)
 			}
-			return nil
+			ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+			_ = s.Refresh(t.Context(), cert)
+			ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
+				if strings.HasSuffix(name, "behind") {
+					testkit.AnswerWith(w, old)
+				} else {
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+				return true
+			})
+			s.Forget(cert)
+			s.Staple(cert)
+			time.Sleep(2 * time.Hour)
+			next := testkit.Stapler(t, ca, staple.WithStore(shelf))
+			testkit.List(t, next, cert)
+			time.Sleep(time.Minute)
+			if here, there := s.Status()[0].State, next.Status()[0].State; here != staple.StateRevoked || there != staple.StateRevoked {
+				t.Errorf("the revocation %s: this process says %v, the next one %v", name, here, there)
+			}
 		})
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
-		s := testkit.Stapler(t, ca, staple.WithStore(shelf))
-		testkit.MustFetch(t, s, cert)
-		time.Sleep(time.Minute)
-		slow.Store(true)
-		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
-		_ = s.Refresh(t.Context(), cert)
-		ca.Responder.SetFault(ocsptest.FaultRefused)
-		time.Sleep(time.Second) // the revocation is being written
-		s.Forget(cert)
-		s.Staple(cert)
-		time.Sleep(2 * time.Hour)
-		next := testkit.Stapler(t, ca, staple.WithStore(shelf))
-		testkit.List(t, next, cert)
-		time.Sleep(time.Minute)
-		if here, there := s.Status()[0].State, next.Status()[0].State; here != staple.StateRevoked || there != staple.StateRevoked {
-			t.Errorf("this process says %v, the next one %v", here, there)
-		}
-	})
+	}
 }
 
 // REQ E1: a Delete that outlives its time removes no record that is written after it.
@@ -328,6 +337,86 @@ func TestHopelessIsNotCold(t *testing.T) {
 				t.Errorf("stapled %v, cold %v", s.Staple(&own).OCSPStaple != nil, s.Cold(cert))
 			}
 			time.Sleep(2 * time.Hour)
+		}
+	})
+}
+
+// REQ E4: staples of the source, however many it has, bring no attempt forward that waits for a
+// responder that fails.
+func TestSourceVoidsNoPause(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		var olds [][]byte
+		for range 6 {
+			olds = append(olds, ca.Responder.Response(cert))
+			time.Sleep(time.Minute)
+		}
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, append(testkit.Leaves(ca, 10), cert)...)
+		ca.Responder.SetFaultFor(cert, ocsptest.FaultHTTP500)
+		time.Sleep(3 * time.Hour)
+		before := ca.Responder.Count("", cert)
+		for i := range 3600 {
+			own := *cert
+			own.OCSPStaple = olds[i%len(olds)]
+			s.Staple(&own)
+			time.Sleep(time.Second)
+		}
+		if n := ca.Responder.Count("", cert) - before; n > 60 {
+			t.Errorf("%d requests in an hour", n)
+		}
+	})
+}
+
+// REQ E9: a certificate that was not valid yet by a clock that was behind, and whose chain was mended
+// then, is asked about by the right clock.
+func TestClockBehindChainMended(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c, cert := new(clock), ca.Issue(ocsptest.Leaf{})
+		alone, mended := *cert, *cert
+		alone.Certificate = cert.Certificate[:1:1]
+		mended.OCSPStaple = []byte("none")
+		c.step(-testkit.Day)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+		testkit.List(t, s, &alone)
+		time.Sleep(2 * time.Minute)
+		s.Staple(&mended)
+		time.Sleep(time.Minute)
+		c.step(testkit.Day)
+		time.Sleep(time.Hour)
+		if err := s.Refresh(t.Context(), &mended); err != nil || s.Staple(&mended).OCSPStaple == nil {
+			t.Errorf("not stapled: %v", err)
+		}
+	})
+}
+
+// REQ G5: a call about a certificate that is not valid yet waits for nothing, also where the function of
+// WithResponders fails.
+func TestEarlyAndTheFunctionFails(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) { panic("the database is down") }))
+		begun, cert := time.Now(), ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(10 * time.Hour)})
+		if err := s.Prefetch(context.WithoutCancel(t.Context()), cert); err == nil || time.Since(begun) > time.Minute {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+}
+
+// REQ E9: what came by a clock that was ahead, without nextUpdate, is replaced by the right clock also
+// where something ends it before its TTL is over.
+func TestOpenEndsSoonAfterClockAhead(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		c := new(clock)
+		ca.Responder.SetNoNextUpdate(true)
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{NotAfter: time.Now().Add(20 * time.Hour)}))
+		c.step(12 * time.Hour)
+		s := testkit.Stapler(t, ca, staple.WithNow(c.now), staple.WithTTL(24*time.Hour))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		c.step(-12 * time.Hour)
+		time.Sleep(5 * time.Minute)
+		if s.Staple(cert).OCSPStaple == nil {
+			t.Errorf("not stapled: %+v", s.Status())
 		}
 	})
 }

@@ -127,7 +127,7 @@ func TestStoreIsBack(t *testing.T) {
 				t.Errorf("%d reads in an hour of a store that does not answer", got)
 			}
 			close(back)
-			time.Sleep(90 * time.Second)
+			time.Sleep(3 * time.Minute) // pauses between looks have grown to more than one
 			synctest.Wait()
 			if got := testkit.Count(t, s, ca, certs); got != len(certs) {
 				t.Errorf("hangs %v: %d of %d stapled after the store came back", hangs, got, len(certs))

@@ -88,8 +88,10 @@ func Of(leaf *x509.Certificate, said Said, failed error, last Route) Route {
 	r := Route{Need: schedule.Wanted, URLs: certinfo.HTTPURLs(leaf.OCSPServer, schedule.MaxRoute)}
 	usable := certinfo.HTTPURLs(said.URLs, len(said.URLs))
 	switch {
-	case failed != nil && (last.Need == schedule.Off || last.Need == schedule.None):
-		return Route{Need: last.Need, URLs: last.URLs}
+	case failed != nil && last.Need == schedule.Off:
+		return Route{Need: schedule.Off, URLs: last.URLs}
+	case failed != nil && (last.Need == schedule.None || last.Need == schedule.Hopeless && len(last.URLs) == 0):
+		return Route{Need: schedule.None, URLs: last.URLs}
 	case failed != nil && len(last.URLs) > 0:
 		r.URLs = last.URLs
 	case failed != nil:

@@ -70,6 +70,7 @@ func TestOf(t *testing.T) {
 		{"off, of no URL", "no URL", said{Off: true}, nil, route{}, schedule.Off, nil, nil},
 		{"no answer yet", "", said{}, failed, route{}, schedule.Wanted, nil, failed},
 		{"no answer yet, of no URL", "no URL", said{}, failed, route{}, schedule.Wanted, nil, failed},
+		{"no answer, after Must-Staple without a URL", "no URL", said{}, failed, route{Need: schedule.Hopeless}, schedule.None, nil, nil},
 		{"no answer, after none was needed", "no URL", said{}, failed, route{Need: schedule.None}, schedule.None, nil, nil},
 		{"no answer yet, for what has no status", "noRevAvail", said{}, failed, route{}, schedule.None, nil, nil},
 		{"no answer, after a URL", "", said{}, failed, last, schedule.Wanted, []string{other}, nil},

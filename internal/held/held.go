@@ -169,7 +169,15 @@ func (h *Response) Scheduled() schedule.Held {
 		return schedule.Held{}
 	}
 	from, _ := h.Span()
-	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: int64(h.lasts) * int64(time.Second), Open: h.Open, Silent: h.State == Revoked}
+	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: h.signedFor(), Open: h.Open, Silent: h.State == Revoked}
+}
+
+// signedFor returns the time from thisUpdate to nextUpdate in ns, 0 if there is none.
+func (h *Response) signedFor() int64 {
+	if h.Open {
+		return 0
+	}
+	return int64(h.lasts) * int64(time.Second)
 }
 
 // End returns nextUpdate, or if h is open the end of the first thing that it rests on,

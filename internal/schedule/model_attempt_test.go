@@ -72,8 +72,6 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	switch {
 	case f.Fresh:
 		m.succeed(it, *f.Held, nil)
-	case f.Need == Wanted && f.NotBefore-5*minute > m.now:
-		m.over(it, Planned, f.NotBefore-5*minute)
 	case f.Need == NoIssuer || f.Need == Wanted && len(it.route) == 0:
 		m.fail(it)
 	case f.Need != Wanted && f.Again > 0:
@@ -82,6 +80,8 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	case f.Need != Wanted:
 		it.since, it.failures = 0, 0
 		m.over(it, Resting, Never)
+	case f.NotBefore-5*minute > m.now:
+		m.over(it, Planned, f.NotBefore-5*minute)
 	case f.Leased && m.patient(it):
 	default:
 		it.left = max(10*second-f.Spent, second)
@@ -431,7 +431,7 @@ func (m *model) hold0(it *mItem, h Held) {
 	if h.Until != 0 {
 		length := max(h.Until-h.From, h.Length)
 		if h.Open {
-			length = m.ttl
+			length = max(length, min(m.ttl, 15*minute))
 		}
 		it.length = max((length+second-1)/second, 1) * second
 	}

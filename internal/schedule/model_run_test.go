@@ -276,8 +276,9 @@ func (m *model) reviewed(c *cert, next int64, inUse bool, now int64) {
 func (m *model) holds(c *cert, h Held, now int64) {
 	m.begin(now)
 	if it := m.item(c); it.phase != Gone {
+		sooner := h.Until < it.until && it.need == Wanted && it.since == 0
 		m.hold0(it, h)
-		if it.phase == Planned && it.until > m.now {
+		if sooner && it.phase == Planned && it.until > m.now {
 			it.due = min(it.due, m.refresh(it, h))
 		}
 	}

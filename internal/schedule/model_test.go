@@ -262,13 +262,15 @@ func (m *model) begin(now int64) {
 		if it.alarm == Never {
 			m.setAlarm(it)
 		}
-		switch ahead := it.open && it.until-it.length > now+clockSkew; {
+		ahead, again := it.open && it.until-it.length > now+clockSkew, it.need == LeafExpired || it.length > 0 && (it.need == None || it.need == Hopeless)
+		switch {
+		case it.phase == Planned && again: // below
 		case it.phase == Planned && ahead:
 			m.prepare(it, Routine)
 		case it.due != Never:
 			it.due -= back
 		}
-		if it.phase == Resting && (it.need == LeafExpired || it.length > 0) {
+		if (it.phase == Resting || it.phase == Planned) && again {
 			m.prepare(it, Routine)
 		}
 	}

@@ -95,7 +95,7 @@ func (s *Schedule[T]) shift(back int64) {
 			s.setAlarm(t) // what had expired by the wrong clock may be current
 		}
 		switch due := it.Due(); {
-		case it.phase == Resting && (it.need == LeafExpired || it.validity > 0): // what was held may be valid still
+		case set(Resting, Planned).has(it.phase) && (it.need == LeafExpired || it.validity > 0 && (it.need == None || it.need == Hopeless)): // what it held may be valid still
 			s.prepare(t, Routine)
 		case it.phase == Planned && it.open && it.until-it.length() > s.now+clockSkew:
 			s.prepare(t, Routine) // it was received by the wrong clock, and is not served

@@ -279,8 +279,6 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	switch at := it.at; {
 	case f.Fresh:
 		s.succeed(t, *f.Held, nil)
-	case f.Need == Wanted && f.NotBefore-clockSkew > s.now:
-		s.finish(t, Planned, f.NotBefore-clockSkew)
 	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
 		s.fail(t)
 	case f.Need != Wanted:
@@ -290,6 +288,8 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 		} else {
 			s.finish(t, Resting, Never)
 		}
+	case f.NotBefore-clockSkew > s.now:
+		s.finish(t, Planned, f.NotBefore-clockSkew)
 	case f.Leased && s.deferred(t):
 	default:
 		at.left = max(attemptTime-f.Spent, second)
@@ -345,8 +345,9 @@ func (s *Schedule[T]) Returned(a Action[T], now int64) []Action[T] {
 func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	s.begin(now)
 	if it := t.item(); it.phase != Gone {
+		sooner := h.Until < it.until && it.need == Wanted && it.since == 0
 		s.hold(t, h)
-		if it.phase == Planned && it.current(s.now) {
+		if sooner && it.phase == Planned && it.current(s.now) {
 			s.move(t, Planned, min(it.Due(), s.refresh(it, h)))
 		}
 	}
@@ -450,8 +451,8 @@ func (s *Schedule[T]) hold(t T, h Held) {
 	it.until, it.silent, it.open, it.alarm = h.Until, h.Silent, h.Open, Never
 	if h.Until != 0 {
 		length := max(h.Length, h.Until-h.From)
-		if h.Open {
-			length = s.config.TTL
+		if h.Open { // a delegate's certificate may have ended it soon
+			length = max(length, min(s.config.TTL, hour/4))
 		}
 		it.validity = uint32(min(max((length+second-1)/second, 1), 1<<32-1))
 	}

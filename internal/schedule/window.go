@@ -23,7 +23,7 @@ type Held struct {
 	Until   int64 // it is not served from then on
 	Checked int64 // when a responder last confirmed it
 	MaxAge  int64 // ns that the responder's cache headers ask for
-	Length  int64 // ns that it was signed for: the certificate of a delegate may end it sooner
+	Length  int64 // ns that it was signed for, if it has a nextUpdate: a delegate's certificate may end it sooner
 	Open    bool  // it has no nextUpdate: it is not served before From, less a tolerance
 	Silent  bool  // its expiry is no news, as that of a revocation
 }
