@@ -259,7 +259,7 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 		}
 	}
 	if err != nil {
-		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need == schedule.Wanted && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
+		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need != schedule.None && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
 			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
 		}
 		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)

@@ -223,16 +223,12 @@ func (s *Stapler) write(e *entry) {
 	defer s.mu.Unlock()
 	e.flags.dirty = false
 	n, heir := e.held.Load(), s.cache.leaves.FindBytesLocked(e.id, e.DER)
-	if heir != nil && heir != e { // e was forgotten and learned again: what was to be written is its heir's
-		if g := heir.held.Load(); n.Raw != nil && g.OlderThan(n) {
-			heir.held.Store(n.Needed(!g.Unneeded))
-			s.doLocked(s.sched.Hold(heir, heir.held.Load().Scheduled(), s.nanos()))
-			s.cache.sortLocked(heir)
-			s.settleLocked(heir)
-		}
-		s.storeLocked(heir)
-	} else if n.Raw != nil && (n.Checked != h.Checked || !n.SignedWith(h)) || e.flags.discard && !discard {
+	if n.Raw != nil && (n.Checked != h.Checked || !n.SignedWith(h)) || e.flags.discard && !discard {
 		s.storeLocked(e)
+	} else if heir != nil && heir != e { // e was forgotten and learned again: the newer is written last
+		if g := heir.held.Load(); g.Raw != nil && !g.OlderThan(n) {
+			s.storeLocked(heir)
+		}
 	}
 	switch {
 	case !wrote || s.closed && err != nil:

@@ -160,9 +160,9 @@ func TestLastResultWithoutURL(t *testing.T) {
 
 // REQ B15, REQ E1: a revocation that is being written, or waits for that, while its certificate is
 // forgotten and learned again is in the store then, and in memory: not the older response that was
-// read from there meanwhile, or that a node of a cache gave.
+// read from there meanwhile.
 func TestHeirKeepsTheRevocation(t *testing.T) {
-	for _, name := range []string{"is being written", "waits", "is being written, and a node is behind"} {
+	for _, name := range []string{"is being written", "waits"} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			shelf := new(testkit.Shelf)
 			shelf.Fail(func(_ context.Context, op string) error {
@@ -172,7 +172,6 @@ func TestHeirKeepsTheRevocation(t *testing.T) {
 				return nil
 			})
 			cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
-			old := ca.Responder.Response(cert)
 			s := testkit.Stapler(t, ca, staple.WithStore(shelf))
 			_ = s.Prefetch(t.Context(), cert) // written until 3 s
 			time.Sleep(time.Second)
@@ -181,14 +180,7 @@ func TestHeirKeepsTheRevocation(t *testing.T) {
 			}
 			ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
 			_ = s.Refresh(t.Context(), cert)
-			ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
-				if strings.HasSuffix(name, "behind") {
-					testkit.AnswerWith(w, old)
-				} else {
-					w.WriteHeader(http.StatusServiceUnavailable)
-				}
-				return true
-			})
+			ca.Responder.SetFault(ocsptest.FaultRefused)
 			s.Forget(cert)
 			s.Staple(cert)
 			time.Sleep(2 * time.Hour)
@@ -419,4 +411,53 @@ func TestOpenEndsSoonAfterClockAhead(t *testing.T) {
 			t.Errorf("not stapled: %+v", s.Status())
 		}
 	})
+}
+
+// REQ E3: a staple of the source that ends soon brings a retry forward to its end.
+func TestSoonerWhileFailing(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		s := testkit.Stapler(t, ca)
+		testkit.MustFetch(t, s, append(testkit.Leaves(ca, 10), cert)...)
+		ca.Responder.SetFaultFor(cert, ocsptest.FaultHTTP500)
+		time.Sleep(12 * time.Hour)
+		for n := ca.Responder.Count("", cert); ca.Responder.Count("", cert) == n; { // just after a retry
+			time.Sleep(time.Second)
+		}
+		own := *cert
+		own.OCSPStaple = ca.Responder.Build(cert, func(spec *ocsptest.Spec) { spec.Singles[0].NextUpdate = time.Now().Add(5 * time.Minute) })
+		s.Staple(&own)
+		ca.Responder.ClearFaults()
+		time.Sleep(6 * time.Minute)
+		if s.Staple(cert).OCSPStaple == nil {
+			t.Errorf("no staple with the responder up: %v", s.Ready())
+		}
+	})
+}
+
+// REQ E9: a source's staple that comes while a certificate has expired by a wrong clock, or with the
+// chain that it lacked, is judged again by the right clock.
+func TestSourceWhileTheClockIsWrong(t *testing.T) {
+	for _, step := range []time.Duration{decade, -time.Hour} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+			first, own := *cert, *cert
+			own.OCSPStaple = ca.Responder.Response(cert)
+			if step < 0 {
+				first.Certificate = cert.Certificate[:1:1]
+			}
+			ca.Responder.SetFault(ocsptest.FaultRefused)
+			c.step(step)
+			s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+			testkit.List(t, s, &first)
+			time.Sleep(2 * time.Minute)
+			s.Staple(&own)
+			time.Sleep(2 * time.Minute)
+			c.step(-step)
+			time.Sleep(time.Hour)
+			if s.Staple(&own).OCSPStaple == nil {
+				t.Errorf("off by %v: not stapled an hour after the clock was right: %v", step, s.Ready())
+			}
+		})
+	}
 }

@@ -276,10 +276,14 @@ func (m *model) reviewed(c *cert, next int64, inUse bool, now int64) {
 func (m *model) holds(c *cert, h Held, now int64) {
 	m.begin(now)
 	if it := m.item(c); it.phase != Gone {
-		sooner := h.Until < it.until && it.need == Wanted && it.since == 0
+		sooner := h.Until < it.until && it.need == Wanted
 		m.hold0(it, h)
 		if sooner && it.phase == Planned && it.until > m.now {
-			it.due = min(it.due, m.refresh(it, h))
+			at := m.byExpiry(it, it.due)
+			if it.since == 0 {
+				at = m.refresh(it, h)
+			}
+			it.due = min(it.due, at)
 		}
 	}
 	m.end()

@@ -262,7 +262,7 @@ func (m *model) begin(now int64) {
 		if it.alarm == Never {
 			m.setAlarm(it)
 		}
-		ahead, again := it.open && it.until-it.length > now+clockSkew, it.need == LeafExpired || it.length > 0 && (it.need == None || it.need == Hopeless)
+		ahead, again := it.open && it.until-it.length > now+clockSkew, it.phase == Resting && it.need == LeafExpired || back > minute && it.length > 0 && (it.need == None || it.need == Hopeless)
 		switch {
 		case it.phase == Planned && again: // below
 		case it.phase == Planned && ahead:

@@ -95,8 +95,10 @@ func (s *Schedule[T]) shift(back int64) {
 			s.setAlarm(t) // what had expired by the wrong clock may be current
 		}
 		switch due := it.Due(); {
-		case set(Resting, Planned).has(it.phase) && (it.need == LeafExpired || it.validity > 0 && (it.need == None || it.need == Hopeless)): // what it held may be valid still
+		case it.phase == Resting && it.need == LeafExpired:
 			s.prepare(t, Routine)
+		case back > minute && set(Resting, Planned).has(it.phase) && it.validity > 0 && (it.need == None || it.need == Hopeless):
+			s.prepare(t, Routine) // what it held may be valid still
 		case it.phase == Planned && it.open && it.until-it.length() > s.now+clockSkew:
 			s.prepare(t, Routine) // it was received by the wrong clock, and is not served
 		case due != Never:

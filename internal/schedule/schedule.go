@@ -345,10 +345,14 @@ func (s *Schedule[T]) Returned(a Action[T], now int64) []Action[T] {
 func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	s.begin(now)
 	if it := t.item(); it.phase != Gone {
-		sooner := h.Until < it.until && it.need == Wanted && it.since == 0
+		sooner := h.Until < it.until && it.need == Wanted
 		s.hold(t, h)
 		if sooner && it.phase == Planned && it.current(s.now) {
-			s.move(t, Planned, min(it.Due(), s.refresh(it, h)))
+			at := it.byExpiry(it.Due(), s.now, s.rand)
+			if it.since == 0 {
+				at = s.refresh(it, h)
+			}
+			s.move(t, Planned, min(it.Due(), at))
 		}
 	}
 	return s.end()
