@@ -408,8 +408,9 @@ func TestClockAheadOfTheCertificate(t *testing.T) {
 		}
 		c.step(-10 * 365 * testkit.Day)
 		time.Sleep(2 * time.Minute)
-		if !testkit.Stapled(t, s, ca, cert) || len(st.Data) != 1 {
-			t.Errorf("by the right one: %+v, %d records", s.Status(), len(st.Data))
+		st.Only(t) // fails the test where there is no record
+		if !testkit.Stapled(t, s, ca, cert) {
+			t.Errorf("by the right one: %+v", s.Status())
 		}
 	})
 }
