@@ -60,13 +60,13 @@ func (w *world) fill() {
 	r.SetFault(ocsptest.FaultTryLater)
 	time.Sleep(2 * time.Hour)
 	w.know(ocsptest.Leaf{Names: []string{"pending.example.com"}, MustStaple: true}, nil)
-	r.SetFault(ocsptest.FaultNone)
-	r.SetValidity(4 * 24 * time.Hour)
 	for _, st := range w.s.Status() { // keep these two as they are
 		for _, cert := range []*x509.Certificate{st.Leaf} {
 			r.SetFaultFor(&tls.Certificate{Certificate: [][]byte{cert.Raw}, Leaf: cert}, ocsptest.FaultTryLater)
 		}
 	}
+	r.SetFault(ocsptest.FaultNone)
+	r.SetValidity(4 * 24 * time.Hour)
 	w.know(ocsptest.Leaf{Names: []string{"good.example.com", "www.example.com", "192.0.2.1", "a.example.com", "b.example.com", "c.example.com"}, Serial: big.NewInt(0xbeef)}, nil)
 	w.know(ocsptest.Leaf{Names: []string{"later.example.com"}, MustStaple: true}, func(*tls.Certificate) { r.SetValidity(5 * 24 * time.Hour) })
 	w.know(ocsptest.Leaf{Names: []string{"revoked.example.com"}}, func(c *tls.Certificate) { r.Revoke(c, 1, time.Now()) })
