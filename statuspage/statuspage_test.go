@@ -67,7 +67,7 @@ func (w *world) fill() {
 	}
 	r.SetFault(ocsptest.FaultNone)
 	r.SetValidity(4 * 24 * time.Hour)
-	w.know(ocsptest.Leaf{Names: []string{"good.example.com", "www.example.com", "192.0.2.1", "a.example.com", "b.example.com", "c.example.com"}, Serial: big.NewInt(0xbeef)}, nil)
+	w.know(ocsptest.Leaf{Names: []string{"good.example.com", "www.example.com", "192.0.2.1", "a.example.com", "b.example.com", "c.example.com"}, Serial: big.NewInt(0xbeefbeefbeef)}, nil)
 	w.know(ocsptest.Leaf{Names: []string{"later.example.com"}, MustStaple: true}, func(*tls.Certificate) { r.SetValidity(5 * 24 * time.Hour) })
 	w.know(ocsptest.Leaf{Names: []string{"revoked.example.com"}}, func(c *tls.Certificate) { r.Revoke(c, 1, time.Now()) })
 	w.know(ocsptest.Leaf{Names: []string{"unknown.example.com"}}, r.SetUnknown)
@@ -127,7 +127,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("%d fail, want 3", r.Failing)
 		}
 		good := r.Certificates[4]
-		if good.Serial != "beef" || len(good.Fingerprint) != 64 || len(good.Names) != 6 || good.Names[5] != "192.0.2.1" || good.State != "good" || good.MustStaple ||
+		if good.Serial != "beefbeefbeef" || len(good.Fingerprint) != 64 || len(good.Names) != 6 || good.Names[5] != "192.0.2.1" || good.State != "good" || good.MustStaple ||
 			good.Responder != w.ca.Responder.URL() || good.NextUpdate.Sub(*good.ThisUpdate) != 4*24*time.Hour || good.Error != "" || good.NextRefresh == nil ||
 			!good.LastSuccess.Before(time.Now().Add(1)) || good.NotAfter.Before(time.Now()) {
 			t.Errorf("good: %+v", good)
@@ -135,7 +135,7 @@ func TestReport(t *testing.T) {
 		if c := r.Certificates[0]; c.Failures == 0 || c.Reason == "" || !strings.Contains(c.Error, "tryLater") || !c.MustStaple || c.NextUpdate != nil {
 			t.Errorf("pending: %+v", c)
 		}
-		for query, want := range map[string]string{"?state=good": "[good later]", "?q=BEEF": "[good]", "?q=expired": "[expired]", "?q=192.0.2": "[good]",
+		for query, want := range map[string]string{"?state=good": "[good later]", "?q=BEEFBEEF": "[good]", "?q=expired": "[expired]", "?q=192.0.2": "[good]",
 			"?state=revoked&q=good": "[]", "?state=nonsense": "[]", "?state=failing": "[pending expired unknown]", "?q=ocsp": fmt.Sprint(firstNames(r)[:6])} {
 			if got := fmt.Sprint(firstNames(report(t, h, "/"+query))); got != want {
 				t.Errorf("%s: got %v, want %v", query, got, want)
@@ -155,7 +155,7 @@ func TestPage(t *testing.T) {
 		w.fill()
 		rec := get(t, h, "/", browser)
 		body := rec.Body.String()
-		for _, want := range []string{"good.example.com", "and 2 more", "serial <code>beef</code>", "Must-Staple", "1 to 7 of 7", "expires in 4 d", "tryLater",
+		for _, want := range []string{"good.example.com", "and 2 more", "serial <code>beefbeefbeef</code>", "Must-Staple", "1 to 7 of 7", "expires in 4 d", "tryLater",
 			`href="?state=revoked"`, `>all <b>7</b>`, `>failing <b>3</b>`, `href="?state=failing"`, "as of <time datetime=\"2000-01-0"} {
 			if !strings.Contains(body, want) {
 				t.Errorf("the page lacks %q", want)
