@@ -50,7 +50,7 @@ func TestRevokedWhileUnneeded(t *testing.T) {
 				testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 					a, shelf := new(away), new(testkit.Shelf)
 					s := testkit.Stapler(t, ca, append(a.options(), staple.WithStore(shelf))...)
-					cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+					cert := ca.Issue(aged(ocsptest.Leaf{}))
 					testkit.MustFetch(t, s, cert)
 					synctest.Wait()
 					key, good := shelf.Only(t)
@@ -83,13 +83,8 @@ func TestRevocationIsWritten(t *testing.T) {
 	for _, forget := range []bool{false, true} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			a, shelf := new(away), new(testkit.Shelf)
-			shelf.Fail(func(_ context.Context, op string) error {
-				if op == "Put" {
-					time.Sleep(3 * time.Second)
-				}
-				return nil
-			})
-			cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+			shelf.Delay("Put", 3*time.Second)
+			cert := ca.Issue(aged(ocsptest.Leaf{}))
 			s := testkit.Stapler(t, ca, append(a.options(), staple.WithStore(shelf))...)
 			if err := s.Prefetch(t.Context(), cert); err != nil { // written until 3 s
 				t.Fatal(err)
@@ -123,7 +118,7 @@ func TestOpenThatLapsed(t *testing.T) {
 	open := func(ca *ocsptest.CA, at time.Time) { signedAt(ca.Responder, at, at, true) }
 	for _, from := range []string{"the source", "the store"} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			cert, shelf, began := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)}), new(testkit.Shelf), time.Now()
+			cert, shelf, began := ca.Issue(aged(ocsptest.Leaf{})), new(testkit.Shelf), time.Now()
 			open(ca, began.Add(-2*time.Hour))
 			testkit.MustFetch(t, testkit.Stapler(t, ca, staple.WithStore(shelf)), cert)
 			synctest.Wait()
@@ -155,7 +150,7 @@ func TestOpenThatLapsed(t *testing.T) {
 // REQ B10: a response that lapsed and is confirmed after the responder said unknown is good again.
 func TestConfirmedAfterUnknown(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
 		signedAt(ca.Responder, time.Now().Add(-6*time.Hour), time.Now().Add(-6*time.Hour), true)
 		ca.Responder.SetPresign(true)
 		s := testkit.Stapler(t, ca)
@@ -177,7 +172,7 @@ func TestConfirmedAfterUnknown(t *testing.T) {
 func TestSourceJudgedByWrongClock(t *testing.T) {
 	for _, step := range []time.Duration{-testkit.Day, 10 * testkit.Day} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			c, cert := new(clock), ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+			c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{}))
 			cert.OCSPStaple = ca.Responder.Response(cert)
 			ca.Responder.SetFault(ocsptest.FaultRefused)
 			c.step(step)
@@ -232,17 +227,12 @@ func TestRefreshAfterFailure(t *testing.T) {
 	}
 }
 
-// denying never grants a lease.
-type denying struct{ *testkit.Shelf }
-
-func (denying) Lease(context.Context, string, time.Duration) (bool, error) { return false, nil }
-
 // REQ E12: a store that never grants the lease ends no probe of a responder that fails.
 func TestLeaseDeniedInOutage(t *testing.T) {
 	for _, n := range []int{1, 6, 30} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			certs := testkit.Leaves(ca, n)
-			s := testkit.Stapler(t, ca, staple.WithStore(denying{new(testkit.Shelf)}))
+			s := testkit.Stapler(t, ca, staple.WithStore(testkit.Denying{Shelf: new(testkit.Shelf)}))
 			ca.Responder.SetFault(ocsptest.FaultHTTP500)
 			testkit.List(t, s, certs...)
 			time.Sleep(time.Hour)

@@ -33,8 +33,9 @@ const resumedGrace = 7 * 24 * time.Hour
 // certificate is trusted by itself, it is the one of the PeerCertificates that
 // issued that. So it is without VerifiedChains, because the [tls.Config] has
 // InsecureSkipVerify set or asks for a client certificate without verifying it: the
-// proof is then worth no more than the peer's own claim. A callback that verifies the chain by itself, as with go-spiffe, should set
-// VerifiedChains before it calls VerifyStaple or RequireStaple.
+// proof is then worth no more than the peer's own claim. A callback that verifies the
+// chain by itself, as with go-spiffe, should set VerifiedChains before it calls
+// VerifyStaple or RequireStaple.
 //
 // Times are compared with [time.Now]. On a resumed connection the response is
 // that of the first handshake and may be up to 7 days past its nextUpdate, a

@@ -24,7 +24,7 @@ import (
 const decade = 10 * 365 * testkit.Day
 
 // aged is a certificate that is two days old.
-func aged(ca *ocsptest.CA, l ocsptest.Leaf) ocsptest.Leaf {
+func aged(l ocsptest.Leaf) ocsptest.Leaf {
 	l.NotBefore = time.Now().Add(-48 * time.Hour)
 	return l
 }
@@ -36,7 +36,7 @@ func TestOwnStapleAndTheClock(t *testing.T) {
 	for _, opts := range [][]staple.Option{nil, {on, staple.WithTTL(testkit.Day)}} {
 		for _, must := range []bool{false, true} {
 			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-				c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true, MustStaple: must}))
+				c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{NoURL: true, MustStaple: must}))
 				cert.OCSPStaple = ca.Responder.Response(cert)
 				s := testkit.Stapler(t, ca, append(opts, staple.WithNow(c.now))...)
 				testkit.List(t, s, cert)
@@ -56,7 +56,7 @@ func TestOwnStapleAndTheClock(t *testing.T) {
 // REQ G5: a Prefetch looks at the clock first: it may have been set.
 func TestPrefetchByTheRightClock(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+		c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{}))
 		c.step(decade)
 		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
 		testkit.List(t, s, cert)
@@ -72,7 +72,7 @@ func TestPrefetchByTheRightClock(t *testing.T) {
 // right one, in what is said as in what is served.
 func TestUnknownByAClockAhead(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+		c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{}))
 		s := testkit.Stapler(t, ca, staple.WithNow(c.now))
 		testkit.MustFetch(t, s, cert) // for four days
 		ca.Responder.SetFault(ocsptest.FaultRefused)
@@ -138,7 +138,7 @@ func TestLastResultWithoutURL(t *testing.T) {
 			}
 			return nil, !off.Load()
 		}))
-		bare, own := ca.Issue(ocsptest.Leaf{NoURL: true}), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true}))
+		bare, own := ca.Issue(ocsptest.Leaf{NoURL: true}), ca.Issue(aged(ocsptest.Leaf{NoURL: true}))
 		own.OCSPStaple = ca.Responder.Response(own)
 		off.Store(true)
 		testkit.List(t, s, bare, own)
@@ -165,13 +165,8 @@ func TestHeirKeepsTheRevocation(t *testing.T) {
 	for _, name := range []string{"is being written", "waits"} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			shelf := new(testkit.Shelf)
-			shelf.Fail(func(_ context.Context, op string) error {
-				if op == "Put" {
-					time.Sleep(3 * time.Second)
-				}
-				return nil
-			})
-			cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+			shelf.Delay("Put", 3*time.Second)
+			cert := ca.Issue(aged(ocsptest.Leaf{}))
 			s := testkit.Stapler(t, ca, staple.WithStore(shelf))
 			_ = s.Prefetch(t.Context(), cert) // written until 3 s
 			time.Sleep(time.Second)
@@ -198,13 +193,8 @@ func TestHeirKeepsTheRevocation(t *testing.T) {
 func TestLateDelete(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c, shelf := new(clock), new(testkit.Shelf)
-		shelf.Fail(func(_ context.Context, op string) error {
-			if op == "Delete" {
-				time.Sleep(8 * time.Second)
-			}
-			return nil
-		})
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		shelf.Delay("Delete", 8*time.Second)
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
 		s := testkit.Stapler(t, ca, staple.WithStore(shelf), staple.WithNow(c.now))
 		_ = s.Prefetch(t.Context(), cert)
 		synctest.Wait()
@@ -234,7 +224,7 @@ func TestRefreshSharesNoEarlierRequest(t *testing.T) {
 		for _, r := range []*ocsptest.Responder{ca.Responder, second} { // both have one that was signed in advance
 			signedAt(r, signed, signed, false)
 		}
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{URLs: []string{ca.Responder.URL(), second.URL()}}))
+		cert := ca.Issue(aged(ocsptest.Leaf{URLs: []string{ca.Responder.URL(), second.URL()}}))
 		s := testkit.Stapler(t, ca, staple.WithHTTPClient(web))
 		testkit.MustFetch(t, s, cert)
 		time.Sleep(time.Minute)
@@ -258,7 +248,7 @@ func TestValidatorThatComesLate(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		const tag = `"of the first"`
 		var other, slow atomic.Bool
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
 		second, third := ca.NewResponder("http://second.example"), ca.NewResponder("http://third.example")
 		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
 			if slow.Load() {
@@ -299,7 +289,7 @@ func TestPrefetchAndTheLease(t *testing.T) {
 	for _, outage := range []time.Duration{0, 3 * time.Hour} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			certs := testkit.Leaves(ca, 1)
-			s := testkit.Stapler(t, ca, staple.WithStore(denying{new(testkit.Shelf)}))
+			s := testkit.Stapler(t, ca, staple.WithStore(testkit.Denying{Shelf: new(testkit.Shelf)}))
 			ca.Responder.SetFault(ocsptest.FaultHTTP500)
 			if outage > 0 {
 				testkit.List(t, s, certs...)
@@ -319,7 +309,7 @@ func TestPrefetchAndTheLease(t *testing.T) {
 func TestHopelessIsNotCold(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		ca.Responder.SetValidity(time.Hour)
-		s, cert := testkit.Stapler(t, ca), ca.Issue(aged(ca, ocsptest.Leaf{NoURL: true, MustStaple: true}))
+		s, cert := testkit.Stapler(t, ca), ca.Issue(aged(ocsptest.Leaf{NoURL: true, MustStaple: true}))
 		for range 2 {
 			own := *cert
 			own.OCSPStaple = ca.Responder.Response(cert)
@@ -337,7 +327,7 @@ func TestHopelessIsNotCold(t *testing.T) {
 // responder that fails.
 func TestSourceVoidsNoPause(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
 		var olds [][]byte
 		for range 6 {
 			olds = append(olds, ca.Responder.Response(cert))
@@ -400,7 +390,7 @@ func TestOpenEndsSoonAfterClockAhead(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		c := new(clock)
 		ca.Responder.SetNoNextUpdate(true)
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{NotAfter: time.Now().Add(20 * time.Hour)}))
+		cert := ca.Issue(aged(ocsptest.Leaf{NotAfter: time.Now().Add(20 * time.Hour)}))
 		c.step(12 * time.Hour)
 		s := testkit.Stapler(t, ca, staple.WithNow(c.now), staple.WithTTL(24*time.Hour))
 		testkit.MustFetch(t, s, cert)
@@ -416,7 +406,7 @@ func TestOpenEndsSoonAfterClockAhead(t *testing.T) {
 // REQ E3: a staple of the source that ends soon brings a retry forward to its end.
 func TestSoonerWhileFailing(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		cert := ca.Issue(aged(ca, ocsptest.Leaf{}))
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
 		s := testkit.Stapler(t, ca)
 		testkit.MustFetch(t, s, append(testkit.Leaves(ca, 10), cert)...)
 		ca.Responder.SetFaultFor(cert, ocsptest.FaultHTTP500)
@@ -440,7 +430,7 @@ func TestSoonerWhileFailing(t *testing.T) {
 func TestSourceWhileTheClockIsWrong(t *testing.T) {
 	for _, step := range []time.Duration{decade, -time.Hour} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			c, cert := new(clock), ca.Issue(aged(ca, ocsptest.Leaf{}))
+			c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{}))
 			first, own := *cert, *cert
 			own.OCSPStaple = ca.Responder.Response(cert)
 			if step < 0 {

@@ -41,9 +41,9 @@ func (r *Responder) Start() {
 	}()
 }
 
-// Close ends requests that wait (in memory not a [Hook]), refuses all others from now on, in memory too, and returns when
-// the port is closed and every goroutine of the server is gone. More calls do nothing. A
-// responder that was not started need not be closed.
+// Close ends requests that wait (in memory not a [Hook]), refuses all others from now on, in
+// memory too, and returns when the port is closed and every goroutine of the server is gone.
+// More calls do nothing. A responder that was not started need not be closed.
 func (r *Responder) Close() {
 	r.mu.Lock()
 	if r.closed {

@@ -34,7 +34,7 @@ const noNextUpdateFresh = time.Hour
 // presigned answers by a response that may be older than the request.
 func (x *exchange) presigned() *reply {
 	p := x.newPresigned()
-	if kept := x.keepPresigned(p, false); kept != nil {
+	if kept := x.keepPresigned(p); kept != nil {
 		p = kept
 	} else { // without the lock: the user's function is called
 		s := x.spec()
@@ -42,7 +42,7 @@ func (x *exchange) presigned() *reply {
 		p.der = x.r.encode(s)
 		p.etag = fmt.Sprintf("%q", fmt.Sprintf("%x", sha256.Sum256(p.der)))
 		p.cached = s.Status == ocsp.Success
-		p = x.keepPresigned(p, true)
+		p = x.keepPresigned(p)
 	}
 	reply := newReply(http.StatusOK, responseType, p.der)
 	if !p.cached {
@@ -68,7 +68,7 @@ func (x *exchange) newPresigned() *presigned {
 
 // keepPresigned returns the response that is in use: if there is none for what p was made
 // from, p from now on, once it is signed, and else nil.
-func (x *exchange) keepPresigned(p *presigned, signed bool) *presigned {
+func (x *exchange) keepPresigned(p *presigned) *presigned {
 	key := presignKey{serialKey(x.q.serial), x.q.hash}
 	x.r.mu.Lock()
 	defer x.r.mu.Unlock()
@@ -76,7 +76,7 @@ func (x *exchange) keepPresigned(p *presigned, signed bool) *presigned {
 	switch {
 	case old != nil && old.generation == p.generation && old.status == p.status && p.signedAt.Before(old.fresh):
 		return old
-	case !signed:
+	case p.der == nil:
 		return nil
 	}
 	x.r.presigned[key] = p

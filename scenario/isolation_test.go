@@ -168,9 +168,9 @@ func junkFor(t *testing.T, ca *ocsptest.CA, junk int, cold bool) {
 	}
 	ca.Responder.ResetCounts()
 	testkit.List(t, s, certs...)
-	time.Sleep(10 * time.Minute) // a probe a minute, and by chance the first few are about bad ones
+	time.Sleep(5 * time.Minute)
 	if got := testkit.Carrying(s, good); got != len(good) {
-		t.Fatalf("%d stapled after ten minutes, want %d", got, len(good))
+		t.Fatalf("%d stapled after five minutes, want %d", got, len(good))
 	}
 	late := testkit.Leaves(ca, 10) // new ones are not kept waiting either
 	testkit.List(t, s, late...)

@@ -244,17 +244,13 @@ func TestLeaseErrorCountsAsHeld(t *testing.T) {
 }
 
 // deny is a Leaser whose lease is always somebody else's.
-type deny struct{ *testkit.Shelf }
-
-func (deny) Lease(context.Context, string, time.Duration) (bool, error) { return false, nil }
-
 // Who never gets the lease asks without: after two of its terms if there is
 // nothing to lose, and in time if there is.
 func TestLeaseDenied(t *testing.T) {
 	for _, validity := range []time.Duration{4 * time.Second, time.Minute, 4 * testkit.Day} {
 		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 			ca.Responder.SetValidity(validity)
-			s := testkit.Stapler(t, ca, staple.WithStore(deny{new(testkit.Shelf)}))
+			s := testkit.Stapler(t, ca, staple.WithStore(testkit.Denying{Shelf: new(testkit.Shelf)}))
 			cert := ca.Issue(ocsptest.Leaf{})
 			begun := time.Now()
 			if err := s.Prefetch(t.Context(), cert); err != nil {

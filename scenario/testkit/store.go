@@ -81,6 +81,22 @@ func (s *Shelf) Fail(f func(ctx context.Context, op string) error) {
 	s.fault = f
 }
 
+// Delay has each operation of a name take that long, whatever its context.
+func (s *Shelf) Delay(op string, d time.Duration) {
+	s.Fail(func(_ context.Context, got string) error {
+		if got == op {
+			time.Sleep(d)
+		}
+		return nil
+	})
+}
+
+// Denying is a store that never grants a lease.
+type Denying struct{ *Shelf }
+
+// Lease implements staple.Leaser.
+func (Denying) Lease(context.Context, string, time.Duration) (bool, error) { return false, nil }
+
 // Only returns the one record that there is, and its key.
 func (s *Shelf) Only(t testing.TB) (key string, data []byte) {
 	t.Helper()
