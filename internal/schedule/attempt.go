@@ -209,7 +209,7 @@ func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 		at.ends = s.now + at.left
 	}
 	at.out++
-	at.asked, at.next = true, nil
+	it.tried, at.asked, at.next = true, true, nil
 	at.todo = slices.DeleteFunc(at.todo, func(o *Responder[T]) bool { return o == r })
 	s.places.take(r)
 	s.move(t, Asking, s.step(at))
@@ -257,7 +257,7 @@ func (s *Schedule[T]) settle(a Action[T], o Outcome) {
 // recovered resets the backoff of t, as there is a response.
 func (s *Schedule[T]) recovered(t T, h Held) {
 	it := t.item()
-	it.since, it.failures = 0, 0
+	it.since, it.failures, it.tried = 0, 0, false
 	s.hold(t, h)
 }
 

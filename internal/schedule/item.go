@@ -23,6 +23,7 @@ type Item[T any] struct {
 	slot     int32            // in Schedule.items
 	phase    Phase
 	need     Need
+	tried    bool  // somebody was asked about it since the last success
 	late     uint8 // those of the route that timed out last, a bit for each
 	best     uint8 // the place in the route of the one that answered last, from 1; zero: none
 	silent   bool  // see Held, as for open
@@ -120,20 +121,19 @@ func (it *Item[T]) wake() int64 {
 // turn returns the key of an item in the queue for probes: the least is the next
 // probe. Items that were not asked about since they began to fail come first. Of
 // these, those that had a response come before others, the earliest to expire first.
-// The rest follow in the order in which they failed; a long failure adds a sixteenth
-// of its length, so that a certificate that never gets a response is not each probe.
-func (it *Item[T]) turn(now int64) int64 {
+// The others come in random order: those that were prepared first may all be ones that
+// no responder has a response for. The rest follow in the order in which they failed; a
+// long failure adds a sixteenth of its length, so that a certificate that never gets a
+// response is not each probe.
+func (it *Item[T]) turn(now int64, r random) int64 {
 	switch {
-	case !it.untried():
+	case it.tried:
 		return now + (now-it.since)/16
 	case it.until != 0:
 		return it.until - 1<<62 // before any time of today
 	}
-	return now - 1<<61
+	return -r.below(1 << 60)
 }
-
-// untried reports whether nobody was asked about an item since it began to fail.
-func (it *Item[T]) untried() bool { return it.failures <= 1 && !it.at.asked }
 
 // attempt is one pass over the responders of an item, from Preparing on. The
 // item has one while it is StandingBy, too, for its places in the queues.

@@ -75,10 +75,10 @@ func (m *model) prepared(c *cert, f Facts, now int64) {
 	case f.Need == NoIssuer || f.Need == Wanted && len(it.route) == 0:
 		m.fail(it)
 	case f.Need != Wanted && f.Again > 0:
-		it.since, it.failures = 0, 0
+		it.since, it.failures, it.tried = 0, 0, false
 		m.over(it, Planned, max(f.Again, m.now+MinGap))
 	case f.Need != Wanted:
-		it.since, it.failures = 0, 0
+		it.since, it.failures, it.tried = 0, 0, false
 		m.over(it, Resting, Never)
 	case f.NotBefore-5*minute > m.now:
 		m.over(it, Planned, f.NotBefore-5*minute)
@@ -190,8 +190,8 @@ func (m *model) over(it *mItem, to Phase, due int64) {
 	turn, untried := int64(0), false
 	if to == StandingBy {
 		turn = m.now + (m.now-it.since)/16
-		if untried = it.failures == 1 && !it.wasAsked; untried {
-			turn = m.now - 1<<61
+		if untried = !it.tried; untried {
+			turn = -m.rand(1 << 60)
 			if it.until != 0 {
 				turn = it.until - 1<<62
 			}
@@ -342,7 +342,7 @@ func (m *model) ask(it *mItem, r *mResp) {
 	if m.out(it) == 0 {
 		it.ends = m.now + it.left
 	}
-	it.phase, it.queue, it.wasAsked = Asking, nil, true
+	it.phase, it.queue, it.wasAsked, it.tried = Asking, nil, true, true
 	it.todo = slices.DeleteFunc(slices.Clone(it.todo), func(o *mResp) bool { return o == r })
 	m.reqs = append(m.reqs, &mReq{item: it, resp: r, attempt: it.attempt, forced: it.forced, sent: m.now, place: true, open: true})
 	it.due = m.step(it)
@@ -373,7 +373,7 @@ func (m *model) settle(it *mItem, r *mResp, mine bool, o Outcome) {
 	case o.Verdict == Proof && (mine || it.need == Wanted && (it.phase == Planned || it.phase == Deferred || it.phase == StandingBy)):
 		m.succeed(it, o.Held, r)
 	case o.Verdict == Proof:
-		it.since, it.failures = 0, 0
+		it.since, it.failures, it.tried = 0, 0, false
 		m.hold0(it, o.Held)
 	case mine:
 		it.fault = it.fault || o.Verdict != Certificate && o.Verdict != Nothing
@@ -383,7 +383,7 @@ func (m *model) settle(it *mItem, r *mResp, mine bool, o Outcome) {
 }
 
 func (m *model) succeed(it *mItem, h Held, r *mResp) {
-	it.since, it.failures = 0, 0
+	it.since, it.failures, it.tried = 0, 0, false
 	m.hold0(it, h)
 	if slices.Contains(it.route, r) {
 		it.best = r

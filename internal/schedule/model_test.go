@@ -47,6 +47,7 @@ type mItem struct {
 	left, ends      int64
 	todo            []*mResp // not asked yet in this attempt, in order
 	wasAsked, fault bool
+	tried           bool // somebody was asked since the last success
 	hint            int64
 	probe, queue    *mResp
 	postponed       *mResp // what it was the probe of, until it was deferred

@@ -22,6 +22,8 @@ var planted = []struct{ what, file, old, new string }{
 		"r := at.probe\n\tat.probe, r.probe = nil, nil", "r := at.probe\n\tat.probe = nil"},
 	{"a certificate that fails again counts as another", "probe.go",
 		" && !slices.Contains(r.failed, t)", ""},
+	{"who stood by twice counts as tried", "item.go",
+		"case it.tried:", "case it.tried || it.failures > 1:"},
 	{"probes of a host are not spaced", "probe.go",
 		"at != Never && h.crowded()", "false"},
 	{"a late proof counts for nothing", "attempt.go",

@@ -146,6 +146,27 @@ func TestProbesAlternate(t *testing.T) {
 	}
 }
 
+// REQ E4: certificates that nobody gets a response for are prepared first, and make the
+// responder seem to fail. Its probes are not all of them before the others' turn comes.
+func TestBrokenFirst(t *testing.T) {
+	const n, broken = 200, 60
+	for seed := range uint64(20) {
+		w := newWorld(t, seed)
+		w.answer = func(c *cert, _ Key, _ int64) (int64, Outcome) {
+			if c.id < broken {
+				return ms / 2, Outcome{Verdict: Fault}
+			}
+			return ms / 2, Outcome{}
+		}
+		var certs []*cert
+		for range n {
+			certs = append(certs, w.start(1, Routine)...)
+			w.run(ms)
+		}
+		w.untilStapled(certs[broken:], 5*minute)
+	}
+}
+
 // REQ E4, E8: certificates that nobody gets a response for, in the midst of others,
 // say nothing about the responder, are asked about rarely, and cost the others
 // nothing.

@@ -282,7 +282,7 @@ func (s *Schedule[T]) Prepared(t T, f Facts, now int64) []Action[T] {
 	case f.Need == NoIssuer || f.Need == Wanted && it.route == nil:
 		s.fail(t)
 	case f.Need != Wanted:
-		it.since, it.failures = 0, 0
+		it.since, it.failures, it.tried = 0, 0, false
 		if f.Again > 0 {
 			s.finish(t, Planned, max(f.Again, s.now+MinGap))
 		} else {
@@ -397,7 +397,7 @@ func (s *Schedule[T]) move(t T, to Phase, due int64) {
 	}
 	turn, untried := int64(0), false
 	if to == StandingBy {
-		turn, untried = it.turn(s.now), it.untried() && !it.current(s.now)
+		turn, untried = it.turn(s.now, s.rand), !it.tried && !it.current(s.now)
 	}
 	s.leave(t, to)
 	it.phase = to
