@@ -77,6 +77,7 @@ import (
 	"github.com/ocspstaple/staple/internal/issuers"
 	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 	"github.com/ocspstaple/staple/internal/tally"
@@ -108,7 +109,6 @@ type Stapler struct {
 	endPut    context.CancelFunc
 	calls     foreign.Calls
 	exchanges foreign.Shared[*held.Answer] // requests about a certificate
-	downloads foreign.Shared[[]byte]       // of issuers
 	issuers   issuers.Finder
 	records   *records.Access // nil without a store
 	web       *ocsphttp.Client
@@ -147,11 +147,10 @@ func New(opts ...Option) *Stapler {
 	s.unread = records.Later[*entry]{Calls: &s.calls, Context: s.ctx, Read: s.readAgain}
 	s.web = &ocsphttp.Client{HTTP: s.opts.client, Default: s.opts.ownClient, Requests: &s.requests, Now: s.now}
 	if s.opts.store != nil {
-		s.records = &records.Access{Store: s.opts.store, Calls: &s.calls, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
+		s.records = &records.Access{Store: s.opts.store, Sharing: foreign.Shared[[]byte]{Calls: &s.calls}, Reads: s.ctx, Writes: s.putCtx, Now: s.now, Slow: s.storeSlow}
 	}
-	s.exchanges.Calls, s.exchanges.Unbound, s.exchanges.MaxLost = &s.calls, true, foreign.MaxHung // the schedule bounds the rest
-	s.downloads.Calls, s.downloads.Unbound = &s.calls, true                                       // the Finder does
-	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: &s.downloads, Now: s.now}
+	s.exchanges = foreign.Shared[*held.Answer]{Calls: &s.calls, Unbound: true, MaxLost: foreign.MaxHung} // the schedule bounds the rest
+	s.issuers = issuers.Finder{Configured: s.opts.issuers, Get: s.web.Get, Context: s.ctx, Sharing: foreign.Shared[*ocspresp.Issuer]{Calls: &s.calls, Unbound: true}, Now: s.now}
 	s.timer = time.AfterFunc(time.Hour, s.tick)
 	s.timer.Stop()
 	return s

@@ -105,21 +105,14 @@ func kindOf(err error) error {
 func (f *Finder) at(ctx context.Context, u string, since time.Time) (*ocspresp.Issuer, error) {
 	const what = "issuer download" // not the name of an exchange: however many of those hang, this is not refused
 	for {
-		der, _, err := f.Sharing.Attempt(ctx, what, u, func() ([]byte, error) {
-			is, err := f.recall(u, since)
-			if is == nil && err == nil {
-				is, err = f.fetch(ctx, u)
+		is, _, err := f.Sharing.Attempt(ctx, what, u, func() (*ocspresp.Issuer, error) {
+			if is, err := f.recall(u, since); is != nil || err != nil {
+				return is, err
 			}
-			if err != nil {
-				return nil, err
-			}
-			return is.Cert.Raw, nil
+			return f.fetch(ctx, u)
 		})
-		switch {
-		case err == nil:
-			return f.Parse(der), nil
-		case ctx.Err() != nil || !errors.Is(err, errNoPlace):
-			return nil, err
+		if err == nil || ctx.Err() != nil || !errors.Is(err, errNoPlace) {
+			return is, err
 		} // else who was to make the download for all ran out of time, waiting for a place
 	}
 }

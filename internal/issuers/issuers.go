@@ -45,7 +45,7 @@ type Finder struct {
 	// download, which outlives each of them.
 	Get     func(ctx context.Context, url string) ([]byte, error)
 	Context context.Context
-	Sharing *foreign.Shared[[]byte] // with Unbound set, as the Finder bounds the downloads
+	Sharing foreign.Shared[*ocspresp.Issuer] // with Unbound set, as the Finder bounds the downloads
 	Now     func() time.Time
 
 	mu        sync.Mutex // guards the rest

@@ -23,7 +23,7 @@ import (
 func finder(get func(u string) ([]byte, error)) *issuers.Finder {
 	return &issuers.Finder{
 		Get:     func(_ context.Context, u string) ([]byte, error) { return get(u) },
-		Context: context.Background(), Sharing: &foreign.Shared[[]byte]{Calls: new(foreign.Calls), Unbound: true}, Now: time.Now,
+		Context: context.Background(), Sharing: foreign.Shared[*ocspresp.Issuer]{Calls: new(foreign.Calls), Unbound: true}, Now: time.Now,
 	}
 }
 

@@ -65,8 +65,8 @@ const (
 // and leases count as free. Writes go on, as a response that is not stored is lost at
 // a restart. A store that merely returns errors does not rest.
 type Access struct {
-	Store Store
-	Calls *foreign.Calls
+	Store   Store
+	Sharing foreign.Shared[[]byte] // makes the calls
 	// Reads ends what reads; Writes ends what writes, and may end later: Close gives
 	// writes a second, so that the last responses are there after a restart.
 	Reads, Writes context.Context
@@ -76,19 +76,9 @@ type Access struct {
 	// each rest.
 	Slow func(op Op, err error)
 
-	sharing foreign.Shared[[]byte]
-	once    sync.Once
-
 	mu     sync.Mutex       // guards the rest
 	rests  int64            // Unix ns: the store is left alone until then
 	failed map[Op]time.Time // since when an operation fails, or when that was last logged
-}
-
-// shared returns what makes the calls. The driver fills in Calls as a field, so it is
-// handed on at the first use.
-func (a *Access) shared() *foreign.Shared[[]byte] {
-	a.once.Do(func() { a.sharing.Calls = a.Calls })
-	return &a.sharing
 }
 
 // Read returns the record under key, within wait. A store that was slow is left alone
@@ -96,7 +86,7 @@ func (a *Access) shared() *foreign.Shared[[]byte] {
 // returned none is made. The error is ErrUnread, ErrForm, or the store's, which is
 // a miss.
 func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
-	if a.Resting() && wait <= Soon || a.Calls.Full(kind(Get)) {
+	if a.Resting() && wait <= Soon || a.Sharing.Calls.Full(kind(Get)) {
 		return nil, ErrUnread
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, wait)
@@ -119,7 +109,7 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 func (a *Access) get(ctx context.Context, key string) ([]byte, error) {
 	for {
 		var ran atomic.Bool
-		data, err := a.shared().Do(ctx, kind(Get), "read "+key, func() ([]byte, error) {
+		data, err := a.Sharing.Do(ctx, kind(Get), "read "+key, func() ([]byte, error) {
 			ran.Store(true)
 			data, err := a.Store.Get(ctx, key)
 			if errors.Is(err, context.DeadlineExceeded) { // asked here, where it may panic
@@ -149,7 +139,7 @@ func (a *Access) Write(key string, r *Record) error {
 	// Its success is not ours: it has older data, and ours goes after it.
 	var ran atomic.Bool
 	for {
-		_, err := a.shared().Do(ctx, kind(op), "write "+key, func() ([]byte, error) {
+		_, err := a.Sharing.Do(ctx, kind(op), "write "+key, func() ([]byte, error) {
 			ran.Store(true)
 			return nil, failed(call())
 		})
@@ -159,7 +149,7 @@ func (a *Access) Write(key string, r *Record) error {
 		if err == nil && ran.Load() {
 			a.succeeded(op)
 		}
-		if ran.Load() || ctx.Err() != nil || a.Calls.Full(kind(op)) {
+		if ran.Load() || ctx.Err() != nil || a.Sharing.Calls.Full(kind(op)) {
 			return err
 		}
 	}
@@ -175,7 +165,7 @@ func (a *Access) Lease(key string) (held, without bool) {
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, leaseWait)
 	defer cancel()
-	got, err := a.shared().Do(ctx, kind(Lease), "lease "+key, func() ([]byte, error) {
+	got, err := a.Sharing.Do(ctx, kind(Lease), "lease "+key, func() ([]byte, error) {
 		held, err := l.Lease(ctx, key, LeaseTerm)
 		if held {
 			return []byte{1}, failed(err)

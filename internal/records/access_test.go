@@ -92,7 +92,7 @@ func slow(ctx context.Context, _ records.Op) error { <-ctx.Done(); return ctx.Er
 // access returns an Access to s, and what it told of.
 func access(t *testing.T, s *store) (*records.Access, *[]records.Op) {
 	var told []records.Op // written by the goroutine that calls the Access
-	return &records.Access{Store: s, Calls: new(foreign.Calls), Reads: t.Context(), Writes: t.Context(), Now: time.Now,
+	return &records.Access{Store: s, Sharing: foreign.Shared[[]byte]{Calls: new(foreign.Calls)}, Reads: t.Context(), Writes: t.Context(), Now: time.Now,
 		Slow: func(op records.Op, _ error) { told = append(told, op) }}, &told
 }
 
