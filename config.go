@@ -2,6 +2,7 @@ package staple
 
 import (
 	"crypto/tls"
+	"log/slog"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -101,7 +102,7 @@ func (s *Stapler) perHandshake(base *tls.Config) *tls.Config {
 // the files named to ListenAndServeTLS behind its back.
 func (s *Stapler) warnFiles() {
 	if s.warned.CompareAndSwap(false, true) {
-		s.log(slogWarn, `TLSConfig was given no certificate, so nothing is stapled; `+
+		s.log(slog.LevelWarn, `TLSConfig was given no certificate, so nothing is stapled; `+
 			`load the pair into Config.Certificates and call ListenAndServeTLS("", "")`)
 	}
 }

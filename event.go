@@ -16,15 +16,6 @@ import (
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
-const (
-	slogDebug = slog.LevelDebug
-	slogInfo  = slog.LevelInfo
-	slogWarn  = slog.LevelWarn
-	slogError = slog.LevelError
-
-	clientCode = "HTTP client" // calls of the RoundTripper
-)
-
 // notice is an event, a log record, or both, on its way to code that is not
 // ours. What has to be parsed for it is parsed on delivery.
 //
@@ -167,5 +158,5 @@ func (s *Stapler) guard(what string, f func()) error {
 // complain logs that the user's code failed: once a day for each kind, so that code
 // which always fails does not fill the log.
 func (s *Stapler) complain(what, msg string, err error, args ...any) {
-	s.log(notices.Once(slogError, s.reported.First(what, s.nanos())), msg, append(args, "error", err)...)
+	s.log(notices.Once(slog.LevelError, s.reported.First(what, s.nanos())), msg, append(args, "error", err)...)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,8 @@ const (
 	// lostKeeps is how long a call that outlives its context keeps its place at a
 	// responder.
 	lostKeeps = 10 * time.Second
+	// clientCode names calls of the RoundTripper, for people.
+	clientCode = "HTTP client"
 )
 
 // doLocked does what the schedule says, and sets the timer for the next action. It does
@@ -62,7 +65,7 @@ func (s *Stapler) doLocked(actions []action) {
 		case schedule.Recovers:
 			s.recoversLocked(a.Responder)
 		case schedule.Misuse:
-			s.log(slogError, "this is a defect of the library: a change of phase that is not allowed was planned for a certificate; it is retried in a minute; please report it",
+			s.log(slog.LevelError, "this is a defect of the library: a change of phase that is not allowed was planned for a certificate; it is retried in a minute; please report it",
 				"certificate", a.Item, "from", a.From, "to", a.To)
 		}
 	}
@@ -304,9 +307,9 @@ func (s *Stapler) failsLocked(r *responder) {
 // warnLocked logs that a responder fails: above debug level once a day, for all its
 // certificates.
 func (s *Stapler) warnLocked(r *responder) {
-	now, d, warning := s.nanos(), dataOf(r), slogDebug
+	now, d, warning := s.nanos(), dataOf(r), slog.LevelDebug
 	if r.Certificates() > 1 && !notices.Lately(d.warned, now) { // with one certificate its own events suffice
-		warning, d.warned = slogWarn, now
+		warning, d.warned = slog.LevelWarn, now
 	}
 	s.log(warning, "OCSP responder fails and is asked rarely until it recovers; responses in memory are served until they expire; check the responder and the way to it",
 		"responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "error", d.err)
@@ -314,9 +317,9 @@ func (s *Stapler) warnLocked(r *responder) {
 
 // recoversLocked logs that a responder works again.
 func (s *Stapler) recoversLocked(r *responder) {
-	now, d, level := s.nanos(), dataOf(r), slogDebug
+	now, d, level := s.nanos(), dataOf(r), slog.LevelDebug
 	if d.warned >= d.failed {
-		level, d.warned = slogInfo, 0 // the next outage is logged again
+		level, d.warned = slog.LevelInfo, 0 // the next outage is logged again
 	}
 	s.log(level, "OCSP responder works again", "responder", certinfo.Clip(r.URL), "certificates", r.Certificates(), "failed_for", time.Duration(now-d.failed).Round(time.Second))
 }

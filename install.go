@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -262,7 +263,7 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need != schedule.None && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
 			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
 		}
-		s.log(slogDebug, "staple that the source had set is not used", "certificate", e, "error", err)
+		s.log(slog.LevelDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}
 }
 

@@ -104,7 +104,7 @@ func plainLines(s string) string {
 
 // logged finds what is logged above info: a call of the root with a message, a level and
 // a message that internal/notices returns, and what is said of the user's code.
-var logged = regexp.MustCompile("(?:s\\.log\\(|return (?:Line\\{)?)(?:slogWarn|slogError|slog\\.LevelWarn|slog\\.LevelError|warning|(?:notices\\.)?Once\\(.*?\\)), [\"`]([^\"`]+)" +
+var logged = regexp.MustCompile("(?:s\\.log\\(|return (?:Line\\{)?)(?:slog\\.LevelWarn|slog\\.LevelError|warning|(?:notices\\.)?Once\\(.*?\\)), [\"`]([^\"`]+)" +
 	"|s\\.complain\\(.*?\"([A-Za-z ]+[;,][^\"]*)\"")
 
 // Each line that an operator may find in the log is explained in

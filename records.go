@@ -3,6 +3,7 @@ package staple
 import (
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/ocspstaple/staple/internal/certinfo"
@@ -68,7 +69,7 @@ func (s *Stapler) acceptLocked(e *entry, a *held.Answer, err error, now int64) (
 		err = s.installLocked(e, a, now)
 	}
 	if err != nil {
-		s.log(slogDebug, "nothing usable in the store", "certificate", e, "error", err)
+		s.log(slog.LevelDebug, "nothing usable in the store", "certificate", e, "error", err)
 	}
 	h := e.held.Load()
 	if h != had {
@@ -260,7 +261,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 
 // storeSlow logs that the store is not used for a while.
 func (s *Stapler) storeSlow(op records.Op, err error) {
-	s.log(notices.Once(slogWarn, s.records.News(op)), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
+	s.log(notices.Once(slog.LevelWarn, s.records.News(op)), "store is slow or fails; responders are asked without it; check the store", "operation", string(op), "error", fault(err))
 }
 
 // routeOf returns the URLs that are asked about e.
