@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/x509"
-	"encoding/asn1"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -67,11 +65,6 @@ func hostOf(s string) string {
 	return cmp.Or(u.Host, s)
 }
 
-var (
-	oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
-	oidNoRevAvail     = asn1.ObjectIdentifier{2, 5, 29, 56}
-)
-
 // whyNone says why a certificate is in StateNone: what of the causes that the
 // state has can be seen in it, else the one that can't; "" if that is not sure. It
 // checks a signature, so it is for rows that are shown; as staple does, by no key of more
@@ -80,33 +73,18 @@ func whyNone(leaf *x509.Certificate, now time.Time) string {
 	switch {
 	case now.After(leaf.NotAfter):
 		return "the certificate has expired"
-	case extends(leaf, oidACMEIdentifier):
+	case certinfo.Challenge(leaf):
 		return "acme-tls/1 challenge"
-	case extends(leaf, oidNoRevAvail):
+	case certinfo.NoRevAvail(leaf):
 		return "says noRevAvail: its status is not published"
 	case certinfo.SignedBy(leaf, leaf) == nil:
 		return "self-signed"
 	case len(leaf.OCSPServer) == 0:
 		return "names no responder"
-	case !slices.ContainsFunc(leaf.OCSPServer, askable):
+	case len(certinfo.HTTPURLs(leaf.OCSPServer, 1)) == 0:
 		return "names no responder that can be asked over HTTP"
 	case bytes.Equal(leaf.RawSubject, leaf.RawIssuer): // signed in a way that can't be checked here
 		return ""
 	}
 	return "switched off by WithResponders"
-}
-
-func extends(leaf *x509.Certificate, oid asn1.ObjectIdentifier) bool {
-	for _, ext := range leaf.Extensions {
-		if ext.Id.Equal(oid) {
-			return true
-		}
-	}
-	return false
-}
-
-// askable reports whether a responder's URL is of a kind that is ever asked.
-func askable(s string) bool {
-	scheme, rest, _ := strings.Cut(s, "://")
-	return rest != "" && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }

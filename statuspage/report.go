@@ -128,19 +128,13 @@ func (c *Certificate) rank() int {
 
 func newCertificate(st staple.Status, now time.Time) Certificate {
 	c := Certificate{Names: []string{"certificate that does not parse"}, State: st.State.String(), state: st.State, MustStaple: st.MustStaple,
-		Responder: st.Responder, ThisUpdate: known(st.ThisUpdate), NextUpdate: known(st.NextUpdate), NextRefresh: known(st.NextRefresh),
-		LastSuccess: known(st.LastSuccess), LastHandshake: known(st.LastHandshake), Failures: st.Failures, leaf: st.Leaf}
+		Responder: st.Responder, ThisUpdate: certinfo.JSONTimeOrNil(st.ThisUpdate), NextUpdate: certinfo.JSONTimeOrNil(st.NextUpdate), NextRefresh: certinfo.JSONTimeOrNil(st.NextRefresh),
+		LastSuccess: certinfo.JSONTimeOrNil(st.LastSuccess), LastHandshake: certinfo.JSONTimeOrNil(st.LastHandshake), Failures: st.Failures, leaf: st.Leaf}
 	if leaf := st.Leaf; leaf != nil {
 		sum := sha256.Sum256(leaf.Raw)
 		c.Fingerprint = hex.EncodeToString(sum[:])
-		c.Serial, c.NotAfter = certinfo.SerialText(leaf), known(leaf.NotAfter)
-		c.Names = slices.Clone(leaf.DNSNames)
-		for _, ip := range leaf.IPAddresses {
-			c.Names = append(c.Names, ip.String())
-		}
-		if len(c.Names) == 0 {
-			c.Names = []string{certinfo.Names(leaf)}
-		}
+		c.Serial, c.NotAfter = certinfo.SerialText(leaf), certinfo.JSONTimeOrNil(leaf.NotAfter)
+		c.Names = certinfo.AllNames(leaf)
 	}
 	expired := c.NotAfter != nil && now.After(*c.NotAfter) // no staple would help it
 	c.missing = c.MustStaple && c.state != staple.StateGood && !expired
@@ -159,15 +153,6 @@ func (c *Certificate) matches(text string) bool {
 	text = strings.ToLower(text)
 	in := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
 	return text == "" || in(c.Serial) || in(c.Responder) || slices.ContainsFunc(c.Names, in)
-}
-
-// known returns t in UTC, nil if it is zero.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = certinfo.JSONTime(t)
-	return &t
 }
 
 func at(t *time.Time) time.Time {

@@ -50,7 +50,7 @@ func (p *peer) answer(ev staple.Event, err error, took time.Duration) *Answer {
 	a := &Answer{Responder: certinfo.Clip(cmp.Or(ev.Responder, p.responders[0])), Milliseconds: took.Milliseconds()}
 	if ev.Response != nil {
 		a.Status = statusName(ev.Response.Status)
-		a.ThisUpdate, a.NextUpdate = present(ev.Response.ThisUpdate), present(ev.Response.NextUpdate)
+		a.ThisUpdate, a.NextUpdate = certinfo.JSONTimeOrNil(ev.Response.ThisUpdate), certinfo.JSONTimeOrNil(ev.Response.NextUpdate)
 		a.Milliseconds = ev.Duration.Milliseconds()
 	}
 	if errors.Is(err, staple.ErrUnknown) {

@@ -110,13 +110,6 @@ func (p *peer) judge() (err error) {
 func (p *peer) asks() bool { return len(p.responders) > 0 && !certinfo.Exempt(p.leaf) }
 
 func (p *peer) describe() *Certificate {
-	names := slices.Clone(p.leaf.DNSNames)
-	for _, ip := range p.leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
-	if len(names) == 0 {
-		names = []string{certinfo.Names(p.leaf)}
-	}
 	c := &Certificate{
 		Serial:         certinfo.SerialText(p.leaf),
 		Issuer:         certinfo.Clip(certinfo.DN(p.leaf.Issuer)),
@@ -128,7 +121,7 @@ func (p *peer) describe() *Certificate {
 		Trusted:        p.distrust == nil,
 		TrustError:     line(p.distrust),
 	}
-	for _, name := range names {
+	for _, name := range certinfo.AllNames(p.leaf) {
 		c.Names = append(c.Names, certinfo.Clip(name))
 	}
 	for _, url := range p.leaf.OCSPServer {
@@ -149,7 +142,7 @@ func (p *peer) staple(err error, now time.Time) *Staple {
 		return s
 	}
 	s.Status = statusName(resp.Status)
-	s.ThisUpdate, s.NextUpdate = present(resp.ThisUpdate), present(resp.NextUpdate)
+	s.ThisUpdate, s.NextUpdate = certinfo.JSONTimeOrNil(resp.ThisUpdate), certinfo.JSONTimeOrNil(resp.NextUpdate)
 	age := int64(now.Sub(resp.ThisUpdate) / time.Second)
 	s.AgeSeconds = &age
 	if life := resp.NextUpdate.Sub(resp.ThisUpdate); s.NextUpdate != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ocspstaple/staple/internal/certinfo"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
@@ -304,7 +305,7 @@ func TestStrangeTimes(t *testing.T) {
 		{time.Date(9999, 12, 31, 1, 0, 0, 0, time.FixedZone("", -24*3600)), `"9999-12-31T23:59:59Z"`},
 		{time.Time{}, "null"},
 	} {
-		if got, err := json.Marshal(present(tt.at)); err != nil || string(got) != tt.want {
+		if got, err := json.Marshal(certinfo.JSONTimeOrNil(tt.at)); err != nil || string(got) != tt.want {
 			t.Errorf("%v: got %s, %v, want %s", tt.at, got, err, tt.want)
 		}
 		p := &peer{leaf: &x509.Certificate{NotAfter: tt.at, SerialNumber: new(big.Int)}}

@@ -101,15 +101,6 @@ func statusName(status int) string {
 	return "unknown"
 }
 
-// present returns a time that is there, or nil.
-func present(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = certinfo.JSONTime(t)
-	return &t
-}
-
 // line returns the text of err on one line, fit to print: much of it comes from
 // the network.
 func line(err error) string {

@@ -52,11 +52,16 @@ func NoRevAvail(leaf *x509.Certificate) bool {
 }
 
 // Exempt reports whether a certificate is of a kind that is never asked about:
-// noRevAvail, self-signed, or an acme-tls/1 challenge (RFC 8737 §3). It verifies a
-// signature only if subject and issuer are one name.
+// noRevAvail, self-signed, or an acme-tls/1 challenge. It verifies a signature only if
+// subject and issuer are one name.
 func Exempt(leaf *x509.Certificate) bool {
-	_, challenge := extension(leaf, 1, 3, 6, 1, 5, 5, 7, 1, 31)
-	return challenge || NoRevAvail(leaf) || SignedBy(leaf, leaf) == nil
+	return Challenge(leaf) || NoRevAvail(leaf) || SignedBy(leaf, leaf) == nil
+}
+
+// Challenge reports whether leaf answers an acme-tls/1 challenge (RFC 8737 §3).
+func Challenge(leaf *x509.Certificate) bool {
+	_, ok := extension(leaf, 1, 3, 6, 1, 5, 5, 7, 1, 31)
+	return ok
 }
 
 // extension returns the value of leaf's extension oid.

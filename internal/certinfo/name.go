@@ -55,6 +55,19 @@ func Names(leaf *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
+// AllNames returns the DNS names and addresses of leaf, or if it has none the one text of
+// Names.
+func AllNames(leaf *x509.Certificate) []string {
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		names = []string{Names(leaf)}
+	}
+	return names
+}
+
 // first returns the first elements of list, n at most. To append to them copies them.
 func first[T any](list []T, n int) []T {
 	n = min(n, len(list))
@@ -95,6 +108,16 @@ func JSONTime(t time.Time) time.Time {
 		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	}
 	return t
+}
+
+// JSONTimeOrNil is JSONTime for a member that is left out where there is no time: it
+// returns nil for the zero time.
+func JSONTimeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = JSONTime(t)
+	return &t
 }
 
 // SerialText returns the serial number of leaf in hexadecimal, of a longer one the
