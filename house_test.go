@@ -29,7 +29,7 @@ var rooms = map[string]room{
 	"ocspresp":   {may: []string{"certinfo", "der", "errtext"}, never: []string{"net/http", "crypto/tls", "log"}},
 	"ocsphttp":   {},
 	"issuers":    {may: []string{"certinfo", "errtext", "ocspresp", "ocsphttp", "foreign"}, never: []string{"log"}},
-	"held":       {may: []string{"certinfo", "der", "errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
+	"held":       {may: []string{"errtext", "ocspresp", "ocsphttp", "records", "schedule"}, never: []string{"log"}},
 	"exchange":   {may: []string{"held", "ocspresp", "ocsphttp", "schedule"}, never: []string{"log"}},
 	"schedule":   {never: []string{"context", "net/http", "crypto", "log", "time.Now"}},
 	"records":    {may: []string{"errtext", "foreign"}},

@@ -37,9 +37,9 @@ type Calls struct {
 	idle   chan struct{} // closed when n reaches 0; nil unless someone waits
 }
 
-// Enter counts a call of a kind in, and Leave counts it out. An empty kind is a
+// enter counts a call of a kind in, and leave counts it out. An empty kind is a
 // goroutine of ours. Kinds are words for people: an error of Wait quotes them.
-func (c *Calls) Enter(kind string) {
+func (c *Calls) enter(kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n++
@@ -51,8 +51,8 @@ func (c *Calls) Enter(kind string) {
 	}
 }
 
-// Leave counts a call out. The last one to leave wakes those in Wait.
-func (c *Calls) Leave(kind string) {
+// leave counts a call out. The last one to leave wakes those in Wait.
+func (c *Calls) leave(kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n--
@@ -82,9 +82,9 @@ func (c *Calls) Full(kind string) bool { return c.Count(kind) >= MaxHung }
 // Go runs f, code of ours, in a goroutine that Wait waits for. f is not run under
 // recover: a panic of ours is a defect, and ends the process with its trace.
 func (c *Calls) Go(f func()) {
-	c.Enter("")
+	c.enter("")
 	go func() {
-		defer c.Leave("")
+		defer c.leave("")
 		f()
 	}()
 }
@@ -184,13 +184,13 @@ type result[T any] struct {
 // would end the caller's, with its locks held. The channel has room for the result,
 // so a call that nobody waits for any more ends, too.
 func start[T any](c *Calls, kind string, f func() (T, error)) <-chan result[T] {
-	c.Enter(kind)
+	c.enter(kind)
 	done := make(chan result[T], 1)
 	go func() {
 		r := result[T]{err: &PanicError{kind, "called runtime.Goexit"}} // stays if f does not return
 		defer func() {
 			_ = recover() // what a method of the first panic's value panicked with
-			c.Leave(kind)
+			c.leave(kind)
 			done <- r
 		}()
 		defer func() {

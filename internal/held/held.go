@@ -98,7 +98,7 @@ func (h *Response) Validator() ocsphttp.Validator {
 // its life, and after it, the zero Validator does not: a cache that goes on with 304
 // would be no help, and a forged 304 would cost a gap.
 func (h *Response) Condition(now int64) ocsphttp.Validator {
-	_, length := h.Span()
+	_, length := h.span()
 	if !h.Current(now) || h.Until-now < length/8 {
 		return ocsphttp.Validator{}
 	}
@@ -154,8 +154,8 @@ func (h *Response) StapleAt(now int64) []byte {
 	return nil
 }
 
-// Span returns the time in which h is proof, and its length, in ns.
-func (h *Response) Span() (start, length int64) {
+// span returns the time in which h is proof, and its length, in ns.
+func (h *Response) span() (start, length int64) {
 	start = Nanos(h.ThisUpdate)
 	if h.Open { // counted from its receipt
 		start = h.Checked
@@ -168,7 +168,7 @@ func (h *Response) Scheduled() schedule.Held {
 	if h.Raw == nil || h.Unneeded {
 		return schedule.Held{}
 	}
-	from, _ := h.Span()
+	from, _ := h.span()
 	return schedule.Held{From: from, Until: h.Until, Checked: h.Checked, MaxAge: int64(h.MaxAge()), Length: h.signedFor(), Open: h.Open, Silent: h.State == Revoked}
 }
 

@@ -48,7 +48,7 @@ func Restore(rec *records.Record, p *ocspresp.Proof, urls []string, best string)
 // may hide a revocation: it does so eight times in a row, and not past half of the
 // validity. spared is how often one did since a responder was asked.
 func (h *Response) Spares(had *Response, spared uint8, now int64) bool {
-	start, length := h.Span()
+	start, length := h.span()
 	return !h.SignedWith(had) || spared < MaxUnsigned && now < start+length/2
 }
 

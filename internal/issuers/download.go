@@ -74,7 +74,7 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since ti
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var errs []error
-	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs) {
+	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, maxURLs) {
 		is, err := f.at(ctx, u, since)
 		if err == nil {
 			err = certinfo.SignedBy(is.Cert, leaf)

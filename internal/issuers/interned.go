@@ -9,23 +9,23 @@ import (
 // length, and stays when the value has gone.
 type digest = [sha256.Size]byte
 
-// Interned holds values that others share, for as long as one of them has them.
-// The zero Interned is ready. It has no lock: its owner guards it.
+// interned holds values that others share, for as long as one of them has them.
+// The zero interned is ready. It has no lock: its owner guards it.
 //
 // Pointers are weak, so an issuer goes with the last certificate that has it, and
 // nobody counts references. Keys of dead values stay until Put sweeps, which it does
 // when their number has doubled: the cost per Put is constant on average.
-type Interned[V any] struct {
+type interned[V any] struct {
 	m     map[digest]weak.Pointer[V]
 	sweep int // len(m) at which dead ones are removed
 }
 
 // Get returns the value under key, nil if there is none.
-func (t *Interned[V]) Get(key digest) *V { return t.m[key].Value() }
+func (t *interned[V]) Get(key digest) *V { return t.m[key].Value() }
 
 // Put returns the value under key, which is v if there was none. The caller must
 // keep what it returns, and not v.
-func (t *Interned[V]) Put(key digest, v *V) *V {
+func (t *interned[V]) Put(key digest, v *V) *V {
 	if old := t.Get(key); old != nil {
 		return old
 	}

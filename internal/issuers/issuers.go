@@ -29,9 +29,9 @@ import (
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
-// MaxURLs is how many caIssuers URLs of a certificate are asked. It may be
+// maxURLs is how many caIssuers URLs of a certificate are asked. It may be
 // anybody's, and name hundreds.
-const MaxURLs = 2
+const maxURLs = 2
 
 // A Finder finds issuers. Certificates of one issuer share what is found, and
 // what came of a download. Its fields are set before use; it is safe for
@@ -49,8 +49,8 @@ type Finder struct {
 	Now     func() time.Time
 
 	mu        sync.Mutex // guards the rest
-	all       Interned[ocspresp.Issuer]
-	proven    Interned[ocspresp.Issuer] // with and without its key's id
+	all       interned[ocspresp.Issuer]
+	proven    interned[ocspresp.Issuer] // with and without its key's id
 	downloads map[digest]download       // by URL
 	places    places                    // has a lock of its own
 }

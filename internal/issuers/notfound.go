@@ -24,7 +24,7 @@ func MayDownload(leaf *x509.Certificate) bool {
 func Wanting(leaf *x509.Certificate) *x509.Certificate {
 	return &x509.Certificate{Raw: leaf.Raw, RawTBSCertificate: leaf.RawTBSCertificate, RawIssuer: leaf.RawIssuer,
 		Issuer: certinfo.Short(leaf.Issuer), AuthorityKeyId: leaf.AuthorityKeyId,
-		SignatureAlgorithm: leaf.SignatureAlgorithm, Signature: leaf.Signature, IssuingCertificateURL: certinfo.HTTPURLs(leaf.IssuingCertificateURL, MaxURLs)}
+		SignatureAlgorithm: leaf.SignatureAlgorithm, Signature: leaf.Signature, IssuingCertificateURL: certinfo.HTTPURLs(leaf.IssuingCertificateURL, maxURLs)}
 }
 
 // NotFound returns an [ErrNotFound] that names the issuer of leaf. why is that of

@@ -46,9 +46,8 @@ type Question struct {
 // An Answer is one that Judge accepted, or a 304: the response that the caller has is
 // still current. It has no body: Judge keeps what it read of that.
 type Answer struct {
-	NotModified bool // status 304
-	MaxAge      time.Duration
-	Validator   Validator // zero after a POST
+	MaxAge    time.Duration
+	Validator Validator // zero after a POST or a 304
 }
 
 // Learned is what came of a question, for [Memory]. It is filled in on an error,
@@ -156,7 +155,7 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	case err != nil:
 		t.fail(ctx, err)
 	case res.status == http.StatusNotModified:
-		t.answer, t.reply = &Answer{NotModified: true, MaxAge: maxAge(res.header, res.now)}, Taken
+		t.answer, t.reply = &Answer{MaxAge: maxAge(res.header, res.now)}, Taken
 	default:
 		t.judge(q, res)
 	}

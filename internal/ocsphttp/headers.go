@@ -73,7 +73,7 @@ func maxAge(h http.Header, now time.Time) time.Duration {
 			if given { // the first counts
 				continue
 			}
-			age, given = max(Seconds(value)-Seconds(h.Get("Age")), 0), true
+			age, given = max(seconds(value)-seconds(h.Get("Age")), 0), true
 		}
 	}
 	if given {
@@ -92,12 +92,12 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	if t, err := http.ParseTime(v); err == nil {
 		return min(max(t.Sub(now), 0), maxHint)
 	}
-	return Seconds(v)
+	return seconds(v)
 }
 
-// Seconds reads a number of seconds, as headers have them, within 30 days; 0
+// seconds reads a number of seconds, as headers have them, within 30 days; 0
 // where it is none.
-func Seconds(v string) time.Duration {
+func seconds(v string) time.Duration {
 	n, err := strconv.ParseInt(strings.Trim(v, `" `), 10, 64)
 	if err != nil || n < 0 {
 		return 0

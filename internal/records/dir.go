@@ -143,7 +143,7 @@ func (d Dir) sweep() {
 			if unwritten(path, tempLife) {
 				_ = os.Remove(path)
 			}
-		case !strings.HasPrefix(name, KeyPrefix) || filepath.Ext(name) != ".pem":
+		case !strings.HasPrefix(name, keyPrefix) || filepath.Ext(name) != ".pem":
 		case len(found) < maxSwept:
 			found = append(found, path)
 			seen++

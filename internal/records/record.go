@@ -32,8 +32,8 @@ import (
 )
 
 const (
-	// KeyPrefix begins each key: a store may be shared with autocert, say.
-	KeyPrefix = "staple-ocsp-"
+	// keyPrefix begins each key: a store may be shared with autocert, say.
+	keyPrefix = "staple-ocsp-"
 	// MaxSize is the longest record, in bytes: a response of 128 KiB and an issuer in
 	// base64, with headers. Dir and redisstore read no more of a value.
 	MaxSize = 256 << 10
@@ -53,7 +53,7 @@ const (
 // lower-case letters, digits and hyphens.
 func Key(leaf []byte) string {
 	sum := sha256.Sum256(leaf)
-	return KeyPrefix + hex.EncodeToString(sum[:])
+	return keyPrefix + hex.EncodeToString(sum[:])
 }
 
 // A Record is a stored response. Nothing in it is proven: who can write the store
