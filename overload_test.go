@@ -20,9 +20,9 @@ import (
 )
 
 // over returns a Stapler that reaches ca's responders over a network.
-func over(t testing.TB, network http.RoundTripper, opts ...staple.Option) *staple.Stapler {
+func over(t testing.TB, network http.RoundTripper) *staple.Stapler {
 	t.Helper()
-	s := staple.New(append([]staple.Option{staple.WithHTTPClient(&http.Client{Transport: network})}, opts...)...)
+	s := staple.New(staple.WithHTTPClient(&http.Client{Transport: network}))
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -65,11 +65,11 @@ func (m *member) calls() int {
 }
 
 // fleet returns n Staplers that share a store.
-func fleet(t *testing.T, ca *ocsptest.CA, n int, opts ...staple.Option) (fleet []*staple.Stapler, members []*member) {
+func fleet(t *testing.T, ca *ocsptest.CA, n int) (fleet []*staple.Stapler, members []*member) {
 	st, ls := new(testkit.Shelf), new(leases)
 	for range n {
 		m := &member{Shelf: st, leases: ls}
-		fleet = append(fleet, testkit.Stapler(t, ca, append([]staple.Option{staple.WithStore(m)}, opts...)...))
+		fleet = append(fleet, testkit.Stapler(t, ca, staple.WithStore(m)))
 		members = append(members, m)
 	}
 	return fleet, members

@@ -252,7 +252,7 @@ func (w *soak) answered(t *soakTenant, id int, body []byte) {
 }
 
 // newTenant makes a tenant that stays for so long, and starts its responder.
-func (w *soak) newTenant(stays time.Duration) *soakTenant {
+func (w *soak) newTenant(stays time.Duration) {
 	w.tenantsMade++
 	id := w.tenantsMade
 	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+id>>14&0x7f, id>>7&0x7f, 1+id&0x7f))
@@ -291,7 +291,6 @@ func (w *soak) newTenant(stays time.Duration) *soakTenant {
 		_ = t.server.Serve(l) // until it is closed
 	})
 	w.present = append(w.present, t)
-	return t
 }
 
 // connState counts the connections that responders have.

@@ -148,7 +148,7 @@ func TestNginx(t *testing.T) {
 	if !serves(ca, addr, file)() {
 		t.Error("the first handshake has no staple")
 	}
-	client(t, ca, addr)
+	client(t, addr)
 
 	ca.Responder.SetValidity(8 * time.Second)
 	save(t, dir, ca.Issue(ocsptest.Leaf{}))
@@ -210,7 +210,7 @@ func TestHAProxy(t *testing.T) {
 	if !serves(ca, addr, file)() {
 		t.Error("the first handshake has no staple")
 	}
-	client(t, ca, addr)
+	client(t, addr)
 
 	reload := fmt.Sprintf("kill -USR2 %d", server.Process.Pid)
 	hook := script(t, documented(t, "HAProxy", "sh", "/run/haproxy/admin.sock", sock, "systemctl reload haproxy", reload))
@@ -231,7 +231,7 @@ func TestHAProxy(t *testing.T) {
 }
 
 // client has openssl look at the staple.
-func client(t *testing.T, ca *ocsptest.CA, addr string) {
+func client(t *testing.T, addr string) {
 	t.Helper()
 	cmd := exec.Command(testkit.Program(t, "openssl"), "s_client", "-connect", addr, "-servername", "example.com", "-status")
 	out, err := cmd.CombinedOutput() // stdin is empty
