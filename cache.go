@@ -64,7 +64,6 @@ type details struct {
 	err       error            // of the last attempt; cleared by a success
 	errs      []error          // of the responders asked in the attempt under way
 	prepare   func()           // the attempt under way, queued for a worker; calling it again does nothing
-	failing   int64            // Unix ns: when attempts began to fail
 	first     string           // URL of the first responder, before there is a route
 	learned   int64            // Unix ns
 	begun     int64            // Unix ns: the attempt under way
@@ -107,13 +106,6 @@ func (e *entry) trimLocked(now int64) {
 	if m := e.more; m != nil && !e.Phase().UnderWay() && m.err == nil && m.chain == nil && m.unissued == nil && m.candidate == nil && m.aliases == nil &&
 		m.never == nil && m.waiters.Empty() && m.warned == 0 && !m.unread && m.tries.Old(now) {
 		e.more = nil
-	}
-}
-
-// recovered forgets what failed.
-func (e *entry) recovered() {
-	if e.more != nil {
-		e.more.err, e.more.failing = nil, 0
 	}
 }
 

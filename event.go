@@ -124,7 +124,7 @@ func (s *Stapler) notifyLocked(n *notice) {
 // writeLineLocked sets the log record of an event, and notes when it is a warning.
 func (s *Stapler) writeLineLocked(n *notice) {
 	e, now, d, r := n.e, s.nanos(), n.e.details(), n.e.Best()
-	facts := notices.Facts{Kind: notices.Kind(n.kind), MustStaple: e.must, Now: now, Learned: d.learned, Failing: d.failing, Warned: d.warned}
+	facts := notices.Facts{Kind: notices.Kind(n.kind), MustStaple: e.must, Now: now, Learned: d.learned, Failing: e.FailingSince(), Warned: d.warned}
 	facts.Good, facts.Revoked, facts.Stapled = n.held.State == held.Good, n.held.State == held.Revoked, n.held.StapleAt(now) != nil
 	facts.Outage = r != nil && r.Failing() && r.Certificates() > 1 // failsLocked logs that for all of them
 

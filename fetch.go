@@ -175,7 +175,9 @@ func (s *Stapler) ask(a action) {
 	switch {
 	case e.gone():
 	case err == nil && late: // the attempt that is under way may end with it
-		e.recovered()
+		if e.more != nil {
+			e.more.err = nil
+		}
 		s.settleLocked(e)
 	case err == nil:
 		s.endLocked(e, nil)
@@ -221,9 +223,6 @@ func (s *Stapler) failedLocked(a action) {
 	default:
 		err = &ResponseError{Responder: e.url(), Reason: ReasonTimeout}
 	}
-	if m.err = err; m.failing == 0 {
-		m.failing = now
-	}
 	s.failures.Add(1)
 	if r := e.Best(); r != nil && r.Failing() {
 		s.warnLocked(r)
@@ -252,9 +251,6 @@ func (s *Stapler) endLocked(e *entry, err error) {
 	}
 	e.cold.Store(false)
 	if m := e.more; m != nil { // it is there while an attempt is under way
-		if err == nil {
-			e.recovered()
-		}
 		m.err, m.errs, m.prepare, m.restored, m.patience = err, nil, nil, false, 0
 		m.waiters.Ended(err)
 	}

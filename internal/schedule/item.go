@@ -47,6 +47,10 @@ func (it *Item[T]) Need() Need { return it.need }
 // Failures returns how many attempts failed since the last success.
 func (it *Item[T]) Failures() int { return int(it.failures) }
 
+// FailingSince returns when the attempts since the last success began to fail, in Unix ns;
+// zero if none failed.
+func (it *Item[T]) FailingSince() int64 { return it.since }
+
 // Best returns the responder that answered last, or the first of the route; nil
 // for none.
 func (it *Item[T]) Best() *Responder[T] {
