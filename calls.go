@@ -90,7 +90,7 @@ func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 	defer s.mu.Unlock()
 	for i, cert := range certs {
 		if empty(cert) {
-			errs = append(errs, fmt.Errorf("staple: certificate %d %w", i, errEmpty))
+			errs = append(errs, fmt.Errorf("staple: certificate %d is nil or empty", i))
 			continue
 		}
 		e, made := s.learnLocked(cert, ids[i], c.Urgency())

@@ -243,7 +243,7 @@ func (s *Stapler) write(e *entry) {
 // leasedElsewhere reports whether another process has the lease on a certificate, and
 // asks about it. A Refresh waits for none. It may wait for the store, up to 1 s.
 func (s *Stapler) leasedElsewhere(a action) bool {
-	if s.records == nil || a.Urgency == schedule.Unconditional {
+	if s.opts.store == nil || a.Urgency == schedule.Unconditional {
 		return false
 	}
 	e := a.Item

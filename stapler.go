@@ -63,7 +63,6 @@ package staple
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -88,16 +87,14 @@ import (
 const (
 	// closeWait is how long Close waits for code that is not ours.
 	closeWait = 5 * time.Second
+	// putGrace is how much of closeWait a write to the store may take.
+	putGrace = time.Second
 	// maxNotices is how many events and log records may wait for slow code.
 	maxNotices = 1024
-	// putGrace is how much of that a write to the store may take.
-	putGrace = time.Second
 
 	extStatusRequest = 5 // RFC 6066 §8
 	acmeProtocol     = "acme-tls/1"
 )
-
-var errEmpty = errors.New("is nil or empty")
 
 // A Stapler keeps OCSP responses for certificates and staples them. Make one
 // with [New] and share it among all servers of a process.

@@ -3,6 +3,7 @@ package statuspage
 import (
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,7 +22,7 @@ func quality(accept, want string) float64 {
 	best, q := -1, 0.0
 	for part := range strings.SplitSeq(accept, ",") {
 		media, params, err := mime.ParseMediaType(part)
-		exact := indexOf(media, "*/*", kind+"/*", want)
+		exact := slices.Index([]string{"*/*", kind + "/*", want}, media)
 		if err != nil || exact <= best {
 			continue
 		}
@@ -33,14 +34,4 @@ func quality(accept, want string) float64 {
 		}
 	}
 	return q
-}
-
-// indexOf returns where s is among all, -1 if it is not.
-func indexOf(s string, all ...string) int {
-	for i, other := range all {
-		if s == other {
-			return i
-		}
-	}
-	return -1
 }
