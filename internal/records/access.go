@@ -155,10 +155,10 @@ func (a *Access) Write(key string, r *Record) error {
 	}
 }
 
-// Lease reports whether this process has the lease on key, or may ask without: the
+// lease reports whether this process has the lease on key, or may ask without: the
 // store has none, rests, or fails. Both are false if another process has it. The
 // lease saves requests and forbids none, so a store that fails must not prevent one.
-func (a *Access) Lease(key string) (held, without bool) {
+func (a *Access) lease(key string) (held, without bool) {
 	l, ok := a.Store.(Leaser)
 	if !ok || a.Resting() {
 		return false, true
@@ -195,7 +195,7 @@ func (a *Access) MayAsk(key string, failing bool, leased int64) (mine bool, at i
 			return false, leased
 		}
 	}
-	held, without := a.Lease(key)
+	held, without := a.lease(key)
 	if held {
 		return true, a.Now().UnixNano()
 	}

@@ -136,7 +136,7 @@ func TestSlow(t *testing.T) {
 		if n := s.count(records.Get); n != 1 || len(*told) != 1 || !a.Resting() {
 			t.Errorf("%d reads, told %v", n, *told)
 		}
-		if held, without := a.Lease("k"); held || !without || s.count(records.Lease) != 0 {
+		if mine, at := a.MayAsk("k", false, 0); !mine || at != 0 || s.count(records.Lease) != 0 {
 			t.Error("it rests, and is asked for a lease")
 		}
 		if _, err := a.Read("k", records.Patience); err != records.ErrUnread || s.count(records.Get) != 2 {
@@ -144,7 +144,7 @@ func TestSlow(t *testing.T) {
 		}
 		s.works(nil)
 		time.Sleep(records.Rest)
-		if held, without := a.Lease("k"); !held || without {
+		if mine, at := a.MayAsk("k", false, 0); !mine || at == 0 {
 			t.Error("no lease")
 		}
 	})

@@ -148,27 +148,27 @@ func TestLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(store)
 		a, _ := access(t, s)
-		if held, without := a.Lease("k"); held || without {
-			t.Errorf("another has it: held %v, without %v", held, without)
+		if mine, at := a.MayAsk("k", false, 0); mine || at != 0 {
+			t.Errorf("another has it: mine %v, since %v", mine, at)
 		}
 		s.lease = true
 		s.works(func(context.Context, records.Op) error { return errors.New("no") })
-		if held, without := a.Lease("k"); held || !without {
-			t.Errorf("it fails: held %v, without %v", held, without)
+		if mine, at := a.MayAsk("k", false, 0); !mine || at != 0 {
+			t.Errorf("it fails: mine %v, since %v", mine, at)
 		}
 		b, told := access(t, s)
 		b.Store = struct{ records.Store }{s}
-		if held, without := b.Lease("k"); held || !without || len(*told) > 0 {
-			t.Errorf("a store without leases: held %v, without %v, told %v", held, without, *told)
+		if mine, at := b.MayAsk("k", false, 0); !mine || at != 0 || len(*told) > 0 {
+			t.Errorf("a store without leases: mine %v, since %v, told %v", mine, at, *told)
 		}
 		stop := make(chan struct{})
 		s.works(func(context.Context, records.Op) error { <-stop; return nil })
 		for i := range foreign.MaxHung {
-			a.Lease(fmt.Sprint(i))
+			a.MayAsk(fmt.Sprint(i), false, 0)
 			time.Sleep(records.Rest)
 		}
-		if held, without := a.Lease("another"); held || !without || !a.Resting() {
-			t.Errorf("beside many that hang: held %v, without %v", held, without)
+		if mine, at := a.MayAsk("another", false, 0); !mine || at != 0 || !a.Resting() {
+			t.Errorf("beside many that hang: mine %v, since %v", mine, at)
 		}
 		close(stop)
 	})

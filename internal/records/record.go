@@ -12,8 +12,8 @@
 // An Access, a Later and a Dir may be used concurrently. Calls of the store run in
 // goroutines of [foreign.Calls], so one that hangs blocks its caller until its
 // context ends, and no longer. No lock is held during a call. [Access.Read],
-// [Access.Write], [Access.Lease] and [Access.MayAsk] wait for the store, and are not
-// called with the driver's lock held; the other methods, and [Later.Add], never block.
+// [Access.Write] and [Access.MayAsk] wait for the store, and are not called with the
+// driver's lock held; the other methods, and [Later.Add], never block.
 //
 // # Reading order
 //
