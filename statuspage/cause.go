@@ -10,6 +10,7 @@ import (
 
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/internal/certinfo"
+	"github.com/ocspstaple/staple/internal/errtext"
 )
 
 // explain says what went wrong, with the reason first: a URL may be longer than
@@ -26,30 +27,23 @@ func explain(err error, shown string) string {
 		}
 		return text
 	case interface{ Unwrap() []error }:
-		if text := explainAll(err.Error(), e.Unwrap(), shown); text != "" {
+		if text := explainAll(err, e.Unwrap(), shown); text != "" {
 			return text
 		}
 	}
-	return bare(err.Error())
+	return errtext.Bare(err)
 }
 
-// bare leaves out what says which package an error is of, and lines.
-func bare(text string) string {
-	text = strings.ReplaceAll(strings.TrimPrefix(text, "staple: "), "\n", "; ")
-	return strings.NewReplacer("; staple: ", "; ", ": staple: ", ": ").Replace(text)
-}
-
-// explainAll explains the parts of an error with that text, if they are all of
-// it, side by side as errors.Join has them, or one due to the other. Else it
-// returns "".
-func explainAll(text string, parts []error, shown string) string {
+// explainAll explains the parts of err, if they are all of its text, side by side as
+// errors.Join has them, or one due to the other. Else it returns "".
+func explainAll(err error, parts []error, shown string) string {
 	var plain, explained []string
-	for _, err := range parts {
-		plain = append(plain, err.Error())
-		explained = append(explained, explain(err, shown))
+	for _, part := range parts {
+		plain = append(plain, errtext.Bare(part))
+		explained = append(explained, explain(part, shown))
 	}
 	for _, between := range []string{"; ", ": "} {
-		if bare(text) == bare(strings.Join(plain, between)) {
+		if errtext.Bare(err) == strings.Join(plain, between) {
 			return strings.Join(explained, between)
 		}
 	}
