@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -31,6 +32,10 @@ func main() {
 	hook := flag.String("hook", ":", "shell `command` to run after a change, until it succeeds, for 30 s at most; \"$@\" in it are the files")
 	every := flag.Duration("every", time.Minute, "how often the certificates are read again")
 	ttl := flag.Duration("ttl", time.Hour, "how long a response is used before the responder is asked again")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: files [flags] NAME.pem...")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	if err := keep(context.Background(), flag.Args(), *hook, *every, slog.Default(), staple.WithTTL(*ttl)); err != nil {
 		slog.Error("not started", "error", err)
