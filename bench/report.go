@@ -63,25 +63,29 @@ var tables = []table{
 
 // write writes a table of tables: medians, and ratios to staple's.
 func (r results) write(out io.Writer, runs int, args []string) error {
+	how, better := fmt.Sprintf("%d runs in turn, medians", runs), "by more than the spread of its runs"
+	if runs == 1 {
+		how, better = "one run", "in this one run, which does not tell how far runs differ"
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# staple beside its peers\n\nWritten by `bench`, on %s, with `go run . %s`: %d runs in turn, medians, and how many times\nstaple's figure that is. %s, %d processors (%s).\n\n",
-		time.Now().UTC().Format("2006-01-02"), strings.Join(args, " "), runs, runtime.Version(), runtime.NumCPU(), processor())
+	fmt.Fprintf(&b, "# staple beside its peers\n\nWritten by `bench`, on %s, with `go run . %s`: %s, and how many times\nstaple's figure that is. %s, %d processors (%s).\n\n",
+		time.Now().UTC().Format("2006-01-02"), strings.Join(args, " "), how, runtime.Version(), runtime.NumCPU(), processor())
 	b.WriteString("| |")
 	for _, sub := range subjects {
 		fmt.Fprintf(&b, " %s |", sub.name)
 	}
 	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(subjects)) + "\n")
-	var better []string
+	var where []string
 	for _, t := range tables {
 		row, note := r.row(t)
 		b.WriteString(row)
-		better = append(better, note...)
+		where = append(where, note...)
 	}
-	b.WriteString("\nWhere a peer is better than staple by more than the spread of its runs:\n\n")
-	for _, note := range better {
+	fmt.Fprintf(&b, "\nWhere a peer is better than staple %s:\n\n", better)
+	for _, note := range where {
 		b.WriteString("- " + note + "\n")
 	}
-	if len(better) == 0 {
+	if len(where) == 0 {
 		b.WriteString("- nowhere\n")
 	}
 	b.WriteString("\nWhat each of them is, as its documentation says to use it:\n\n")
@@ -117,13 +121,14 @@ func (r results) row(t table) (row string, better []string) {
 			row += " – |"
 			continue
 		}
-		row += " " + strings.TrimSpace(number(mid)+" "+t.unit)
+		figure := func(v float64) string { return strings.TrimSpace(number(v) + " " + t.unit) }
+		row += " " + figure(mid)
 		if ok && ours != 0 && sub.name != us.name {
 			row += fmt.Sprintf(" (%s×)", number(mid/ours))
 		}
 		row += " |"
 		if peer := sub.version != ""; ok && peer && (t.most && l > hi || !t.most && h < lo) {
-			better = append(better, fmt.Sprintf("%s, %s: %s %s, staple %s %s", sub.name, t.title, number(mid), t.unit, number(ours), t.unit))
+			better = append(better, fmt.Sprintf("%s, %s: %s, staple %s", sub.name, t.title, figure(mid), figure(ours)))
 		}
 	}
 	return row + "\n", better
