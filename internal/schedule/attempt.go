@@ -42,7 +42,7 @@ func (it *Item[T]) order() []*Responder[T] {
 func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	it := t.item()
 	old, best := it.responders(), it.Best()
-	if it.route = s.known.route(keys); !slices.Equal(it.responders(), old) {
+	if it.route = s.route(keys); !slices.Equal(it.responders(), old) {
 		it.late = 0
 		if it.best > 0 {
 			it.best = uint8(it.place(best) + 1)
@@ -55,7 +55,7 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 		r.certs--
 		if it.place(r) < 0 {
 			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
-			s.known.forget(r)
+			s.forget(r)
 			s.wake(r)
 		}
 	}
@@ -220,7 +220,7 @@ func (s *Schedule[T]) ask(t T, r *Responder[T]) {
 // free releases a place at r. It also drops r if no certificate names it any more.
 func (s *Schedule[T]) free(r *Responder[T]) {
 	s.places.free(r)
-	s.known.forget(r)
+	s.forget(r)
 }
 
 // settle has the outcome of a decide how t goes on. The answer may belong to an

@@ -259,14 +259,14 @@ func TestRoute(t *testing.T) {
 	w.answer = always(20 * ms)
 	c := w.start(1, Routine)[0]
 	w.run(10 * hour)
-	if got := len(w.s.known.responders); got != 3 {
+	if got := len(w.s.responders); got != 3 {
 		t.Errorf("%d responders are known, want 3: four URLs count, one stands there twice", got)
 	}
-	if r := w.s.known.responders[at(0)]; r.Certificates() != 1 {
+	if r := w.s.responders[at(0)]; r.Certificates() != 1 {
 		t.Errorf("a responder has %d certificates, want 1", r.Certificates())
 	}
 	w.do(w.s.Remove(c, w.now))
-	if r, h := len(w.s.known.responders), len(w.s.known.hosts); r+h > 0 {
+	if r, h := len(w.s.responders), len(w.s.hosts); r+h > 0 {
 		t.Errorf("%d responders, %d hosts are known after the last certificate has gone", r, h)
 	}
 	if c.Phase() != Gone || c.Due() != Never || w.s.Next(w.now) != Never {

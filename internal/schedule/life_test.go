@@ -258,7 +258,7 @@ func TestLimitAfterClockAhead(t *testing.T) {
 	slow = true
 	w.start(200, Routine)
 	w.run(10 * minute)
-	for _, r := range w.s.known.responders {
+	for _, r := range w.s.responders {
 		if r.limit > 1 {
 			t.Errorf("%d requests at once to a responder that never answers", r.limit)
 		}

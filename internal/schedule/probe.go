@@ -119,7 +119,7 @@ func (s *Schedule[T]) turnAway(r *Responder[T]) {
 // certificates may have expired meanwhile, or the store may have a response.
 func (s *Schedule[T]) reopen(r *Responder[T]) {
 	r.fails(false)
-	r.failed, r.limit = r.failed[:0], max(r.limit, s.known.limit)
+	r.failed, r.limit = r.failed[:0], max(r.limit, s.places.limits.First)
 	if r.probe != nil {
 		r.probe.probe, r.probe = nil, nil
 	}
@@ -251,7 +251,7 @@ func (s *Schedule[T]) wake(r *Responder[T]) {
 	if at = h.due.key(); at != Never && h.crowded() {
 		at = max(at, h.probed+probesApart)
 	}
-	s.hosts.set(h, at)
+	s.probes.set(h, at)
 }
 
 // probeOne probes one of the failing responders of h: the one that has been due

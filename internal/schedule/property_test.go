@@ -294,14 +294,14 @@ func (w *chaos) compare() {
 		}
 		w.lost(c)
 	}
-	if len(s.known.responders) != len(m.resps) || len(s.known.hosts) != len(m.hosts) {
-		w.t.Fatalf("%d responders at %d hosts, want %d at %d", len(s.known.responders), len(s.known.hosts), len(m.resps), len(m.hosts))
+	if len(s.responders) != len(m.resps) || len(s.hosts) != len(m.hosts) {
+		w.t.Fatalf("%d responders at %d hosts, want %d at %d", len(s.responders), len(s.hosts), len(m.resps), len(m.hosts))
 	}
 	if used, unproven := m.used(func(*mReq) bool { return true }), m.used(func(q *mReq) bool { return !q.resp.proven }); s.places.used != used || s.places.unproven != unproven {
 		w.t.Fatalf("%d places in use, %d unproven, want %d, %d", s.places.used, s.places.unproven, used, unproven)
 	}
 	for _, r := range m.resps {
-		w.compareResponder(s.known.responders[r.key], r)
+		w.compareResponder(s.responders[r.key], r)
 	}
 }
 

@@ -98,23 +98,14 @@ type host[T any] struct {
 	due        heap[*Responder[T]] // of these, those whose next probe is to come
 	probed     int64               // when one of these was last probed
 	proven     bool                // the next probe is one of a responder that has proven something
-	slot       int32               // in Schedule.hosts
-}
-
-// registry finds responders and hosts by name. They are forgotten when no item
-// has them and no request is out.
-type registry[T any] struct {
-	limit      int // of a new responder
-	responders map[Key]*Responder[T]
-	hosts      map[string]*host[T]
-	places     func(r *Responder[T]) (queue, standing func(T) *int32)
+	slot       int32               // in Schedule.probes
 }
 
 // route returns the responders with these keys, counting one more item for each.
-func (g *registry[T]) route(keys []Key) *[]*Responder[T] {
+func (s *Schedule[T]) route(keys []Key) *[]*Responder[T] {
 	var route []*Responder[T]
 	for _, k := range keys[:min(len(keys), MaxRoute)] {
-		if r := g.responder(k); !slices.Contains(route, r) {
+		if r := s.responder(k); !slices.Contains(route, r) {
 			r.certs++
 			route = append(route, r)
 		}
@@ -129,44 +120,46 @@ func (g *registry[T]) route(keys []Key) *[]*Responder[T] {
 }
 
 // responder returns the one with a key, new if nobody has it yet.
-func (g *registry[T]) responder(k Key) *Responder[T] {
-	r := g.responders[k]
+func (s *Schedule[T]) responder(k Key) *Responder[T] {
+	r := s.responders[k]
 	if r == nil {
-		r = &Responder[T]{Key: k, host: g.host(k.Host), limit: g.limit}
+		r = &Responder[T]{Key: k, host: s.host(k.Host), limit: s.places.limits.First}
 		r.host.responders++
-		r.queue.place, r.standing.place = g.places(r)
+		r.queue.place = func(t T) *int32 { return &t.item().at.slot }
+		r.standing.place = func(t T) *int32 { it := t.item(); return &it.at.stands[it.place(r)] }
 		r.alone = []*Responder[T]{r}
-		g.responders[k] = r
+		s.responders[k] = r
 	}
 	return r
 }
 
 // host returns the one with a name, new if it has no responder yet.
-func (g *registry[T]) host(name string) *host[T] {
-	h := g.hosts[name]
+func (s *Schedule[T]) host(name string) *host[T] {
+	h := s.hosts[name]
 	if h == nil {
 		h = &host[T]{name: name, proven: true}
 		h.due.place = func(r *Responder[T]) *int32 { return &r.due }
 		for i := range h.ready {
 			h.ready[i].place = func(r *Responder[T]) *int32 { return &r.slot }
 		}
-		g.hosts[name] = h
+		s.hosts[name] = h
 	}
 	return h
 }
 
-// forget drops r if it is not needed: nobody's certificate names it any more. A
-// request that is out keeps it, or its places would be given away twice.
-func (g *registry[T]) forget(r *Responder[T]) {
-	if r.certs > 0 || r.used > 0 || g.responders[r.Key] != r {
+// forget drops r, and its host with the last one, if it is not needed: nobody's
+// certificate names it any more. A request that is out keeps it, or its places would be
+// given away twice.
+func (s *Schedule[T]) forget(r *Responder[T]) {
+	if r.certs > 0 || r.used > 0 || s.responders[r.Key] != r {
 		return
 	}
-	delete(g.responders, r.Key)
+	delete(s.responders, r.Key)
 	h := r.host
 	if r.failing {
 		r.fails(false)
 	}
 	if h.responders--; h.responders == 0 {
-		delete(g.hosts, h.name)
+		delete(s.hosts, h.name)
 	}
 }

@@ -265,7 +265,7 @@ func TestTimeOutsTogether(t *testing.T) {
 		w.do(w.s.Start(c, Urgent, w.now))
 	}
 	w.run(attemptTime + second)
-	if r := w.s.known.responders[at(0)]; r.limit != 16 {
+	if r := w.s.responders[at(0)]; r.limit != 16 {
 		t.Errorf("limit %d after 32 requests that hung together, want 16", r.limit)
 	}
 }

@@ -17,7 +17,7 @@ const (
 // Next returns when Run is to be called next, a minute after now at the latest; Never
 // if there is nothing to do.
 func (s *Schedule[T]) Next(now int64) int64 {
-	next := min(s.items.key(), s.hosts.key())
+	next := min(s.items.key(), s.probes.key())
 	if next == Never {
 		return Never
 	}
@@ -31,8 +31,8 @@ func (s *Schedule[T]) Run(now int64) []Action[T] {
 	for n := 0; n < maxBatch && s.items.key() <= s.now; n++ {
 		s.fire(s.items.first())
 	}
-	for s.hosts.key() <= s.now {
-		s.probeOne(s.hosts.first())
+	for s.probes.key() <= s.now {
+		s.probeOne(s.probes.first())
 	}
 	return s.end()
 }
@@ -107,10 +107,10 @@ func (s *Schedule[T]) shift(back int64) {
 			s.items.set(t, it.wake())
 		}
 	}
-	for _, h := range s.known.hosts {
+	for _, h := range s.hosts {
 		h.probed = min(h.probed, s.now)
 	}
-	for _, r := range s.known.responders {
+	for _, r := range s.responders {
 		r.since, r.worked, r.last, r.probed = min(r.since, s.now), min(r.worked, s.now), min(r.last, s.now), min(r.probed, s.now)
 		r.cut, r.quick = min(r.cut, s.now), min(r.quick, s.now)
 		r.probeAt -= back

@@ -70,15 +70,16 @@ type Config struct {
 // A Schedule holds all items and the responders that they name. T is the driver's
 // pointer to a certificate.
 type Schedule[T Holder[T]] struct {
-	config  Config
-	rand    random
-	now     int64          // of the last call, or of one before: it never runs back
-	calls   int64          // so far: orders what happened at the same time
-	actions []Action[T]    // of the call under way
-	items   heap[T]        // by when Run has something to do: all but those that are gone
-	hosts   heap[*host[T]] // by when a responder there is to be probed
-	known   registry[T]
-	places  places[T]
+	config     Config
+	rand       random
+	now        int64          // of the last call, or of one before: it never runs back
+	calls      int64          // so far: orders what happened at the same time
+	actions    []Action[T]    // of the call under way
+	items      heap[T]        // by when Run has something to do: all but those that are gone
+	probes     heap[*host[T]] // by when a responder there is to be probed
+	responders map[Key]*Responder[T]
+	hosts      map[string]*host[T]
+	places     places[T]
 }
 
 // New returns an empty Schedule.
@@ -86,17 +87,9 @@ func New[T Holder[T]](c Config) *Schedule[T] {
 	if c.Limits == (Limits{}) {
 		c.Limits = defaultLimits
 	}
-	s := &Schedule[T]{config: c, rand: c.Rand, known: registry[T]{
-		limit:      c.Limits.First,
-		responders: make(map[Key]*Responder[T]),
-		hosts:      make(map[string]*host[T]),
-		places: func(r *Responder[T]) (queue, standing func(T) *int32) {
-			return func(t T) *int32 { return &t.item().at.slot },
-				func(t T) *int32 { it := t.item(); return &it.at.stands[it.place(r)] }
-		},
-	}}
+	s := &Schedule[T]{config: c, rand: c.Rand, responders: make(map[Key]*Responder[T]), hosts: make(map[string]*host[T])}
 	s.items.place = func(t T) *int32 { return &t.item().slot }
-	s.hosts.place = func(h *host[T]) *int32 { return &h.slot }
+	s.probes.place = func(h *host[T]) *int32 { return &h.slot }
 	s.places.init(c.Limits)
 	return s
 }
