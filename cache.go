@@ -44,7 +44,7 @@ type entry struct {
 	judged    atomic.Pointer[byte]          // the source's own staple that was last taken as a candidate
 	seen      atomic.Int32                  // Unix minute of the last handshake; 0: none yet
 	cold      atomic.Bool                   // handshakes may have to wait: see wait
-	lone      atomic.Bool                   // its issuer is not known, and not in the chain
+	noIssuer  atomic.Bool                   // its issuer is not known, and not in the chain
 	signalled atomic.Bool                   // one for it is in Stapler.signals
 
 	flags               flags
@@ -119,15 +119,15 @@ func (e *entry) subject() ocspresp.Subject {
 
 // flags fill one word of the entry: one more costs eight bytes for each certificate.
 type flags struct {
-	read    bool  // readLeaf read the certificate
-	tried   bool  // an attempt came to an end since a valid response was lost or never had
-	alone   bool  // the chain lacks the issuer, which WithIssuers gave
-	loaded  bool  // the store was read
-	dirty   bool  // queued to be written to the store
-	discard bool  // its record is to be deleted
-	logged  bool  // why no request is made
-	hearsay bool  // the issuer was downloaded, or is a record's, and no response is proven by it yet
-	spared  uint8 // refreshes in a row that brought nothing signed: by a record, or a 304
+	read           bool  // readLeaf read the certificate
+	tried          bool  // an attempt came to an end since a valid response was lost or never had
+	alone          bool  // the chain lacks the issuer, which WithIssuers gave
+	loaded         bool  // the store was read
+	dirty          bool  // queued to be written to the store
+	discard        bool  // its record is to be deleted
+	logged         bool  // why no request is made
+	issuerUnproven bool  // the issuer was downloaded, or is a record's, and no response is proven by it yet
+	spared         uint8 // refreshes in a row that brought nothing signed: by a record, or a 304
 }
 
 // leafOf returns the certificate of e, parsed if the source did not set it.
@@ -243,29 +243,29 @@ func (e *entry) validFrom() int64 { return held.Nanos(e.notBefore) - int64(ocspr
 // came from a record, is good for verifying, but may not be byte for byte the
 // CA's, as its signature is not checked by anyone.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
-	e.issuer, e.flags.alone, e.flags.hearsay = is, alone, false
-	e.lone.Store(false)
+	e.issuer, e.flags.alone, e.flags.issuerUnproven = is, alone, false
+	e.noIssuer.Store(false)
 	if e.more != nil {
 		e.more.chain, e.more.unissued, e.more.doubted = nil, nil, nil
 	}
 }
 
-// heardLocked is foundLocked for an issuer that only the leaf's signature speaks for,
+// foundUnprovenLocked is foundLocked for an issuer that only the leaf's signature vouches for,
 // unless another was found meanwhile. An ECDSA signature verifies with two keys, and
 // anybody can compute the other: see doubtLocked.
-func (e *entry) heardLocked(is *ocspresp.Issuer) {
+func (e *entry) foundUnprovenLocked(is *ocspresp.Issuer) {
 	if e.issuer == nil {
 		e.foundLocked(is, false)
-		e.flags.hearsay = true
+		e.flags.issuerUnproven = true
 	}
 }
 
 // doubtLocked has such an issuer looked for anew after an attempt that failed with errs. If
 // no other is found it is this one.
 func (e *entry) doubtLocked(errs []error) {
-	if e.flags.hearsay && slices.ContainsFunc(errs, func(err error) bool { return exchange.Doubts(ocspresp.Reason(reasonOf(err))) }) {
+	if e.flags.issuerUnproven && slices.ContainsFunc(errs, func(err error) bool { return exchange.Doubts(ocspresp.Reason(reasonOf(err))) }) {
 		e.edit().doubted, e.issuer = e.issuer, nil
-		e.lone.Store(true)
+		e.noIssuer.Store(true)
 	}
 }
 

@@ -125,7 +125,7 @@ func (s *Stapler) tick() {
 	for w := s.signals.Swap(nil); w != nil; w = w.next {
 		w.e.signalled.Store(false)
 		if !w.e.gone() {
-			s.hearLocked(w.e, w.cert)
+			s.handleSignalLocked(w.e, w.cert)
 		}
 	}
 	s.doLocked(s.sched.Run(s.nanos()))
@@ -379,9 +379,9 @@ func (s *Stapler) request(ctx context.Context, a action, judging *atomic.Bool) (
 	return got, refused(r.URL, err)
 }
 
-// hearLocked handles the signal of a handshake that served e with cert: the source may
+// handleSignalLocked handles the signal of a handshake that served e with cert: the source may
 // have set a staple, mended the chain, or brought the certificate into use again.
-func (s *Stapler) hearLocked(e *entry, cert *tls.Certificate) {
+func (s *Stapler) handleSignalLocked(e *entry, cert *tls.Certificate) {
 	s.nominateLocked(e, cert)
 	s.rechainLocked(e, cert.Certificate[1:], schedule.Urgent)
 	s.reviewLocked(e, false)

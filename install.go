@@ -205,11 +205,11 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 	if err != nil || n == h {
 		return refused(a.Responder, err)
 	}
-	if a.Proof != nil && (e.issuer != a.Issuer() || e.flags.hearsay || h.Raw == nil) {
+	if a.Proof != nil && (e.issuer != a.Issuer() || e.flags.issuerUnproven || h.Raw == nil) {
 		if e.issuer != a.Issuer() { // it was looked for anew meanwhile, or another entry made the request
 			e.foundLocked(a.Issuer(), false)
 		}
-		e.flags.hearsay = false
+		e.flags.issuerUnproven = false
 		s.issuers.Share(e.issuer)
 	}
 	kind, says := EventUnchanged, error(nil)

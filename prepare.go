@@ -47,7 +47,7 @@ func (s *Stapler) prepare(a action) {
 	need, _ := p.needLocked(s.nanos())
 	download := need == schedule.NoIssuer && !s.closed && issuers.MayDownload(p.leaf)
 	if doubted := e.details().doubted; doubted != nil && !download {
-		e.heardLocked(doubted)
+		e.foundUnprovenLocked(doubted)
 	}
 	s.mu.Unlock()
 	if !download {
@@ -206,7 +206,7 @@ func (s *Stapler) readLeaf(e *entry) (leaf *x509.Certificate, unreadable error) 
 	case slices.EqualFunc(m.chain, e.details().chain, bytes.Equal): // else there is another to scan
 		m := e.edit()
 		m.scanned, m.unissued = true, unissued
-		e.lone.Store(true)
+		e.noIssuer.Store(true)
 	}
 	return leaf, nil
 }
@@ -247,7 +247,7 @@ func (s *Stapler) download(p *preparation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if is = cmp.Or(is, e.details().doubted); is != nil {
-		e.heardLocked(is)
+		e.foundUnprovenLocked(is)
 	} else if e.issuer == nil { // else a chain brought it meanwhile
 		p.unissued = issuers.NotFound(p.leaf, e.details().unissued, errs...)
 	}

@@ -133,7 +133,7 @@ func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.heardLocked(is)
+	e.foundUnprovenLocked(is)
 	return e.subject(), nil
 }
 

@@ -300,7 +300,7 @@ func (s *Stapler) stapled(e *entry, h *held.Response, cert *tls.Certificate, now
 		s.signal(e, cert) // the timer slept through a suspend, or the clock was set
 	}
 	staple := h.StapleAt(now)
-	if staple == nil && e.lone.Load() && len(cert.Certificate) > 1 {
+	if staple == nil && e.noIssuer.Load() && len(cert.Certificate) > 1 {
 		s.signal(e, cert) // the chain may have been mended
 	}
 	if len(cert.OCSPStaple) > 0 {
