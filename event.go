@@ -77,7 +77,7 @@ type Event struct {
 }
 
 // notice is an event, a log record, or both, on its way to code that is not
-// ours. What has to be parsed for it is parsed on delivery.
+// ours. The certificate that it is about is parsed on delivery.
 //
 // notifyLocked and log make one and post queues it. deliver calls the user's code, in
 // the one goroutine of Stapler.outbox, in order and without a lock. A slow receiver

@@ -149,7 +149,7 @@ func (s *Stapler) ask(a action) {
 	outcome := schedule.Outcome{Verdict: verdict(err), RetryAfter: int64(retryHint(err)), Hangs: left != nil}
 	switch {
 	case reasonOf(err) == ReasonReplay && e.held.Load().Current(now):
-		// What is held is the newest, and nothing is urgent: nodes of a cache differ in age.
+		// The response held is the newest, and nothing is urgent: nodes of a cache differ in age.
 		outcome.RetryAfter = int64(s.opts.ttl)
 	case err == nil:
 		outcome.Held = e.held.Load().Scheduled()

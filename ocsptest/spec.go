@@ -81,7 +81,7 @@ type Single struct {
 }
 
 // Junk is a set of places where an element that does not belong there is added to a response.
-// What is outside of the signed data leaves the signature valid, and what is inside is signed.
+// An element outside of the signed data leaves the signature valid, one inside is signed.
 // encoding/asn1 sees none of them but JunkAfter, which is why x/crypto/ocsp takes them.
 type Junk uint
 

@@ -4,7 +4,7 @@
 // A certificate may be anybody's (docs/security.md, Tenants), so nothing that it
 // says is believed: URLs are counted, texts are cut, keys are bounded. Nothing here
 // makes a request, keeps state or writes to a certificate, and any function may be
-// called concurrently. What is returned as bytes is a slice of the certificate.
+// called concurrently. Bytes that are returned are a slice of the certificate.
 //
 // The root calls it when it learns of a certificate, ocspresp and issuers to verify
 // signatures, cmd/staplecheck for its report. Start with certinfo.go, what a leaf

@@ -3,7 +3,7 @@
 // WithResponders says of it, and what follows once its issuer was looked for.
 //
 // The root calls [Ask] and [Of] for each attempt, off the handshake and without its
-// lock, and [Decide] with it. What was said last is an argument: the package keeps
+// lock, and [Decide] with it. The route of the attempt before is an argument: the package keeps
 // nothing. It looks for no issuer, reads no clock, and asks no responder.
 //
 // The function is the user's, and may panic or hang. Then it has not switched a

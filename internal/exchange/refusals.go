@@ -46,7 +46,7 @@ func (x *Exchange) better(err error) ocsphttp.Way {
 		return 0
 	}
 	ways := refusals[e.Reason].better
-	// What has expired may be a cache's, whichever of its times it is that is past.
+	// An expired response may be a cache's, whichever of its times is past.
 	if errors.Is(err, ocspresp.ErrExpired) || x.Unauthorized && e.Reason == ocspresp.Unauthorized {
 		ways |= ocsphttp.PastCaches
 	}

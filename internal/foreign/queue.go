@@ -28,8 +28,8 @@ const (
 	lanes
 )
 
-// turns is whose turn it is, in this order, where all have something that waits. What is
-// urgent, and what is new, may be anybody's and never end: a refresh must not wait for that.
+// turns is the order in which the lanes are served while something waits in each. Urgent and
+// new work may be anybody's and never end: a refresh must not wait for that.
 var turns = [...]int{urgent, refresh, urgent, routine}
 
 // Add queues f, or reports that there is no room, or that q is closed. It never
@@ -44,7 +44,7 @@ func (q *Queue) AddUrgent(f func()) bool { return q.add(urgent, f) }
 // AddRefresh queues f for what has something to lose, before what Add has queued.
 func (q *Queue) AddRefresh(f func()) bool { return q.add(refresh, f) }
 
-// Close drops what waits, and what is added later. What is being called goes on.
+// Close drops what waits, and what is added later. Calls under way go on.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -39,8 +39,8 @@ type Rules struct {
 }
 
 // Take returns what is held once a has come, and whether that is news, or h
-// confirmed. It returns h itself if nothing changes. What was signed the same but
-// lasts no longer, what its delegate's certificate cuts short, and a 304 confirm h.
+// confirmed. It returns h itself if nothing changes. The same signed bytes that
+// last no longer, a response that its delegate's certificate cuts short, and a 304 confirm h.
 // The error is an [ocspresp.Error]: Replay, or TooLarge for TLS clients; h stays then.
 // h must be what is held now: the caller has the lock from loading it to storing n.
 func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bool, err error) {

@@ -19,8 +19,8 @@ import (
 	"github.com/ocspstaple/staple/internal/ocspresp"
 )
 
-// What is remembered of downloads. URLs come from certificates, so their number has a
-// limit; over it all is forgotten, at the cost of one more download for each URL in
+// The limits of what is remembered of downloads. URLs come from certificates, so their
+// number has a limit; over it all is forgotten, at the cost of one more download for each URL in
 // use. maxRecall is also how late, at most, a mended URL is noticed.
 const (
 	maxDownloads = 256 // that are remembered

@@ -52,8 +52,8 @@ func (t *table[E]) find(h uint64, match func(*Ref[E]) bool) *E {
 	}
 }
 
-// all yields everything in the table. What is added or removed before it
-// returns may be yielded or not.
+// all yields everything in the table. A Ref that is added or removed before it returns may
+// be yielded or not.
 func (t *table[E]) all(yield func(*Ref[E]) bool) {
 	for i := range t.shards {
 		p := t.shards[i].slots.Load()

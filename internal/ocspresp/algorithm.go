@@ -72,8 +72,8 @@ type algorithm struct {
 	salt int  // of RSASSA-PSS, in bytes; it is in the parameters
 }
 
-// What is missing here is refused: SHA-1 (CA/B Forum ballot SC-053), MD2, MD5, DSA,
-// SHA-224, and what crypto/x509 can't verify. To accept another algorithm, add a row;
+// An algorithm that is missing here is refused: SHA-1 (CA/B Forum ballot SC-053), MD2, MD5,
+// DSA, SHA-224, and those that crypto/x509 can't verify. To accept another algorithm, add a row;
 // certinfo.Strong is the same list for the certificates of delegates.
 var (
 	algorithms = []algorithm{

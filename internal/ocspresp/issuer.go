@@ -39,8 +39,8 @@ type Issuer struct {
 type issuerID struct{ name, key []byte }
 
 // NewIssuer hashes what CertIDs and responderIDs name an issuer by. SHA-1 is
-// among them: it names and proves nothing, so FIPS 140 has no say in it. What is needed
-// of cert is kept. VerifyStaple makes an Issuer at each connection, so it costs hashes and
+// among them: it names and proves nothing, so FIPS 140 has no say in it. It keeps
+// what is needed of cert. VerifyStaple makes an Issuer at each connection, so it costs hashes and
 // no signature.
 func NewIssuer(cert *x509.Certificate) *Issuer {
 	key := publicKeyBits(cert.RawSubjectPublicKeyInfo)

@@ -9,7 +9,7 @@
 // # Trust
 //
 // Every byte of a response may be an attacker's: OCSP is plain HTTP, a store is
-// written by others, a peer sends what it likes. What is trusted is the issuer's
+// written by others, a peer sends what it likes. Two things are trusted: the issuer's
 // certificate in [Subject], which the caller found by the leaf's signature, and the
 // time that the caller passes in. The package makes no request, knows no TLS, reads no
 // clock and logs nothing; it can be tested and fuzzed alone, and a test of the root
@@ -46,8 +46,8 @@ import (
 
 const (
 	// MaxResponse bounds what is looked at. Go's own TLS client gives up on a
-	// Certificate message of 256 KiB. What is stapled has a lower limit, in
-	// package held.
+	// Certificate message of 256 KiB. A staple has a lower limit, in package
+	// held.
 	MaxResponse = 128 << 10
 
 	// ClockSkew is by how much a responder's clock may be ahead of ours. The root

@@ -4,8 +4,8 @@ import "github.com/ocspstaple/staple/internal/errtext"
 
 // A failure is an error of the store. Its methods are the user's code, as the store's are:
 // they may panic, end their goroutine, hang, or ask the Stapler. So its text is made
-// within the call that returned it. What comes after is for the user, who finds with
-// errors.Is and errors.As what the store returned.
+// within the call that returned it. The error itself is for the user, who finds it with
+// errors.Is and errors.As.
 type failure struct {
 	err  error
 	text string // bounded and legible: it goes into events and logs

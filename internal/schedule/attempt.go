@@ -279,7 +279,7 @@ func (s *Schedule[T]) refresh(it *Item[T], h Held) int64 {
 	return it.byExpiry(from+s.rand.below(to-from), s.now, s.rand)
 }
 
-// fail ends an attempt that brought nothing. What is held stays. Where all
+// fail ends an attempt that brought nothing. The response held stays. Where all
 // responders fail the item is StandingBy, and makes no request until it is the probe
 // or a responder recovers.
 func (s *Schedule[T]) fail(t T) {

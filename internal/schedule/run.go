@@ -70,8 +70,8 @@ func (s *Schedule[T]) fire(t T) {
 
 // shift follows a clock that was set back. Without this, what was due in an hour
 // would be due in an hour and the step, and what had expired by the wrong clock
-// would stay so. Limits of responses are wall time and stay. What is due moves along, and
-// what was done was done by now: the clock may only have been ahead for a moment.
+// would stay so. Limits of responses are wall time and stay. Due times move along, and no
+// time of what was done is after now: the clock may only have been ahead for a moment.
 func (s *Schedule[T]) shift(back int64) {
 	all := make([]T, len(s.items.nodes))
 	for i, n := range s.items.nodes {

@@ -89,7 +89,7 @@ func (src Source) Choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // named looks in NameToCertificate, which crypto/tls still honours. It is nil for
-// none. What is found there is served whether the client supports it or not.
+// none. A certificate found there is served whether the client supports it or not.
 func (src Source) named(name string) *tls.Certificate {
 	if src.byName == nil {
 		return nil
