@@ -47,8 +47,8 @@
 //   - staple_store_writes_total{outcome}: "stored" or "failed", both always
 //     there.
 //   - staple_expirations_total: responses that expired before another came.
-//   - staple_events_dropped_total: events that slow event functions or loggers
-//     made the Stapler drop. staple_attempts_total, staple_fetch_duration_seconds,
+//   - staple_events_dropped_total: events and log records that slow event functions
+//     or loggers made the Stapler drop. staple_attempts_total, staple_fetch_duration_seconds,
 //     staple_store_writes_total and staple_expirations_total lack them.
 //
 // # Cardinality
@@ -58,7 +58,7 @@
 // "none" or "invalid": some CAs put something else into the path for each
 // certificate. Of a host of more than 64 bytes it is the end. The counters of a
 // responder go a day or two after the last certificate that named it was dropped:
-// see [staple.Stapler.Forget]. There are 6 states and some 50 reasons.
+// see [staple.Stapler.Forget]. There are 6 states and some 40 reasons.
 //
 // # Cost
 //

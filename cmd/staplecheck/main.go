@@ -43,9 +43,9 @@
 //	2  It could not tell: usage, no connection, no TLS, or the issuer was not found,
 //	   without which nothing is proven. Give it by -issuer.
 //
-// Two facts are shown and do not change the exit status: that the certificate is not trusted here (a
-// private CA, another name, expired), and that the responder does not answer here,
-// since the server may reach it. They do not change a good staple.
+// Two facts are shown and do not change the exit status: that the certificate is not
+// trusted here (a private CA, another name, expired), and that the responder does not
+// answer here, since the server may reach it.
 //
 // # Flags
 //
