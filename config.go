@@ -19,9 +19,9 @@ import (
 // Certificates is empty, and its hooks make the choice that crypto/tls would
 // have made.
 //
-// The certificates listed in base are loaded from the store and fetched for at
-// once, in the background; [Stapler.Prefetch] waits for that. Those of a
-// GetCertificate source become known at their first handshake. Where nothing
+// The responses of the certificates listed in base are read from the store, or
+// requested, at once and in the background; [Stapler.Prefetch] waits for them. Those of a
+// GetCertificate source are requested at the first handshake. Where nothing
 // is found the hook returns nil and no error, as crypto/tls expects.
 //
 // A config that GetConfigForClient returns is copied at every handshake, so

@@ -125,7 +125,7 @@ const (
 	ReasonEmpty Reason = Reason(ocsphttp.Empty)
 	// ReasonIssuer: the issuer's certificate could not be downloaded from
 	// id-ad-caIssuers, came in a format that is not supported, such as PKCS#7,
-	// or is not the issuer (RFC 5280 section 4.2.2.1).
+	// or is not the issuer (RFC 5280 §4.2.2.1).
 	ReasonIssuer Reason = iota + 1
 	// ReasonUnavailable: the responder failed lately and was not asked again.
 	ReasonUnavailable
@@ -134,7 +134,7 @@ const (
 
 	// The rest has the names of package ocspresp, which verifies responses.
 
-	// The error statuses of OCSPResponseStatus (RFC 6960 section 4.2.1), which
+	// The error statuses of OCSPResponseStatus (RFC 6960 §4.2.1), which
 	// are unsigned and prove nothing:
 
 	// ReasonMalformedRequest: malformedRequest (1).
@@ -147,72 +147,72 @@ const (
 	ReasonSigRequired Reason = Reason(ocspresp.SigRequired)
 	// ReasonUnauthorized: unauthorized (6): the responder has no record of the
 	// certificate, which is common in a certificate's first minutes
-	// (RFC 9919 section 3.2.3).
+	// (RFC 9919 §3.2.3).
 	ReasonUnauthorized Reason = Reason(ocspresp.Unauthorized)
 
 	// Why a response is no proof:
 
-	// ReasonMalformed: not the DER of an OCSPResponse (RFC 6960 section 4.2.1),
+	// ReasonMalformed: not the DER of an OCSPResponse (RFC 6960 §4.2.1),
 	// at whatever depth; or a responseStatus that does not exist.
 	ReasonMalformed Reason = Reason(ocspresp.Malformed)
 	// ReasonResponseType: a responseType other than id-pkix-ocsp-basic
-	// (RFC 6960 section 4.2.1).
+	// (RFC 6960 §4.2.1).
 	ReasonResponseType Reason = Reason(ocspresp.ResponseType)
-	// ReasonVersion: a version other than v1 (RFC 6960 section 4.2.2.3).
+	// ReasonVersion: a version other than v1 (RFC 6960 §4.2.2.3).
 	ReasonVersion Reason = Reason(ocspresp.Version)
 	// ReasonSerial: no SingleResponse has the certificate's serial number
-	// (RFC 6960 section 3.2, item 1).
+	// (RFC 6960 §3.2, item 1).
 	ReasonSerial Reason = Reason(ocspresp.Serial)
 	// ReasonHashAlgorithm: the serial number is there, under a CertID hash
-	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 section 4.1.1).
+	// other than SHA-1, SHA-256, SHA-384 and SHA-512 (RFC 6960 §4.1.1).
 	ReasonHashAlgorithm Reason = Reason(ocspresp.HashAlgorithm)
 	// ReasonIssuerName: the serial number is there, under another issuer's name
-	// (RFC 6960 section 4.1.1, issuerNameHash).
+	// (RFC 6960 §4.1.1, issuerNameHash).
 	ReasonIssuerName Reason = Reason(ocspresp.IssuerName)
 	// ReasonIssuerKey: the serial number is there, under another issuer's key
-	// (RFC 6960 section 4.1.1, issuerKeyHash).
+	// (RFC 6960 §4.1.1, issuerKeyHash).
 	ReasonIssuerKey Reason = Reason(ocspresp.IssuerKey)
 	// ReasonCriticalExtension: an unknown critical extension, in the response
-	// or in the SingleResponse (RFC 6960 section 4.4, RFC 9919 section 3.2.1).
+	// or in the SingleResponse (RFC 6960 §4.4, RFC 9919 §3.2.1).
 	ReasonCriticalExtension Reason = Reason(ocspresp.CriticalExtension)
 	// ReasonSignatureAlgorithm: the response is signed under an algorithm that
 	// is unknown or weak (MD2, MD5, SHA-1), or is not one for the signer's key.
 	ReasonSignatureAlgorithm Reason = Reason(ocspresp.SignatureAlgorithm)
-	// ReasonSignature: the signature does not verify (RFC 6960 section 3.2,
+	// ReasonSignature: the signature does not verify (RFC 6960 §3.2,
 	// item 2).
 	ReasonSignature Reason = Reason(ocspresp.Signature)
 	// ReasonSigner: the response is signed by neither the issuer nor a
-	// certificate that it holds (RFC 6960 section 4.2.2.2).
+	// certificate that it holds (RFC 6960 §4.2.2.2).
 	ReasonSigner Reason = Reason(ocspresp.Signer)
 	// ReasonResponderID: the responderID names another than the signer
-	// (RFC 6960 section 4.2.1, RFC 9919 section 3.2.2).
+	// (RFC 6960 §4.2.1, RFC 9919 §3.2.2).
 	ReasonResponderID Reason = Reason(ocspresp.ResponderID)
 	// ReasonDelegateIssuer: the signer's certificate was not issued directly by
 	// the issuer: another name, or a signature that does not verify (RFC 6960
-	// section 4.2.2.2).
+	// §4.2.2.2).
 	ReasonDelegateIssuer Reason = Reason(ocspresp.DelegateIssuer)
 	// ReasonDelegateAlgorithm: the signer's certificate is signed under an
 	// algorithm that is unknown or weak.
 	ReasonDelegateAlgorithm Reason = Reason(ocspresp.DelegateAlgorithm)
 	// ReasonDelegateEKU: the signer's certificate lacks the extended key usage
-	// id-kp-OCSPSigning (RFC 6960 section 4.2.2.2).
+	// id-kp-OCSPSigning (RFC 6960 §4.2.2.2).
 	ReasonDelegateEKU Reason = Reason(ocspresp.DelegateEKU)
 	// ReasonDelegateExtension: the signer's certificate has an unknown critical
-	// extension (RFC 5280 section 4.2).
+	// extension (RFC 5280 §4.2).
 	ReasonDelegateExtension Reason = Reason(ocspresp.DelegateExtension)
 	// ReasonDelegateValidity: the signer's certificate is not valid now.
 	ReasonDelegateValidity Reason = Reason(ocspresp.DelegateValidity)
-	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 section 4.2.2.1).
+	// ReasonThisUpdate: thisUpdate is in the future (RFC 6960 §4.2.2.1).
 	ReasonThisUpdate Reason = Reason(ocspresp.ThisUpdate)
-	// ReasonNextUpdate: nextUpdate is not after thisUpdate (RFC 6960 section
-	// 4.2.2.1).
+	// ReasonNextUpdate: nextUpdate is not after thisUpdate (RFC 6960
+	// §4.2.2.1).
 	ReasonNextUpdate Reason = Reason(ocspresp.NextUpdate)
 	// ReasonProducedAt: producedAt is in the future.
 	ReasonProducedAt Reason = Reason(ocspresp.ProducedAt)
 	// ReasonProducedAtLeaf: producedAt is not within the certificate's own
 	// validity.
 	ReasonProducedAtLeaf Reason = Reason(ocspresp.ProducedAtLeaf)
-	// ReasonExpired: nextUpdate is past (RFC 6960 section 3.2, item 6), or,
+	// ReasonExpired: nextUpdate is past (RFC 6960 §3.2, item 6), or,
 	// where there is none, thisUpdate is too old. Wraps [ErrExpired].
 	ReasonExpired Reason = Reason(ocspresp.Expired)
 	// ReasonUnknown: the certificate's status is unknown. Wraps [ErrUnknown].

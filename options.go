@@ -81,9 +81,9 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 // again: 60 minutes by default and for d <= 0. It says when to refresh, not
 // when to stop serving: a response is served until its nextUpdate. The
 // responder's max-age may put a refresh off where the TTL is the default, and half
-// of the response's validity always wins over both (RFC 9919 §7). Where a responder says that it
-// has nothing new before that half, the request for its next response is spread
-// over the tenth of the validity that follows.
+// of the response's validity always wins over both (RFC 9919 §7). Where a responder
+// says that it has nothing new before that half, the request for its next response is
+// spread over the tenth of the validity that follows.
 //
 // A TTL that is set bounds how late a revocation is noticed: the responder's
 // max-age does not put its refresh off, and requests ask caches on the way for
@@ -106,9 +106,10 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 // alone, a POST stays a POST); its Transport decides about dialling, proxies
 // and connections.
 //
-// The default, and nil, is a client that uses the proxy of the environment, keeps up to 32 connections to a responder, and refuses to dial
-// link-local, multicast and unspecified addresses and the metadata services of
-// clouds, because URLs come from certificates.
+// The default, and nil, is a client that uses the proxy of the environment, keeps up
+// to 32 connections to a responder, and refuses to dial link-local, multicast and
+// unspecified addresses and the metadata services of clouds, because URLs come from
+// certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // WithLogger sets a logger: slog.Default(), say. Successes are logged at debug level,
@@ -135,11 +136,12 @@ func WithEventFunc(f func(Event)) Option {
 // WithResponders switches stapling on or off per certificate, and overrides its
 // responders. f is called concurrently, outside handshakes, when a certificate
 // becomes known and before each refresh, so what it returns may change at run time.
-// With on false stapling is off for the certificate, whose state is [StateNone]; f is
-// called again after the TTL, or by [Stapler.Refresh]. With on
-// true urls are the responders, in order of preference; none means the
-// certificate's own (RFC 6960 §4.2.2.1, id-ad-ocsp). leaf is shared and
-// read-only. nil means the certificate's own URLs.
+// leaf is shared and read-only. A nil f, the default, leaves it to the certificate.
+//
+// If on is false stapling is off for the certificate, whose state is [StateNone]; f is
+// called again within the TTL, or by [Stapler.Refresh]. If on is true urls are the
+// responders, in order of preference, of which the first four are used; none means the
+// certificate's own (id-ad-ocsp, RFC 5280 §4.2.2.1).
 //
 // If f panics or takes longer than 5 s, its last result stays in use. If there is
 // none, no request is made: the certificate is pending, [Stapler.Ready] and

@@ -14,8 +14,8 @@ import (
 )
 
 // resumedGrace is by how much the proof of a resumed connection may have expired:
-// the staple is that of the full handshake, and no ticket lives longer (RFC 8446
-// section 4.6.1).
+// the staple is that of the full handshake, and no ticket lives longer (RFC 9846
+// §4.6.1).
 const resumedGrace = 7 * 24 * time.Hour
 
 // VerifyStaple is a callback for [tls.Config.VerifyConnection]: it verifies what
@@ -57,8 +57,8 @@ func VerifyStaple(cs tls.ConnectionState) error {
 
 // RequireStaple is a stricter [VerifyStaple]: every connection with a peer
 // certificate must have a staple that proves it good. Without one the error is
-// [ErrNoStaple]. Only a connection without peer certificates,
-// such as one from a client that need not have any, passes without.
+// [ErrNoStaple]. Only a connection without peer certificates, such as one from a client
+// that need not have any, passes without.
 func RequireStaple(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
@@ -76,9 +76,8 @@ func RequireStaple(cs tls.ConnectionState) error {
 }
 
 // Verify says what raw, an OCSP response in DER from any source, proves about leaf
-// now, by the rules of [VerifyStaple]. A nil error means proven good.
-// For a revoked certificate the error is an [ErrRevoked], and the response is
-// returned with it. Every other error is an [ErrNoIssuer], if issuer did not sign
+// now, by the rules of [VerifyStaple]. A nil error means proven good. For a revoked
+// certificate the error is an [ErrRevoked], and the response is returned with it. Every other error is an [ErrNoIssuer], if issuer did not sign
 // leaf, or a [*ResponseError] that says why raw is no proof; then there is no
 // response. A nil leaf or issuer is an ErrNoIssuer. The response keeps a reference
 // to raw, which must not be changed after that.

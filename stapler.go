@@ -32,9 +32,10 @@
 // response has expired. If a GET got no answer, the next attempt uses POST.
 //
 // The first retry follows within a second. The pauses between retries grow with the
-// duration of the outage, up to 5 minutes for a Must-Staple certificate and 15
-// minutes for others. A responder that fails for all its certificates gets one
-// request at a time.
+// duration of the outage, up to 5 minutes for a Must-Staple certificate, 15 minutes for
+// others, and 2 hours for one without a handshake for a day; where the responder works and
+// does not know the certificate, up to 15 minutes, 1 hour and 2 hours. A responder that
+// failed for five certificates in a row, or for all that name it, gets one request at a time.
 //
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.
@@ -189,7 +190,7 @@ func (s *Stapler) Close() error {
 // GetCertificate returns a hook for tls.Config.GetCertificate that staples
 // what next returns. Unlike [Stapler.TLSConfig] it leaves the config's
 // Certificates alone: crypto/tls serves those by itself where next returns nil,
-// or the client sends no server name. A nil next finds nothing.
+// or the client sends no server name. A nil next returns no certificate.
 func (s *Stapler) GetCertificate(next func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if next == nil {
@@ -238,8 +239,8 @@ func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*
 
 // Staple returns cert with the current response: cert itself, if there is
 // nothing to change, or a copy. It never blocks; a certificate that is not
-// known yet comes back as it is and is fetched for. Staple(Staple(c)) carries
-// the response that is current then. nil stays nil.
+// known yet comes back as it is, and its response is requested in the background.
+// Staple(Staple(c)) carries the response that is current then. nil stays nil.
 func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
 	if empty(cert) {
 		return cert

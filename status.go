@@ -81,8 +81,9 @@ type Status struct {
 
 // Stats counts since New.
 type Stats struct {
-	// Handshakes counts calls of hooks and of Staple by the State of what was served:
-	// two where a wrapped config returns a wrapped one, by GetConfigForClient.
+	// Handshakes counts calls of hooks and of Staple by the State of what was served. A
+	// handshake counts twice if GetConfigForClient of a wrapped config returns a wrapped
+	// config.
 	Handshakes [StateNone + 1]uint64
 	// Requests counts HTTP requests sent, redirects and issuers included.
 	Requests uint64

@@ -19,14 +19,13 @@ import (
 //
 // The header Expires says, in RFC 3339, from when on a record may be deleted. A
 // Stapler deletes the record of a certificate that it serves until the certificate
-// expires. The record of a certificate that was replaced before stays, about 4 KB,
-// in an autocert.DirCache for example; [DirStore] and redisstore delete it.
+// expires. The record of one that is replaced before that stays, about 4 KB; [DirStore]
+// and redisstore delete it some time after it has expired, an autocert.DirCache does not.
 //
-// Methods are called concurrently, off the handshake, with a context that ends
-// after 100 ms for Get, and 5 s for the others and for a Get that no handshake
-// waits for: for Prefetch and Refresh, and after one that was slow. Get returns
-// an error, whichever, if there is nothing under key. data must not be kept or
-// changed.
+// Methods are called concurrently, off the handshake. The context of Put and Delete ends
+// after 5 s. That of Get ends after 100 ms, because a handshake may wait for it, but after
+// 5 s if the call is for Prefetch or Refresh, or is repeated after a slow one. Get returns
+// any error if there is nothing under key. data must not be kept or changed.
 type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, data []byte) error
@@ -37,9 +36,10 @@ type Store interface {
 // it makes a request and the others read its result. Lease reports whether the caller
 // holds the lease on key for ttl from now: it was free, had ended, or was held by this
 // same Leaser, which renews it. If the holder stores nothing in that time, the others
-// make their own requests, so that a holder that is cut off takes no staple away. An
-// error counts as held: a store that fails must not prevent requests. key is that of
-// the record; keep the lease under another one. ctx ends after 1 s.
+// make their own requests, so that a holder that is cut off takes no staple away. After
+// an error the caller makes its request as if it held the lease: a store that fails must
+// not prevent requests. key is that of the record; keep the lease under another one. ctx
+// ends after 1 s.
 type Leaser interface {
 	Lease(ctx context.Context, key string, ttl time.Duration) (held bool, err error)
 }
@@ -48,10 +48,9 @@ type Leaser interface {
 // key, with permissions 0600. The directory is made, with permissions 0700, by
 // the first Put if it is not there. A file is replaced whole or not at all,
 // whatever happens to the process or the disk meanwhile, so several processes
-// may share the directory. One Put in 64 deletes expired records
-// that were not written for a week, and temporary files of killed processes; other
-// files are not touched. The empty DirStore is the
-// working directory.
+// may share the directory. One Put in 64 deletes expired records that were not written
+// for a week, and temporary files of killed processes; other files are not touched. The
+// empty DirStore is the working directory.
 type DirStore string
 
 // Get returns the record under key; an error that is fs.ErrNotExist if there
