@@ -238,10 +238,10 @@ func (e *entry) inUseLocked(now int64) bool {
 // validFrom returns from when on a responder may know e, in Unix ns.
 func (e *entry) validFrom() int64 { return held.Nanos(e.notBefore) - int64(ocspresp.ClockSkew) }
 
-// foundLocked notes who issued the certificate of e. alone says that its chain
-// lacks a certificate that can be handed to clients: one that was downloaded, or
-// came from a record, is good for verifying, but may not be byte for byte the
-// CA's, as its signature is not checked by anyone.
+// foundLocked notes who issued the certificate of e. alone says that the chain lacks the
+// issuer and WithIssuers gave it, so its bytes may be handed to clients. Those of one that
+// was downloaded, or came from a record, may not: nobody checked its own signature, so it
+// verifies with its key and may differ from the CA's certificate.
 func (e *entry) foundLocked(is *ocspresp.Issuer, alone bool) {
 	e.issuer, e.flags.alone, e.flags.issuerUnproven = is, alone, false
 	e.noIssuer.Store(false)

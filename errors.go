@@ -246,7 +246,7 @@ func reasonOf(err error) Reason {
 	return 0
 }
 
-// verdict returns what err, which came of an exchange, says of whom.
+// verdict returns whom err, the outcome of an exchange, blames.
 func verdict(err error) schedule.Verdict {
 	if err == nil {
 		return schedule.Proof

@@ -210,7 +210,8 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
-	if m.restored && a.Urgency < schedule.Unconditional && !e.Phase().UnderWay() && s.fresh(e.held.Load(), now) { // the record that was read meanwhile spares the rest
+	// A record that was read meanwhile, and needs no refresh, makes the attempt a success.
+	if m.restored && a.Urgency < schedule.Unconditional && !e.Phase().UnderWay() && s.fresh(e.held.Load(), now) {
 		s.doLocked(s.sched.Start(e, schedule.Routine, now))
 		return
 	}

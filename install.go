@@ -75,7 +75,8 @@ func (s *Stapler) makeRoomLocked(der []byte) bool {
 }
 
 // reviewLocked drops e if its certificate expired or was not used for a week, and
-// else says when to look again. Where the timer overslept it may be used any moment.
+// else says when to look again. If the timer overslept, e is kept for a day more:
+// handshakes may come again.
 func (s *Stapler) reviewLocked(e *entry, overslept bool) {
 	now := s.nanos()
 	next := s.lifeLocked(e, overslept, now)
@@ -233,8 +234,8 @@ func (s *Stapler) installLocked(e *entry, a *held.Answer, now int64) error {
 }
 
 // judge verifies the staple that the source had set, and installs it if it is newer. It
-// runs off the handshake, and once for the same bytes.
-// said is what was said just now of the need, and is not noted yet; Unread for nothing.
+// runs off the handshake, and once for the same bytes. said is the Need of the route that
+// was found just now, which e does not have yet; Unread if none was looked for.
 func (s *Stapler) judge(e *entry, said schedule.Need) {
 	s.mu.Lock()
 	raw, sub := e.details().candidate, e.subject()

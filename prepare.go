@@ -167,9 +167,10 @@ func (p *preparation) needLocked(now int64) (schedule.Need, error) {
 }
 
 // readLeaf reads the certificate of e and looks for its issuer in the chain. It
-// returns the parsed leaf, or nil if it does not parse, or is read and wanted still. The
-// parsed leaf is not kept: it is several times as large as an entry. A chain is scanned
-// once, as each candidate costs a signature and chains may be anybody's.
+// returns the parsed leaf, or nil if it does not parse, or was read before and nothing has
+// to be looked up in it. The parsed leaf is not kept: it is several times as large as an
+// entry. A chain is scanned once, as each candidate costs a signature and chains may be
+// anybody's.
 func (s *Stapler) readLeaf(e *entry) (leaf *x509.Certificate, unreadable error) {
 	s.mu.Lock()
 	m := e.details()

@@ -44,7 +44,7 @@ const (
 	// defaultPrefix keeps apart what others have in the same database.
 	defaultPrefix = "staple:"
 	// defaultLife is how long a record is kept that does not say when its
-	// response expires, and shortest the least of it.
+	// response expires, and shortest the least that any is kept.
 	defaultLife = 24 * time.Hour
 	shortest    = time.Second
 	// maxRecord is the longest record that staple reads, in bytes.

@@ -218,7 +218,7 @@ func (c *cell) again(t *testing.T) {
 	}
 }
 
-// stored has what the first version stored, verbatim, while nobody answers.
+// stored has a record that holds a response as it was received, while nobody answers.
 func (c *cell) stored(t *testing.T) {
 	body, allowed := c.offer(c.first, c.v.cold, nil)
 	s := c.serve(t, c.cert, staple.WithStore(oneRecord(block("OCSP RESPONSE", body, time.Now()))))

@@ -27,8 +27,8 @@ type Exchange struct {
 	Held    *held.Response   // an older one is refused
 	Hash    crypto.Hash      // of the CertID; there is another that may be tried
 	MaxAge  time.Duration    // of what caches may answer with; 0: whatever they hold
-	First   ocsphttp.Way
-	May     ocsphttp.Way
+	First   ocsphttp.Way     // how the request is made, by ocsphttp.Memory
+	May     ocsphttp.Way     // the changes of it that may be tried
 	// Condition asks for what is newer than Held.
 	Condition ocsphttp.Validator
 	// Unauthorized says that the last attempt was answered so and nothing valid is held.

@@ -21,11 +21,11 @@ type Shared[T any] struct {
 	flight singleflight.Group
 }
 
-// Do calls f, or waits for a call of this key that is under way, of whichever kind. It
-// returns when that does, or the error of ctx when ctx ends; the call then goes
-// on, and is shared with who comes later. While too many calls of this kind have
-// not returned nothing is called, and the error is a [HungError]. Sharing a call that
-// was given up is right for a store: a second write must not overtake the first.
+// Do calls f, or waits for the call under key that is under way, whatever its kind. It
+// returns what the call does, or the error of ctx when ctx ends; the call then goes on,
+// and later callers share it. While too many calls of kind have not returned Do calls
+// nothing and returns a [HungError]. Sharing a call that was given up is right for a
+// store: a second write must not overtake the first.
 func (s *Shared[T]) Do(ctx context.Context, kind, key string, f func() (T, error)) (T, error) {
 	v, _, err := s.do(ctx, kind, key, f)
 	return v, err

@@ -18,8 +18,8 @@ import (
 // with a handshake header of 4 bytes, the status type and a length of 3.
 const maxStaple = 1<<14 - 4 - 1 - 3
 
-// An Answer is a verified response that has come, or that nothing is newer: from a
-// responder, from the store, or the source's own staple.
+// An Answer is a verified response, from a responder, the store or the certificate's
+// source; or a 304, by which a responder says that nothing is newer.
 type Answer struct {
 	*ocspresp.Proof           // nil: a 304
 	About           *Response // of a 304, what was held when it was asked for

@@ -64,8 +64,9 @@ func (h *Response) With(s State) *Response {
 		modified: h.modified, etag: h.etag, Raw: h.Raw, Until: h.Until, Checked: h.Checked, ThisUpdate: h.ThisUpdate}
 }
 
-// Needed returns h as it is where a response is needed, or not. Nothing is forgotten by it: a
-// switch may be turned back, and the clock may be wrong by which a certificate has expired.
+// Needed returns a copy of h for a certificate that needs a response, or none. What was
+// proven stays in it: a switch may be turned back, and the clock may be wrong by which the
+// certificate has expired.
 func (h *Response) Needed(needed bool) *Response {
 	n := h.With(h.State)
 	n.Unneeded = !needed

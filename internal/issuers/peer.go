@@ -38,7 +38,7 @@ func OfPeer(cs *tls.ConnectionState) (issuers []*x509.Certificate) {
 			break
 		}
 		if leaf.CheckSignatureFrom(cert) == nil {
-			return []*x509.Certificate{cert} // of a second one the key is another: nobody's
+			return []*x509.Certificate{cert} // a second one has the same key, or one that nobody has the private key of
 		}
 	}
 	return nil

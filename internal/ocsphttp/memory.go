@@ -104,8 +104,8 @@ func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 
 // learnMethod notes what came of a method, the one that did best. A POST that worked
 // is usual for a day. If the usual POST then gets nothing usable, and GET was not
-// tried beside it, the next attempt begins with GET: one refused GET once had a
-// responder asked by POST for a day, though POST failed, too.
+// tried beside it, the next attempt begins with GET: or one refused GET would have the
+// responder asked by POST for a day, though POST fails, too.
 func (m *Memory) learnMethod(method Way, l Learned, now int64) {
 	usual := m.usual(now)
 	if l.Failed&Post != 0 {

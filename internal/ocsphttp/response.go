@@ -56,8 +56,8 @@ func (c *Client) read(ctx context.Context, cancel func(), res *http.Response, oc
 // before its announced length, or inside of its SEQUENCE, is io.ErrUnexpectedEOF: it
 // is truncated, and not malformed.
 //
-// io.ReadAll would not do: it waits for the end of the connection, which cost each
-// attempt at such a responder its 10 s, and nothing was ever stapled.
+// io.ReadAll would not do: it waits for the end of the connection. An attempt at such a
+// responder would take all of its 10 s and bring nothing.
 func readBody(ctx context.Context, res *http.Response, sequence bool) ([]byte, error) {
 	announced := int(min(res.ContentLength, MaxBody+1)) // 0 where a RoundTripper does not care, too
 	body := make([]byte, 0, min(max(announced+1, 512), 8<<10))

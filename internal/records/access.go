@@ -241,7 +241,7 @@ func (a *Access) judge(ctx context.Context, op Op, err error) {
 }
 
 // succeeded has the next failure of op logged. Each operation has an entry of its own
-// in failed: one slow Get hid that Put failed.
+// in failed, or one slow Get would hide that Put fails.
 func (a *Access) succeeded(op Op) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

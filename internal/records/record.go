@@ -61,7 +61,7 @@ func Key(leaf []byte) string {
 // only if it signed the leaf, and the responder only if it is one that is asked.
 type Record struct {
 	Response  []byte // in DER
-	Issuer    []byte // certificate in DER; nil in records of the first version
+	Issuer    []byte // certificate in DER; nil: the record has none
 	Responder string // the URL that gave the response, or confirmed it last
 
 	ETag, LastModified string // header fields

@@ -37,7 +37,8 @@ func (h *heap[E]) last() E { return h.nodes[len(h.nodes)-1].of }
 
 // set inserts e under key, or moves it there if it is in the heap. Never removes it,
 // so being in a heap is a matter of the key alone. Keys are stored, and not computed
-// when compared: computed ones changed before the heap was fixed, and it stalled.
+// when compared: computed ones change before their element is moved, and the heap
+// is out of order.
 func (h *heap[E]) set(e E, key int64) {
 	i := int(*h.place(e)) - 1
 	switch {

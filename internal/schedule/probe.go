@@ -62,7 +62,7 @@ func (s *Schedule[T]) works(r *Responder[T]) {
 // fault counts a failure of r. It fails when the last certificates, or all that
 // it has, failed. A certificate that fails again does not count again, and not at
 // all if others succeeded since it began to fail: then it may be the reason itself.
-// Thirty such among a hundred once opened the breaker 6,912 times in five days.
+// Without that, thirty such among a hundred open the breaker 6,912 times in five days.
 func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	r, t := a.Responder, a.Item
 	r.hint = hint
@@ -105,8 +105,8 @@ func (s *Schedule[T]) breaks(r *Responder[T]) {
 }
 
 // turnAway empties the queue of r, in its order: each item is asked about at its next
-// responder, or is StandingBy if all fail. Those that waited once stayed, and a
-// thousand new certificates cost a thousand requests to a responder that failed.
+// responder, or is StandingBy if all fail. If they stayed, a thousand new certificates
+// would cost a thousand requests to a responder that fails.
 func (s *Schedule[T]) turnAway(r *Responder[T]) {
 	waiting := slices.Clone(r.queue.nodes)
 	slices.SortFunc(waiting, func(a, b node[T]) int { return cmp.Compare(a.key, b.key) })

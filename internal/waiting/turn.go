@@ -91,8 +91,8 @@ func (t *Turn[T]) ended(err error) {
 	t.Err = err
 }
 
-// deferred reports whether t does not wait for another process, as no Refresh does.
-// The attempt under way, which goes on for it, is then its own.
+// deferred is called when the attempt under way is left to another process. It reports
+// whether t wants it made here all the same, as each Refresh does: then it is t's own.
 func (t *Turn[T]) deferred() bool {
 	if t.call.Refresh {
 		t.ends = 1
