@@ -14,6 +14,7 @@ import (
 	"github.com/ocspstaple/staple/internal/held"
 	"github.com/ocspstaple/staple/internal/notices"
 	"github.com/ocspstaple/staple/internal/ocsphttp"
+	"github.com/ocspstaple/staple/internal/ocspresp"
 	"github.com/ocspstaple/staple/internal/schedule"
 )
 
@@ -361,7 +362,9 @@ func (s *Stapler) request(ctx context.Context, a action, judging *atomic.Bool) (
 		tries = d.tries
 	}
 	x.First, x.May = d.memory.Plan(&tries, valid, now)
-	x.Unauthorized = !valid && reasonOf(e.details().err) == ReasonUnauthorized
+	if x.Held.Ending(now) {
+		x.Refused = ocspresp.Reason(reasonOf(e.details().err))
+	}
 	if a.Urgency == schedule.Unconditional {
 		x.First |= ocsphttp.PastCaches
 	} else if r == e.Best() && e.flags.spared < held.MaxUnsigned { // whoever forged the validator hides what is newer

@@ -31,9 +31,9 @@ type Exchange struct {
 	May     ocsphttp.Way     // the changes of it that may be tried
 	// Condition asks for what is newer than Held.
 	Condition ocsphttp.Validator
-	// Unauthorized says that the last attempt was answered so and nothing valid is held.
-	// A cache may keep that from before the CA knew the certificate.
-	Unauthorized bool
+	// Refused is why the answer to the last attempt was refused, if Held is ending. A cache
+	// may keep such an answer, from before the CA knew the certificate, say.
+	Refused ocspresp.Reason
 	// Judging is set while an answer is verified: what came in time may take a while.
 	Judging *atomic.Bool
 	// Now is the clock by which the answer is judged, and says when it came.

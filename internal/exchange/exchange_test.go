@@ -60,7 +60,7 @@ func ask(t *testing.T, ca *ocsptest.CA, rt *roundTrips, edit func(*exchange.Exch
 // REQ A6, REQ A9
 func TestBetterWays(t *testing.T) {
 	ca := ocsptest.NewCA()
-	past := func(x *exchange.Exchange) { x.Unauthorized = true }
+	past := func(x *exchange.Exchange) { x.Refused = ocspresp.Unauthorized }
 	for _, tt := range []struct {
 		name   string
 		status int
@@ -74,7 +74,7 @@ func TestBetterWays(t *testing.T) {
 		{"malformedRequest", 200, errorStatus(malformedRequest), nil, "GET POST GET", ocspresp.MalformedRequest},
 		{"tryLater", 200, errorStatus(tryLater), nil, "GET", ocspresp.TryLater},
 		{"unauthorized", 200, errorStatus(unauthorized), nil, "GET GET", ocspresp.Unauthorized},
-		{"unauthorized once more", 200, errorStatus(unauthorized), past, "GET GETn GET", ocspresp.Unauthorized},
+		{"unauthorized once more", 200, errorStatus(unauthorized), past, "GET POSTn GET", ocspresp.Unauthorized},
 		{"tryLater after unauthorized", 200, errorStatus(tryLater), past, "GET", ocspresp.TryLater},
 		{"status 404", 404, "", nil, "GET POST", 0},
 	} {

@@ -46,8 +46,9 @@ func (x *Exchange) better(err error) ocsphttp.Way {
 		return 0
 	}
 	ways := refusals[e.Reason].better
-	// An expired response may be a cache's, whichever of its times is past.
-	if errors.Is(err, ocspresp.ErrExpired) || x.Unauthorized && e.Reason == ocspresp.Unauthorized {
+	// An expired response may be a cache's, whichever of its times is past. So may the
+	// same answer once more, unless POST is tried anyway.
+	if errors.Is(err, ocspresp.ErrExpired) || e.Reason == x.Refused && ways&ocsphttp.Post == 0 {
 		ways |= ocsphttp.PastCaches
 	}
 	return ways

@@ -95,15 +95,20 @@ func (h *Response) Validator() ocsphttp.Validator {
 	return ocsphttp.Validator{ETag: h.etag, Modified: h.modified}
 }
 
-// Condition makes a request conditional on h being out of date. In the last eighth of
-// its life, and after it, the zero Validator does not: a cache that goes on with 304
-// would be no help, and a forged 304 would cost a gap.
+// Condition makes a request conditional on h being out of date. Where h is Ending the
+// zero Validator does not: a cache that goes on with 304 would be no help, and a forged
+// 304 would cost a gap.
 func (h *Response) Condition(now int64) ocsphttp.Validator {
-	_, length := h.span()
-	if !h.Current(now) || h.Until-now < length/8 {
+	if h.Ending(now) {
 		return ocsphttp.Validator{}
 	}
 	return h.Validator()
+}
+
+// Ending reports whether h is in the last eighth of its life, or has ended.
+func (h *Response) Ending(now int64) bool {
+	_, length := h.span()
+	return !h.Current(now) || h.Until-now < length/8
 }
 
 // Current reports whether the response may be served at now.

@@ -57,6 +57,7 @@ type Learned struct {
 	Helped Way   // the changes that led to that way
 	Failed Way   // the changes that did no better
 	Lost   bool  // HTTP brought no answer, for the last request
+	Good   bool  // there is an answer
 }
 
 // A Reply is what came of a question, as far as it tells GET from POST. It says
@@ -105,6 +106,9 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 		}
 		may &^= change
 		way := best.way ^ change
+		if change == PastCaches {
+			way |= Post // many caches heed no request, and none keeps a POST
+		}
 		if l.Lost {
 			way |= OwnConn
 		}
@@ -120,6 +124,7 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 	if best.fits {
 		l.Reply = best.reply
 	}
+	l.Good = best.err == nil
 	return best.answer, l, best.err
 }
 

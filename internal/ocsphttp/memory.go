@@ -29,6 +29,7 @@ type Memory struct {
 	swap   bool  // the next attempt begins with the other method
 	failed int64 // when the other method did no better
 	hash   int64 // since when the other hash is the usual one
+	plain  int64 // when the first hash last brought an answer: then the other is for one certificate alone
 	lost   bool  // the last request failed: what comes next has a connection of its own
 }
 
@@ -88,9 +89,12 @@ func (m *Memory) usual(now int64) Way {
 func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	m.lost = l.Lost
 	m.learnMethod((first^l.Helped)&Post, l, now)
+	if l.Good && (first^l.Helped)&OtherHash == 0 {
+		m.plain = now
+	}
 	if l.Helped&OtherHash != 0 {
 		m.hash = 0
-		if first&OtherHash == 0 {
+		if first&OtherHash == 0 && !recent(m.plain, now, recall) {
 			m.hash = now
 		}
 	}

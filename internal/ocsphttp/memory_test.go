@@ -158,7 +158,8 @@ func TestPauses(t *testing.T) {
 	}
 }
 
-// REQ A2: the hash that was taken is asked first for a day, or until the other is.
+// REQ A2: the hash that was taken is asked first for a day, or until the other is, if
+// that brought nothing for a day.
 func TestHashForADay(t *testing.T) {
 	var m ocsphttp.Memory
 	var tries ocsphttp.Tries
@@ -175,5 +176,17 @@ func TestHashForADay(t *testing.T) {
 	m.Learn(&tries, ocsphttp.OtherHash, helped, at.UnixNano())
 	if a := first(0); a != 0 {
 		t.Errorf("%b after the first hash was taken again", a)
+	}
+
+	// Where the first hash brings answers, the other one is for one certificate alone.
+	m.Learn(&tries, 0, ocsphttp.Learned{Reply: ocsphttp.Taken, Good: true}, at.UnixNano())
+	m.Learn(&tries, 0, helped, at.UnixNano())
+	if a := first(0); a != 0 {
+		t.Errorf("%b after one certificate needed the other hash", a)
+	}
+	after := at.Add(24 * time.Hour)
+	m.Learn(&tries, 0, helped, after.UnixNano())
+	if a := first(24 * time.Hour); a != ocsphttp.OtherHash {
+		t.Errorf("%b where the first hash has brought nothing for a day", a)
 	}
 }

@@ -1,0 +1,107 @@
+package scenario_test
+
+import (
+	"crypto"
+	"crypto/tls"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
+	"golang.org/x/crypto/ocsp"
+)
+
+// cached returns a Stapler that reaches ca's responder by a cache, which sets the responder
+// to what it holds (true) or to what is true by now, at each request. It holds GETs; one that
+// heeds requests lets those with no-cache pass, which many caches of CDNs don't.
+func cached(t *testing.T, ca *ocsptest.CA, heeds bool, set func(held bool)) *staple.Stapler {
+	next := ca.Responder.Client().Transport
+	s := staple.New(staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+		set(r.Method == http.MethodGet && !(heeds && r.Header.Get("Cache-Control") == "no-cache"))
+		return next.RoundTrip(r)
+	})}))
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// refused are answers that a cache may keep. FaultNone stands for a signed "unknown".
+var refused = []ocsptest.Fault{ocsptest.FaultNone, ocsptest.FaultExpired, ocsptest.FaultUnauthorized, ocsptest.FaultTryLater,
+	ocsptest.FaultSigRequired, ocsptest.FaultBrokenSignature, ocsptest.FaultWrongSerial, ocsptest.FaultWrongSigner,
+	ocsptest.FaultDelegateExpired, ocsptest.FaultDelegateMissing, ocsptest.FaultInternalError, ocsptest.FaultWrongKeyHash}
+
+// REQ A9, REQ E16: what a cache holds is asked for past it, also where the cache heeds no
+// request: nothing for long where nothing is held, and no gap where something is.
+func TestRefusedFromACache(t *testing.T) {
+	t.Parallel()
+	for _, f := range refused {
+		for _, heeds := range []bool{true, false} {
+			for _, holds := range []bool{true, false} {
+				testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+					ca.Responder.SetValidity(4 * time.Hour)
+					cert, stale := ca.Issue(ocsptest.Leaf{}), !holds
+					s := cached(t, ca, heeds, func(held bool) {
+						ca.Responder.SetFault(ocsptest.FaultNone)
+						ca.Responder.SetGood(cert)
+						switch {
+						case !held || !stale:
+						case f == ocsptest.FaultNone:
+							ca.Responder.SetUnknown(cert)
+						default:
+							ca.Responder.SetFault(f)
+						}
+					})
+					if holds {
+						testkit.MustFetch(t, s, cert)
+						stale = true
+					} else {
+						testkit.List(t, s, cert)
+						time.Sleep(20 * time.Minute)
+					}
+					for minute := range 48 * 60 {
+						synctest.Wait()
+						if s.Staple(cert).OCSPStaple == nil {
+							t.Fatalf("%v, heeds %v, held a response %v: no staple after %d minutes: %v", f, heeds, holds, minute, s.Ready())
+						}
+						time.Sleep(time.Minute)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A certificate that is a minute old is "unauthorized" once, and known when it is asked for
+// under the other hash. That says nothing of other certificates: what is stapled under
+// SHA-256 some clients refuse.
+func TestHashOfOneCertificate(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		known, fresh, once := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{}), true
+		next := ca.Responder.Client().Transport
+		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
+			path := r.URL.EscapedPath()
+			encoded, _ := url.PathUnescape(path[strings.LastIndex(path, "/")+1:])
+			der, _ := base64.StdEncoding.DecodeString(encoded)
+			ca.Responder.SetGood(fresh)
+			if req, err := ocsp.ParseRequest(der); err == nil && once && req.SerialNumber.Cmp(fresh.Leaf.SerialNumber) == 0 {
+				once = false
+				ca.Responder.SetUnauthorized(fresh)
+			}
+			return next.RoundTrip(r)
+		})}))
+		defer s.Close()
+		testkit.MustFetch(t, s, known)
+		testkit.MustFetch(t, s, fresh)
+		time.Sleep(2 * time.Hour)
+		for name, cert := range map[string]*tls.Certificate{"known": known, "fresh": fresh} {
+			if r, err := ocsp.ParseResponse(s.Staple(cert).OCSPStaple, ca.Cert); err != nil || r.IssuerHash != crypto.SHA1 {
+				t.Errorf("the one that was %s is stapled under %v, %v", name, r.IssuerHash, err)
+			}
+		}
+	})
+}
