@@ -65,11 +65,11 @@ func judgeXCrypto(w *world, raw []byte) (err error) {
 // openssl is `openssl ocsp`, which a bench runs.
 func openssl(b *bench) *peer {
 	return &peer{"openssl", b.judge, map[ocspresp.Reason]string{
-		ocspresp.Malformed:          "skips what follows the response, and takes dates in other forms and a hash with parameters",
+		ocspresp.Malformed:          "skips what follows the response, and takes dates in other forms, a hash with parameters and a default that is stated (critical FALSE)",
 		ocspresp.Version:            "takes any version",
 		ocspresp.HashAlgorithm:      "knows SHA-224; x/crypto/ocsp would take that answer for the certificate's",
 		ocspresp.CriticalExtension:  "reads no extensions",
-		ocspresp.SignatureAlgorithm: "takes SHA-1 and SHA-224, and parameters where there are none",
+		ocspresp.SignatureAlgorithm: "takes SHA-1 and SHA-224, parameters where there are none, a trailerField in those of RSASSA-PSS, and a delegate that crypto/x509 does not parse",
 		ocspresp.ResponderID:        "takes a name in another encoding for the same",
 		ocspresp.DelegateAlgorithm:  "takes SHA-1",
 		ocspresp.NextUpdate:         "takes the first of several answers",
