@@ -137,8 +137,7 @@ func (s *Stapler) adopt(e *entry, rec *records.Record) (ocspresp.Subject, error)
 	return e.subject(), nil
 }
 
-// rereadLocked has the record of e, which holds nothing, read again when the
-// store has rested.
+// rereadLocked has the record of e, which holds nothing, read again after a rest.
 func (s *Stapler) rereadLocked(e *entry) {
 	m := e.edit()
 	if m.unread || s.closed {
@@ -229,6 +228,8 @@ func (s *Stapler) write(e *entry) {
 	} else if heir != nil && heir != e { // e was forgotten and learned again: the newer is written last
 		if g := heir.held.Load(); g.Raw != nil && !g.OlderThan(n) {
 			s.storeLocked(heir)
+		} else if rec != nil && err == nil && !s.closed {
+			s.doLocked(s.sched.Start(heir, schedule.Routine, s.nanos())) // it reads what was written
 		}
 	}
 	switch {
@@ -248,7 +249,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 	}
 	e := a.Item
 	s.mu.Lock()
-	failing, leased := e.Failures() > 0, e.details().leased
+	failing, leased := e.Failures() > 0 && a.Urgency < schedule.Forced, e.details().leased
 	s.mu.Unlock()
 	mine, at := s.records.MayAsk(records.Key(e.DER), failing, leased)
 	if at != leased {

@@ -268,3 +268,37 @@ func TestProbesOfWhatGoesAway(t *testing.T) {
 		}
 	})
 }
+
+// So it is where the revocation is being written while its certificate is forgotten and
+// learned again: the heir reads it.
+func TestHeirReadsTheRevocation(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		shelf := new(testkit.Shelf)
+		shelf.Delay("Put", 3*time.Second)
+		cert := ca.Issue(aged(ocsptest.Leaf{}))
+		s := testkit.Stapler(t, ca, staple.WithStore(shelf))
+		testkit.MustFetch(t, s, cert)
+		time.Sleep(time.Minute)
+		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
+		_ = s.Refresh(t.Context(), cert)
+		if st := s.Status()[0].State; st != staple.StateRevoked {
+			t.Fatal(st)
+		}
+		s.Forget(cert)
+		s.Staple(cert)
+		begun := time.Now()
+		time.Sleep(30 * time.Second) // it is written
+		synctest.Wait()
+		next := testkit.Stapler(t, ca, staple.WithStore(shelf))
+		_ = next.Prefetch(t.Context(), cert)
+		if st := next.Status()[0].State; st != staple.StateRevoked {
+			t.Fatal("the store:", st)
+		}
+		for s.Staple(cert).OCSPStaple != nil {
+			time.Sleep(time.Second)
+		}
+		if d := time.Since(begun); d > 5*time.Minute {
+			t.Errorf("stapled as good for %v after it was known to be revoked, and written", d)
+		}
+	})
+}
