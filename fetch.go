@@ -211,6 +211,7 @@ func (s *Stapler) outlive(a action, left <-chan struct{}) {
 func (s *Stapler) failedLocked(a action) {
 	e, now := a.Item, s.nanos()
 	m := e.edit()
+	m.learned = min(m.learned, now) // the clock may have been set back
 	// A record that was read meanwhile, and needs no refresh, makes the attempt a success.
 	if m.restored && a.Urgency < schedule.Unconditional && !e.Phase().UnderWay() && s.fresh(e.held.Load(), now) {
 		s.doLocked(s.sched.Start(e, schedule.Routine, now))
@@ -302,10 +303,10 @@ func (s *Stapler) failsLocked(r *responder) {
 	s.warnLocked(r)
 }
 
-// warnLocked logs that a responder fails: above debug level once a day, for all its
-// certificates.
+// warnLocked logs that r fails: above debug level once a day, for all its certificates.
 func (s *Stapler) warnLocked(r *responder) {
 	now, d, warning := s.nanos(), dataOf(r), slog.LevelDebug
+	d.failed = min(d.failed, now)                               // the clock may have been set back
 	if r.Certificates() > 1 && !notices.Lately(d.warned, now) { // with one certificate its own events suffice
 		warning, d.warned = slog.LevelWarn, now
 	}
@@ -394,6 +395,12 @@ func (s *Stapler) handleSignalLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e, schedule.Unread) }) // what prepare does of it
+		s.rechainLocked(e, cert.Certificate[1:], schedule.Routine) // without a staple the chain was of no use
+		s.judgeLocked(e)
 	}
+}
+
+// judgeLocked has a worker do what prepare does for a staple that the source set.
+func (s *Stapler) judgeLocked(e *entry) {
+	s.work.AddUrgent(func() { s.readLeaf(e); s.judge(e, schedule.Unread) })
 }

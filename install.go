@@ -124,8 +124,7 @@ func (s *Stapler) dropLocked(e *entry) {
 	s.settleLocked(e)
 }
 
-// settleLocked tells all that wait for e that there is news: handshakes, Prefetch,
-// Refresh.
+// settleLocked tells all that wait for e, handshakes and calls, that there is news.
 func (s *Stapler) settleLocked(e *entry) {
 	m := e.more
 	if m == nil || m.waiters.Empty() {
@@ -159,8 +158,8 @@ func (s *Stapler) newsLocked(e *entry) waiting.Facts {
 		Began:     e.details().begun,
 		Impatient: s.opts.store != nil,
 	}
-	if !f.Settled && !f.UnderWay && (need == schedule.None || h.Unneeded) {
-		f.Settled, f.Problem = true, e.details().err // one that does not parse needs none, too
+	if !f.Settled && (need == schedule.None || h.Unneeded) {
+		f.Settled, f.Problem = !f.UnderWay, e.details().err // one that does not parse needs none, too
 	}
 	return f
 }
@@ -261,8 +260,10 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 		}
 	}
 	if err != nil {
-		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need != schedule.None && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
-			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
+		r := reasonOf(refused("", err))
+		again := exchange.OfTheClock(ocspresp.Reason(r)) && need != schedule.None && !(r == ReasonExpired && had.Current(now))
+		if again && !e.gone() && e.edit().candidate == nil {
+			e.more.candidate = raw // the clock may be wrong: judge it again with the next attempt
 		}
 		s.log(slog.LevelDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}
@@ -297,5 +298,7 @@ func (s *Stapler) rechainLocked(e *entry, chain [][]byte, u schedule.Urgency) {
 		e.flags.logged = false
 		s.startOverLocked(e)
 		s.doLocked(s.sched.Start(e, schedule.Urgent, now))
+	case schedule.None: // no attempt has the source's staple judged
+		s.judgeLocked(e)
 	}
 }

@@ -75,7 +75,7 @@ func (h *Response) Take(a *Answer, rules Rules, now int64) (n *Response, news bo
 		n.State, n.staple = Revoked, rules.StapleRevoked && !oversized
 	}
 	n.confirm(a, rules.TTL)
-	if n.State == Good && !n.valid(now) && h.State == Good && h.valid(now) {
+	if n.State == Good && !n.valid(now) && h.State != Revoked && h.valid(now) {
 		return h, false, nil // without nextUpdate, and received too long ago
 	}
 	return n, true, nil
@@ -99,7 +99,7 @@ func (h *Response) repeatedBy(a *Answer) bool {
 // delegate's certificate does. That may be an older certificate of the delegate, which
 // anyone on the path may have put there; h is still good.
 func (h *Response) cutShortBy(a *Answer, now int64) bool {
-	return a.Status == ocsp.Good && h.State == Good && !h.Open && h.valid(now) &&
+	return a.Status == ocsp.Good && h.State != Revoked && !h.Open && h.valid(now) &&
 		Nanos(a.Limit.Unix()) < h.Until && Nanos(a.NextUpdate.Unix()) >= h.Until && h.Replayed(a) == nil
 }
 

@@ -285,6 +285,9 @@ func (m *model) holds(c *cert, h Held, now int64) {
 			}
 			it.due = min(it.due, at)
 		}
+		if sooner && it.phase == StandingBy && it.until > m.now {
+			m.hasten(it)
+		}
 	}
 	m.end()
 }

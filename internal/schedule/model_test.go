@@ -262,6 +262,11 @@ func (m *model) begin(now int64) {
 		}
 		if it.alarm == Never {
 			m.setAlarm(it)
+		} else if it.alarm < it.until {
+			it.alarm = min(it.alarm, m.now+(it.until-m.now)/2)
+		}
+		if it.phase == StandingBy {
+			it.turn = min(it.turn, m.now+(m.now-it.since)/16)
 		}
 		ahead, again := it.open && it.until-it.length > now+clockSkew, it.phase == Resting && it.need == LeafExpired || back > minute && it.length > 0 && (it.need == None || it.need == Hopeless)
 		switch {

@@ -91,8 +91,17 @@ func (s *Schedule[T]) shift(back int64) {
 			at.ends -= back
 			at.planned, at.deferred = at.planned-min(back, at.planned), min(at.deferred, s.now)
 		}
-		if it.alarm == Never {
+		switch {
+		case it.alarm == Never:
 			s.setAlarm(t) // what had expired by the wrong clock may be current
+		case it.alarm < it.until: // Expiring is to come
+			it.alarm = min(it.alarm, s.now+(it.until-s.now)/2)
+		}
+		if it.phase == StandingBy { // nobody is the last in turn until then
+			for i, r := range it.responders() {
+				key := r.standing.nodes[it.at.stands[i]-1].key
+				r.standing.set(t, min(key, s.now+(s.now-it.since)/16))
+			}
 		}
 		switch due := it.Due(); {
 		case it.phase == Resting && it.need == LeafExpired:

@@ -340,7 +340,11 @@ func (s *Schedule[T]) Hold(t T, h Held, now int64) []Action[T] {
 	if it := t.item(); it.phase != Gone {
 		sooner := h.Until < it.until && it.need == Wanted
 		s.hold(t, h)
-		if sooner && it.phase == Planned && it.current(s.now) {
+		switch {
+		case !sooner || !it.current(s.now):
+		case it.phase == StandingBy:
+			s.hasten(t)
+		case it.phase == Planned:
 			at := it.byExpiry(it.Due(), s.now, s.rand)
 			if it.since == 0 {
 				at = s.refresh(it, h)
