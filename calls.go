@@ -110,6 +110,7 @@ func (s *Stapler) name(c *call, certs []*tls.Certificate) (errs []error) {
 
 // nameAll makes all certificates known to c that s knows.
 func (s *Stapler) nameAll(c *call) error {
+	s.tick() // the clock may have been set
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -88,6 +88,7 @@ func (s *Stapler) conclude(p *preparation) {
 		return
 	}
 	err := s.factsLocked(p, now)
+	e.flags.logged = e.flags.logged && e.Need() == f.Need // another need is news
 	best := e.Best()
 	actions := s.sched.Prepared(e, *f, now)
 	if best != nil && best != e.Best() {
@@ -116,8 +117,8 @@ func (s *Stapler) conclude(p *preparation) {
 		s.endLocked(e, fmt.Errorf("staple: certificate is not valid before %s", errtext.Stamp(unix(e.notBefore))))
 	}
 	s.doLocked(actions)
-	if e.Phase() == schedule.Deferred && e.edit().waiters.Deferred() {
-		s.doLocked(s.sched.Start(e, schedule.Unconditional, now))
+	if e.Phase() == schedule.Deferred && e.edit().waiters.Calls() {
+		s.startLocked(e, e.more.waiters.Deferred(p.Urgency))
 	}
 }
 

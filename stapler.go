@@ -28,9 +28,8 @@
 // after the one before (1 s while a handshake waits), or at once when that fails.
 // The first valid response is used. A request is repeated at once in another way if
 // the answer suggests one: by POST if a GET got an unusable answer, with the other
-// CertID hash if the responder does not know the certificate, by POST with no-cache if
-// a cache may have answered: the response has expired, or was refused for the same
-// before. If a GET got no answer, the next attempt uses POST.
+// CertID hash if the certificate is not known, past caches if the answer has expired or
+// is refused again. If a GET got no answer, the next attempt uses POST.
 //
 // The first retry follows within a second. The pauses between retries grow with the
 // duration of the outage, up to 5 minutes for a Must-Staple certificate, 15 minutes for

@@ -91,13 +91,17 @@ func (t *Turn[T]) ended(err error) {
 	t.Err = err
 }
 
-// deferred is called when the attempt under way is left to another process. It reports
-// whether t wants it made here all the same, as each Refresh does: then it is t's own.
-func (t *Turn[T]) deferred() bool {
+// deferred is called when the attempt under way, of urgency u, is left to another process.
+// A Refresh wants it made here all the same: then it is its own. A Prefetch has less
+// patience than an attempt that it joined.
+func (t *Turn[T]) deferred(u schedule.Urgency) (start schedule.Urgency) {
 	if t.call.Refresh {
 		t.ends = 1
 	}
-	return t.call.Refresh
+	if u < t.call.Urgency() {
+		start = t.call.Urgency()
+	}
+	return start
 }
 
 // Step makes the next step of t. An attempt has to be started with the urgency that it

@@ -115,8 +115,10 @@ func TestTurn(t *testing.T) {
 				for _, err := range s.ends {
 					w.Ended(err)
 				}
-				if s.defers && w.Deferred() != c.Refresh {
-					t.Errorf("step %d: impatient %v", i, !c.Refresh)
+				if s.defers {
+					if routine, own := w.Deferred(schedule.Routine), w.Deferred(schedule.Forced); routine != c.Urgency() || (own == schedule.Routine) == c.Refresh {
+						t.Errorf("step %d: one that was joined goes on with %v, its own with %v", i, routine, own)
+					}
 				}
 				start := schedule.Routine
 				if i > 0 {

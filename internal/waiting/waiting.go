@@ -52,13 +52,13 @@ func (w *Waiters[T]) Ended(err error) {
 	}
 }
 
-// Deferred notes that the attempt under way waits for another process, and reports
-// whether somebody does not. Then the attempt has to go on at once, past the lease.
-func (w *Waiters[T]) Deferred() (impatient bool) {
+// Deferred notes that the attempt under way, of urgency u, waits for another process. It
+// has to go on at once with the urgency that Deferred returns, unless that is Routine.
+func (w *Waiters[T]) Deferred(u schedule.Urgency) (start schedule.Urgency) {
 	for _, t := range w.turns {
-		impatient = t.deferred() || impatient
+		start = max(start, t.deferred(u))
 	}
-	return impatient
+	return start
 }
 
 // News opens the gate and makes the next step of each turn. An attempt has to be

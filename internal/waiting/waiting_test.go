@@ -28,12 +28,12 @@ func TestOneAttemptForAll(t *testing.T) {
 	if got := w.News(idle); got != schedule.Routine || !first.Done || second.Done || !third.Done {
 		t.Errorf("%v, %v, %v, %v; want that the second goes on", got, first.Done, second.Done, third.Done)
 	}
-	if w.Deferred() {
-		t.Error("impatient, though no Refresh waits")
+	if joined, own := w.Deferred(schedule.Urgent), w.Deferred(schedule.Forced); joined != schedule.Forced || own != schedule.Routine {
+		t.Errorf("for a Prefetch an attempt that it joined goes on with %v, its own with %v", joined, own)
 	}
 	fourth, fifth, patient := add(refresh, young), add(refresh, young), add(until, idle)
-	if !w.Deferred() {
-		t.Error("not impatient, though a Refresh waits")
+	if got := w.Deferred(schedule.Forced); got != schedule.Unconditional {
+		t.Errorf("%v, though a Refresh waits", got)
 	}
 	w.Ended(nil)
 	if got := w.News(idle); got != schedule.Routine || !fourth.Done || !fifth.Done || patient.Done {

@@ -1,0 +1,213 @@
+package staple_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ocspstaple/staple"
+	"github.com/ocspstaple/staple/ocsptest"
+	"github.com/ocspstaple/staple/scenario/testkit"
+)
+
+// granting is a store with leases that one process uses.
+type granting struct{ *testkit.Shelf }
+
+func (granting) Lease(context.Context, string, time.Duration) (bool, error) { return true, nil }
+
+// REQ G5: a Prefetch beside a Refresh says of a certificate that needs no response what it
+// says alone.
+func TestPrefetchBesideRefresh(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca, staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+			time.Sleep(time.Second)
+			return nil, true
+		}))
+		expired := ca.Issue(ocsptest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+		alone := s.Prefetch(t.Context(), expired)
+		s.Forget(expired)
+		var beside error
+		var w sync.WaitGroup
+		w.Go(func() { beside = s.Prefetch(t.Context(), expired) })
+		w.Go(func() {
+			time.Sleep(100 * time.Millisecond)
+			_ = s.Refresh(t.Context(), expired)
+		})
+		w.Wait()
+		if (alone == nil) != (beside == nil) {
+			t.Errorf("alone %v, beside a Refresh %v", alone, beside)
+		}
+	})
+}
+
+// REQ G5: a Prefetch without a deadline waits half a minute for a lease, though it joined an
+// attempt with more patience.
+func TestPrefetchJoinsAndTheLease(t *testing.T) {
+	for range 10 { // it may come as the attempt's patience ends
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var called atomic.Int64
+			certs := testkit.Leaves(ca, 1)
+			s := testkit.Stapler(t, ca, staple.WithStore(testkit.Denying{Shelf: new(testkit.Shelf)}), staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+				called.Add(1)
+				time.Sleep(time.Second) // a database
+				return nil, true
+			}))
+			ca.Responder.SetFault(ocsptest.FaultHTTP500)
+			testkit.List(t, s, certs...)
+			time.Sleep(3 * time.Hour)
+			for n := called.Load(); called.Load() == n; {
+				time.Sleep(100 * time.Millisecond)
+			}
+			for n := called.Load(); called.Load() == n; {
+				time.Sleep(100 * time.Millisecond)
+			}
+			ca.Responder.ClearFaults()
+			begun := time.Now()
+			if err := s.Prefetch(t.Context(), certs...); err != nil || time.Since(begun) > 40*time.Second {
+				t.Errorf("%v after %v", err, time.Since(begun))
+			}
+		})
+	}
+}
+
+// REQ G5: a Prefetch leaves no term of a lease to others, as retries do.
+func TestPrefetchTakesTheLease(t *testing.T) {
+	for _, leases := range []bool{false, true} {
+		worst, failed := time.Duration(0), 0
+		for i := range 40 {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				certs := testkit.Leaves(ca, 1)
+				var st staple.Store = new(testkit.Shelf)
+				if leases {
+					st = granting{new(testkit.Shelf)}
+				}
+				s := testkit.Stapler(t, ca, staple.WithStore(st))
+				ca.Responder.SetFault(ocsptest.FaultHTTP500)
+				testkit.List(t, s, certs...)
+				time.Sleep(time.Duration(i) * time.Second)
+				ca.Responder.ClearFaults()
+				begun := time.Now()
+				if err := s.Prefetch(testkit.Within(t, 8*time.Second), certs...); err != nil {
+					failed++
+				}
+				worst = max(worst, time.Since(begun))
+			})
+		}
+		if failed > 0 {
+			t.Errorf("leases %v: %d of 40 calls of Prefetch had no staple in 8 s with the responder up, %v at worst", leases, failed, worst)
+		}
+	}
+}
+
+// REQ A12: the first staple that the source sets is judged, whoever tells of it, where the
+// certificate names no responder and was known before.
+func TestStapleComesWithReload(t *testing.T) {
+	for name, tell := range map[string]func(t *testing.T, s *staple.Stapler, cert *tls.Certificate){
+		"TLSConfig": func(t *testing.T, s *staple.Stapler, cert *tls.Certificate) { testkit.List(t, s, cert) },
+		"Prefetch": func(t *testing.T, s *staple.Stapler, cert *tls.Certificate) {
+			_ = s.Prefetch(context.Background(), cert)
+		},
+		"Staple": func(t *testing.T, s *staple.Stapler, cert *tls.Certificate) { s.Staple(cert) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				cert := ca.Issue(aged(ocsptest.Leaf{NoURL: true}))
+				s := testkit.Stapler(t, ca)
+				testkit.List(t, s, cert)
+				time.Sleep(time.Hour)
+				own := *cert
+				own.OCSPStaple = ca.Responder.Response(cert)
+				tell(t, s, &own)
+				for range 60 {
+					time.Sleep(time.Minute)
+					s.Staple(&own)
+				}
+				if s.Staple(&own).OCSPStaple == nil {
+					t.Errorf("%s: not stapled after an hour: %+v", name, s.Status()[0].State)
+				}
+			})
+		})
+	}
+}
+
+// REQ A12: so it is once a chain has the issuer that the first lacked.
+func TestChainMendedWithoutResponder(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		cert := ca.Issue(aged(ocsptest.Leaf{NoURL: true}))
+		cert.OCSPStaple = ca.Responder.Response(cert)
+		alone, mended := *cert, *cert
+		alone.Certificate = cert.Certificate[:1:1]
+		s := testkit.Stapler(t, ca)
+		s.Staple(&alone)
+		time.Sleep(2 * time.Minute)
+		for range 60 {
+			s.Staple(&mended)
+			time.Sleep(time.Minute)
+		}
+		if s.Staple(&mended).OCSPStaple == nil {
+			t.Errorf("not stapled: %+v", s.Status())
+		}
+	})
+}
+
+// REQ G1: a certificate that had nobody to ask, and then has one but no issuer, is told of.
+func TestNoIssuerIsTold(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+			var named atomic.Bool
+			var led testkit.Ledger
+			var log testkit.Logbook
+			named.Store(before)
+			s := testkit.Stapler(t, ca, staple.WithLogger(log.Logger()), staple.WithEventFunc(func(ev staple.Event) { led.Add(ev.Kind) }),
+				staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+					if named.Load() {
+						return []string{ca.Responder.URL()}, true
+					}
+					return nil, true
+				}))
+			testkit.List(t, s, ca.Issue(aged(ocsptest.Leaf{NoURL: true, WithoutIssuer: true})))
+			time.Sleep(time.Minute)
+			named.Store(true)
+			err := s.Refresh(t.Context())
+			time.Sleep(10 * testkit.Day)
+			if !slices.Contains(led.All(), "failed") || len(log.Loud()) == 0 {
+				t.Errorf("named from the start %v: events %v, lines %v; Refresh: %v; Ready: %v", before, led.All(), log.Loud(), err, s.Ready())
+			}
+		})
+	}
+}
+
+// REQ E7: a staple of the source's that ends soon brings the next probe forward.
+func TestSoonerWhileStandingBy(t *testing.T) {
+	for _, more := range []int{0, 10} {
+		failed := 0
+		for range 10 {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				cert := ca.Issue(aged(ocsptest.Leaf{}))
+				s := testkit.Stapler(t, ca)
+				testkit.MustFetch(t, s, append(testkit.Leaves(ca, more), cert)...)
+				ca.Responder.SetFault(ocsptest.FaultHTTP500)
+				time.Sleep(12 * time.Hour)
+				for n := ca.Responder.Requests(); ca.Responder.Requests() == n; { // just after a probe
+					time.Sleep(time.Second)
+				}
+				own := *cert
+				own.OCSPStaple = ca.Responder.Build(cert, func(spec *ocsptest.Spec) { spec.Singles[0].NextUpdate = time.Now().Add(5 * time.Minute) })
+				s.Staple(&own)
+				ca.Responder.ClearFaults()
+				time.Sleep(6 * time.Minute)
+				if s.Staple(cert).OCSPStaple == nil {
+					failed++
+				}
+			})
+		}
+		if failed > 0 {
+			t.Errorf("%d more certificates: in %d of 10 no staple, with the responder up since the source's came", more, failed)
+		}
+	}
+}
