@@ -29,13 +29,12 @@ const resumedGrace = 7 * 24 * time.Hour
 // a [*ResponseError] that says what is wrong. [ErrRevoked], found with
 // [errors.Is], means proven revoked; an expired response is [ErrExpired].
 //
-// The issuer's certificate is taken from all of VerifiedChains. Where the peer's
-// certificate is trusted by itself, it is the one of the PeerCertificates that
-// issued that. So it is without VerifiedChains, because the [tls.Config] has
-// InsecureSkipVerify set or asks for a client certificate without verifying it: the
-// proof is then worth no more than the peer's own claim. A callback that verifies the
-// chain by itself, as with go-spiffe, should set VerifiedChains before it calls
-// VerifyStaple or RequireStaple.
+// The issuer's certificate is taken from all of VerifiedChains. It is the one of the
+// PeerCertificates that issued the peer's certificate where that is trusted by itself,
+// and without VerifiedChains, because the [tls.Config] has InsecureSkipVerify set or
+// asks for a client certificate without verifying it: the proof is then worth no more
+// than the peer's own claim. A callback that verifies the chain by itself, as with
+// go-spiffe, should set VerifiedChains before it calls VerifyStaple or RequireStaple.
 //
 // Times are compared with [time.Now]. On a resumed connection the response is
 // that of the first handshake and may be up to 7 days past its nextUpdate, a
@@ -77,10 +76,11 @@ func RequireStaple(cs tls.ConnectionState) error {
 
 // Verify says what raw, an OCSP response in DER from any source, proves about leaf
 // now, by the rules of [VerifyStaple]. A nil error means proven good. For a revoked
-// certificate the error is an [ErrRevoked], and the response is returned with it. Every other error is an [ErrNoIssuer], if issuer did not sign
-// leaf, or a [*ResponseError] that says why raw is no proof; then there is no
-// response. A nil leaf or issuer is an ErrNoIssuer. The response keeps a reference
-// to raw, which must not be changed after that.
+// certificate the error is an [ErrRevoked], and the response is returned with it. Every
+// other error is an [ErrNoIssuer], if issuer did not sign leaf, or a [*ResponseError]
+// that says why raw is no proof; then there is no response. A nil leaf or issuer is an
+// ErrNoIssuer. The response keeps a reference to raw, which must not be changed after
+// that.
 func Verify(raw []byte, leaf, issuer *x509.Certificate) (*ocsp.Response, error) {
 	if leaf == nil || issuer == nil {
 		return nil, ErrNoIssuer
