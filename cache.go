@@ -32,6 +32,40 @@ const (
 	inUse = 24 * time.Hour
 )
 
+// A State is what is known of a certificate, and so what is served with it.
+type State uint8
+
+const (
+	// StatePending: no response yet; nothing is stapled.
+	StatePending State = State(held.Pending)
+	// StateGood: a valid response is stapled.
+	StateGood State = State(held.Good)
+	// StateRevoked: proven revoked; nothing is stapled, but see
+	// [WithStapleRevoked].
+	StateRevoked State = State(held.Revoked)
+	// StateUnknown: no valid response, and the responder last said that it does
+	// not know the certificate; nothing is stapled.
+	StateUnknown State = State(held.Unknown)
+	// StateExpired: there was a response, it expired and no other came; nothing
+	// is stapled.
+	StateExpired State = State(held.Expired)
+	// StateNone: needs no staple: the certificate names no responder under http
+	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
+	// challenge, has expired itself, does not parse, or was switched off by
+	// [WithResponders]. It passes untouched.
+	StateNone State = State(held.None)
+)
+
+var stateNames = [...]string{"pending", "good", "revoked", "unknown", "expired", "none"}
+
+// String returns the name of the state, in lower case.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "invalid"
+}
+
 type ref = leafindex.Ref[entry]
 
 // entry is what a Stapler knows of one certificate. A handshake reads the atomics

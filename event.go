@@ -14,67 +14,7 @@ import (
 	"github.com/ocspstaple/staple/internal/ocsphttp"
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
-	"golang.org/x/crypto/ocsp"
 )
-
-// An EventKind says what happened.
-type EventKind uint8
-
-const (
-	// EventFetched: a new response, with status good, came: from a responder, the
-	// store, or the source of the certificate.
-	EventFetched EventKind = EventKind(notices.Fetched)
-	// EventUnchanged: the responder was asked and had nothing new: a 304, the same
-	// bytes, or once more that the certificate is revoked.
-	EventUnchanged EventKind = EventKind(notices.Unchanged)
-	// EventFailed: an attempt failed at all responders, or none could be made; Err
-	// says why. The response in memory stays, and retries go on unless the
-	// certificate has no issuer and names no URL for it, or has Must-Staple and
-	// names no responder.
-	EventFailed EventKind = EventKind(notices.Failed)
-	// EventRevoked: a valid response says for the first time that the certificate is
-	// revoked: once per revocation, not per refresh. Nothing is
-	// stapled from now on, but see WithStapleRevoked. A revocation with reason
-	// certificateHold at 1970-01-01 means that the certificate was never issued
-	// (RFC 6960 §2.2).
-	EventRevoked EventKind = EventKind(notices.Revoked)
-	// EventExpiring: refreshes have failed for half of the time that the response
-	// had left.
-	EventExpiring EventKind = EventKind(notices.Expiring)
-	// EventExpired: the response expired and nothing is stapled until an
-	// attempt succeeds.
-	EventExpired EventKind = EventKind(notices.Expired)
-	// EventStored: the response in memory was written to the store.
-	EventStored EventKind = EventKind(notices.Stored)
-	// EventStoreFailed: it could not be written to the store; Err says why.
-	EventStoreFailed EventKind = EventKind(notices.StoreFailed)
-)
-
-// String returns the name of the kind, in lower case.
-func (k EventKind) String() string { return notices.Kind(k).String() }
-
-// An Event is something that happened to one certificate. What it points to is
-// shared and read-only.
-type Event struct {
-	Kind EventKind
-	// Leaf is the certificate; nil if it does not parse.
-	Leaf *x509.Certificate
-	// Responder is the URL that answered, or that failed, the first if several did.
-	// If no request was made it is the URL of the next request, or empty.
-	Responder string
-	// Duration is how long the exchange took that returned the response; 0 if it came from
-	// the store or from the source of the certificate.
-	Duration time.Duration
-	// Response is the response that came, for EventFetched and EventRevoked; for
-	// EventUnchanged it and Duration are what came, unless that was a 304.
-	// Its fields are what this package verified: ocsp.ParseResponse was not called.
-	Response *ocsp.Response
-	// Err is the cause of a failure, or an [ErrRevoked] with time and reason;
-	// errors.As finds a [*ResponseError] in it. For EventFetched and EventUnchanged
-	// it has the errors of responders that failed before another one answered; nil
-	// if none did. EventRevoked leaves those out.
-	Err error
-}
 
 // notice is an event, a log record, or both, on its way to code that is not
 // ours. The certificate that it is about is parsed on delivery.
