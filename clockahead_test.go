@@ -237,30 +237,3 @@ func TestOlderDelegateAfterUnknown(t *testing.T) {
 		})
 	}
 }
-
-// REQ E9: a staple of the source's that a clock which was behind refused is judged again by
-// the right one, though an older response was held.
-func TestSourceRefusedWhileHeld(t *testing.T) {
-	for _, behind := range []time.Duration{0, 6 * time.Hour} {
-		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			c, cert := new(clock), ca.Issue(aged(ocsptest.Leaf{}))
-			s := testkit.Stapler(t, ca, staple.WithNow(c.now))
-			testkit.MustFetch(t, s, cert) // for four days
-			ca.Responder.SetFault(ocsptest.FaultRefused)
-			time.Sleep(3 * testkit.Day)
-			c.step(-behind)
-			own := *cert
-			own.OCSPStaple = ca.Responder.Response(cert) // the source's, for four days more
-			s.Staple(&own)
-			time.Sleep(2 * time.Minute)
-			c.step(behind)
-			begun := time.Now()
-			for time.Since(begun) < 3*testkit.Day {
-				time.Sleep(10 * time.Minute)
-				if s.Staple(&own).OCSPStaple == nil {
-					t.Fatalf("behind %v: no staple %v later: %+v", behind, time.Since(begun), s.Status()[0])
-				}
-			}
-		})
-	}
-}

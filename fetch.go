@@ -395,7 +395,7 @@ func (s *Stapler) handleSignalLocked(e *entry, cert *tls.Certificate) {
 // nominateLocked has a worker judge the staple that the source set, once for its bytes.
 func (s *Stapler) nominateLocked(e *entry, cert *tls.Certificate) {
 	if s.cache.nominateLocked(e, cert.OCSPStaple) {
-		s.rechainLocked(e, cert.Certificate[1:], schedule.Routine) // without a staple the chain was of no use
+		s.rechainLocked(e, cert.Certificate[1:], schedule.Urgent) // without a staple the chain was of no use
 		s.judgeLocked(e)
 	}
 }

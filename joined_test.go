@@ -15,11 +15,6 @@ import (
 	"github.com/ocspstaple/staple/scenario/testkit"
 )
 
-// granting is a store with leases that one process uses.
-type granting struct{ *testkit.Shelf }
-
-func (granting) Lease(context.Context, string, time.Duration) (bool, error) { return true, nil }
-
 // REQ G5: a Prefetch beside a Refresh says of a certificate that needs no response what it
 // says alone.
 func TestPrefetchBesideRefresh(t *testing.T) {
@@ -72,35 +67,6 @@ func TestPrefetchJoinsAndTheLease(t *testing.T) {
 				t.Errorf("%v after %v", err, time.Since(begun))
 			}
 		})
-	}
-}
-
-// REQ G5: a Prefetch leaves no term of a lease to others, as retries do.
-func TestPrefetchTakesTheLease(t *testing.T) {
-	for _, leases := range []bool{false, true} {
-		worst, failed := time.Duration(0), 0
-		for i := range 40 {
-			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-				certs := testkit.Leaves(ca, 1)
-				var st staple.Store = new(testkit.Shelf)
-				if leases {
-					st = granting{new(testkit.Shelf)}
-				}
-				s := testkit.Stapler(t, ca, staple.WithStore(st))
-				ca.Responder.SetFault(ocsptest.FaultHTTP500)
-				testkit.List(t, s, certs...)
-				time.Sleep(time.Duration(i) * time.Second)
-				ca.Responder.ClearFaults()
-				begun := time.Now()
-				if err := s.Prefetch(testkit.Within(t, 8*time.Second), certs...); err != nil {
-					failed++
-				}
-				worst = max(worst, time.Since(begun))
-			})
-		}
-		if failed > 0 {
-			t.Errorf("leases %v: %d of 40 calls of Prefetch had no staple in 8 s with the responder up, %v at worst", leases, failed, worst)
-		}
 	}
 }
 
@@ -210,4 +176,36 @@ func TestSoonerWhileStandingBy(t *testing.T) {
 			t.Errorf("%d more certificates: in %d of 10 no staple, with the responder up since the source's came", more, failed)
 		}
 	}
+}
+
+// REQ E12: a Prefetch that waits for an outage to end, beside a store that grants no lease,
+// costs the requests of one certificate: only an attempt that it joined is hastened.
+func TestPrefetchInOutageAndTheLease(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca, staple.WithStore(testkit.Denying{Shelf: new(testkit.Shelf)}))
+		ca.Responder.SetFault(ocsptest.FaultHTTP500)
+		if err := s.Prefetch(testkit.Within(t, time.Hour), testkit.Leaves(ca, 30)...); err == nil || ca.Responder.Requests() > 100 {
+			t.Errorf("%d requests in an hour", ca.Responder.Requests())
+		}
+	})
+}
+
+// REQ A5: a leaf that is served with other chains and other staples each time, none of which
+// has its issuer, makes no attempt for each.
+func TestAlternatingChainsAndStaples(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		var failed atomic.Int64
+		s := testkit.Stapler(t, ca, staple.WithEventFunc(func(staple.Event) { failed.Add(1) }))
+		cert, stranger := ca.Issue(ocsptest.Leaf{WithoutIssuer: true}), ocsptest.NewCA().Cert.Raw
+		for i := range 500 {
+			one := *cert
+			one.Certificate = slices.Concat(cert.Certificate, slices.Repeat([][]byte{stranger}, 1+i%2))
+			one.OCSPStaple = []byte{byte(i), byte(i >> 8)}
+			s.Staple(&one)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := failed.Load(); n > 20 {
+			t.Errorf("%d attempts failed in 50 s", n)
+		}
+	})
 }

@@ -249,7 +249,7 @@ func (s *Stapler) leasedElsewhere(a action) bool {
 	}
 	e := a.Item
 	s.mu.Lock()
-	failing, leased := e.Failures() > 0 && a.Urgency < schedule.Forced, e.details().leased
+	failing, leased := e.Failures() > 0, e.details().leased
 	s.mu.Unlock()
 	mine, at := s.records.MayAsk(records.Key(e.DER), failing, leased)
 	if at != leased {

@@ -317,15 +317,3 @@ func TestNoIssuerBeforeItIsValid(t *testing.T) {
 		runtime.KeepAlive(cfg)
 	})
 }
-
-// REQ A5: of two caIssuers URLs the first may hang: there is time for the second.
-func TestFirstIssuerURLHangs(t *testing.T) {
-	for range 10 {
-		testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-			hangs := ca.NewResponder("")
-			hangs.SetFault(ocsptest.FaultHang)
-			cert := ca.Issue(ocsptest.Leaf{WithoutIssuer: true, IssuerURLs: []string{hangs.URL() + "/ca.cer", ca.Responder.IssuerURL("der")}})
-			testkit.MustFetch(t, testkit.Network(t, []*ocsptest.Responder{ca.Responder, hangs}), cert)
-		})
-	}
-}

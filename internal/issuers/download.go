@@ -73,13 +73,9 @@ func (f *Finder) Elsewhere(ctx context.Context, leaf *x509.Certificate, since ti
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	end, _ := ctx.Deadline()
 	var errs []error
-	urls := certinfo.HTTPURLs(leaf.IssuingCertificateURL, maxURLs)
-	for i, u := range urls {
-		share, done := context.WithTimeout(ctx, time.Until(end)/time.Duration(len(urls)-i)) // one that hangs leaves time for the next
-		is, err := f.at(share, u, since)
-		done()
+	for _, u := range certinfo.HTTPURLs(leaf.IssuingCertificateURL, maxURLs) {
+		is, err := f.at(ctx, u, since)
 		if err == nil {
 			err = certinfo.SignedBy(is.Cert, leaf)
 		}

@@ -113,6 +113,10 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 			way |= OwnConn
 		}
 		next := c.put(ctx, q, way)
+		if change == PastCaches && next.reply == Useless && best.way&Post == 0 && ctx.Err() == nil { // it takes no POST
+			next = c.put(ctx, q, way^Post)
+			may &^= Post // four questions at most
+		}
 		l.Lost = next.lost
 		if next.reply == Taken && (best.reply != Taken || next.err == nil) {
 			best = next

@@ -152,7 +152,8 @@ func TestChanges(t *testing.T) {
 		"nothing about the method":    {map[ocsphttp.Way]any{post: 500}, none, anyChange, []ocsphttp.Way{post}, "500", none, none, ocsphttp.NoWord, responder + "?q"},
 		"nothing, though it worked":   {nil, none, anyChange, []ocsphttp.Way{post}, "", none, none, ocsphttp.NoWord, responder + "?q"},
 		"no change that may help":     {map[ocsphttp.Way]any{none: refusal{"bad signature", none}}, none, anyChange, []ocsphttp.Way{none}, "bad signature", none, none, ocsphttp.Taken, ""},
-		"a change that is not better": {map[ocsphttp.Way]any{none: expired, post | past: 500}, none, anyChange, []ocsphttp.Way{none, post | past}, "expired", none, past, ocsphttp.Taken, ""},
+		"a change that is not better": {map[ocsphttp.Way]any{none: expired, post | past: 500, past: expired}, none, anyChange, []ocsphttp.Way{none, post | past, past}, "expired", none, past, ocsphttp.Taken, ""},
+		"stale cache, GET alone":      {map[ocsphttp.Way]any{none: expired, post | past: 405}, none, anyChange, []ocsphttp.Way{none, post | past, past}, "", past, none, ocsphttp.Taken, ""},
 	} {
 		var asked []ocsphttp.Way
 		var way ocsphttp.Way

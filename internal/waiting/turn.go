@@ -93,12 +93,12 @@ func (t *Turn[T]) ended(err error) {
 
 // deferred is called when the attempt under way, of urgency u, is left to another process.
 // A Refresh wants it made here all the same: then it is its own. A Prefetch has less
-// patience than an attempt that it joined.
+// patience than an attempt that it joined, and as much as the retries that follow its own.
 func (t *Turn[T]) deferred(u schedule.Urgency) (start schedule.Urgency) {
 	if t.call.Refresh {
 		t.ends = 1
 	}
-	if u < t.call.Urgency() {
+	if u < t.call.Urgency() && (t.call.Refresh || !t.own) {
 		start = t.call.Urgency()
 	}
 	return start

@@ -19,7 +19,11 @@ func TestOneAttemptForAll(t *testing.T) {
 		w.Add(turn)
 		return turn
 	}
-	first, second, third := add(prefetch, old), add(until, stored), add(refresh, old)
+	first, second := add(prefetch, old), add(until, stored)
+	if joined, forced := w.Deferred(schedule.Urgent), w.Deferred(schedule.Forced); joined != schedule.Forced || forced != schedule.Routine {
+		t.Errorf("for a Prefetch an attempt that it joined goes on with %v, one that is forced with %v", joined, forced)
+	}
+	third := add(refresh, old)
 	w.Ended(errFailed)
 	if got := w.News(idle); got != schedule.Forced || first.Done || second.Done || third.Done {
 		t.Errorf("%v, want one more attempt, for which all wait", got)
@@ -28,8 +32,8 @@ func TestOneAttemptForAll(t *testing.T) {
 	if got := w.News(idle); got != schedule.Routine || !first.Done || second.Done || !third.Done {
 		t.Errorf("%v, %v, %v, %v; want that the second goes on", got, first.Done, second.Done, third.Done)
 	}
-	if joined, own := w.Deferred(schedule.Urgent), w.Deferred(schedule.Forced); joined != schedule.Forced || own != schedule.Routine {
-		t.Errorf("for a Prefetch an attempt that it joined goes on with %v, its own with %v", joined, own)
+	if got := w.Deferred(schedule.Routine); got != schedule.Routine {
+		t.Errorf("%v after the Prefetch's own attempt", got)
 	}
 	fourth, fifth, patient := add(refresh, young), add(refresh, young), add(until, idle)
 	if got := w.Deferred(schedule.Forced); got != schedule.Unconditional {
