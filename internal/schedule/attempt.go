@@ -266,8 +266,8 @@ func (s *Schedule[T]) recovered(t T, h Held) {
 func (s *Schedule[T]) succeed(t T, h Held, r *Responder[T]) {
 	it := t.item()
 	s.recovered(t, h)
-	if r != nil && it.place(r) >= 0 {
-		it.best = uint8(it.place(r) + 1)
+	if i := it.place(r); i >= 0 {
+		it.best = uint8(i + 1)
 	}
 	s.finish(t, Planned, s.refresh(it, h))
 }
@@ -305,7 +305,7 @@ func (s *Schedule[T]) fail(t T) {
 		due = min(due, at.planned)
 	}
 	if at.forced > 0 { // Prefetch promises a second between two attempts
-		due = max(due, s.now+min(second, it.bound(s.now, !at.fault && failing == 0)))
+		due = max(due, s.now+min(second, it.bound(s.now, false)))
 	}
 	s.finish(t, Planned, due)
 }

@@ -25,7 +25,7 @@ var planted = []struct{ what, file, old, new string }{
 	{"who stood by twice counts as tried", "item.go",
 		"case it.tried:", "case it.tried || it.failures > 1:"},
 	{"probes of a host are not spaced", "probe.go",
-		"at != Never && h.crowded()", "false"},
+		"; h.crowded() {", "; false {"},
 	{"a late proof counts for nothing", "attempt.go",
 		"s.recovered(t, o.Held)\n\tcase mine", "\n\tcase mine"},
 	{"the second responder is never asked beside the first", "attempt.go",

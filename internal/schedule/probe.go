@@ -67,7 +67,7 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	r, t := a.Responder, a.Item
 	r.hint = hint
 	switch {
-	case r.failing && a.attempt.probe == r:
+	case a.attempt.probe == r:
 		a.attempt.probe, r.probe = nil, nil
 		s.planProbe(r)
 	case len(r.failed) < failsAfter && (t.item().since == 0 || t.item().since >= r.worked):
@@ -248,7 +248,7 @@ func (s *Schedule[T]) wake(r *Responder[T]) {
 		at = r.probeAt
 	}
 	h.due.set(r, at)
-	if at = h.due.key(); at != Never && h.crowded() {
+	if at = h.due.key(); h.crowded() {
 		at = max(at, h.probed+probesApart)
 	}
 	s.probes.set(h, at)
