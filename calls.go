@@ -192,9 +192,10 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 // waits for one returns [ErrNoStaple]. Its record stays in the store, so that a
 // revocation is not forgotten.
 //
-// Call it for a certificate that was replaced: without it Ready and alerts cover
-// that for a day. nil, empty and unknown certificates are ignored. It waits for
-// nothing and may be called concurrently, from an event function, too.
+// Call it for a certificate that was replaced, and not for one that is loaded again: its
+// response goes, too. Without it Ready and alerts cover the old one for a day. nil, empty
+// and unknown certificates are ignored. It waits for nothing and may be called
+// concurrently, from an event function, too.
 func (s *Stapler) Forget(certs ...*tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -90,10 +90,12 @@ func ExampleStapler_Prefetch() {
 
 // A pair of files that somebody renews, certbot or cert-manager say: it is loaded,
 // prefetched, and then swapped, so that no handshake is without a staple. What was
-// replaced is forgotten. Call reload on a signal, or when the files change.
+// replaced is forgotten, unless the files have the same certificate still: its staple would
+// be, too. Call reload on a signal, or when the files change.
 func ExampleStapler_Prefetch_reload() {
 	ca, renew, certFile, keyFile := renewedPair()
 	defer ca.Responder.Close()
+	defer os.RemoveAll(filepath.Dir(certFile))
 	srv := &http.Server{Handler: http.NotFoundHandler()}
 
 	s := staple.New()
@@ -109,15 +111,19 @@ func ExampleStapler_Prefetch_reload() {
 		if err := s.Prefetch(ctx, &cert); err != nil {
 			log.Print(err)
 		}
-		s.Forget(current.Swap(&cert)) // an atomic.Pointer, which GetCertificate loads
+		if old := current.Swap(&cert); old != nil && !old.Leaf.Equal(cert.Leaf) { // GetCertificate loads current
+			s.Forget(old)
+		}
 		return nil
 	}
 	srv.TLSConfig = s.TLSConfig(&tls.Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil },
 	})
 
-	for range 3 {
-		renew()
+	for i := range 3 {
+		if i < 2 {
+			renew()
+		}
 		if err := reload(); err != nil {
 			log.Fatal(err)
 		}

@@ -46,6 +46,7 @@ type exchange struct {
 	q      query
 	set    settings
 	header http.Header // what an edit adds to the header of the answer
+	whole  bool        // a fault alters the answer: a 304 would hide it
 }
 
 // answer decides how to answer a request. It returns nil if a Hook did that, to w.
@@ -78,6 +79,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request) *reply {
 
 // reply applies a fault to a request.
 func (x *exchange) reply(fault faultInfo) *reply {
+	x.whole = fault.name != faults[FaultNone].name
 	if fault.reply != nil {
 		if p := fault.reply(x); p != nil {
 			return p

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -396,5 +398,34 @@ func TestServeHTTP(t *testing.T) {
 		if a := ask(t.Context(), srv.Client(), post(t, srv.URL, der)); a.err == nil {
 			t.Errorf("%v: got %s", fault, a.resp.Status)
 		}
+	}
+}
+
+// A fault that alters the answer is seen by who asks whether a presigned response has changed.
+func TestFaultsBehindPresign(t *testing.T) {
+	ca := ocsptest.NewCA()
+	ca.Responder.SetPresign(true)
+	req := get(t, getURL(ca.Responder.URL(), request(t, ca, ca.Issue(ocsptest.Leaf{}), crypto.SHA1)))
+	req.Header.Set("If-None-Match", ask(t.Context(), ca.Responder.Client(), req).resp.Header.Get("ETag"))
+	for _, fault := range []ocsptest.Fault{ocsptest.FaultTruncated, ocsptest.FaultContentType, ocsptest.FaultNoContentType,
+		ocsptest.FaultGzip, ocsptest.FaultEmptyBody, ocsptest.FaultJunkBody} {
+		ca.Responder.Script(fault)
+		if a := ask(t.Context(), ca.Responder.Client(), req); a.resp.StatusCode != http.StatusOK {
+			t.Errorf("%v: got %s", fault, a.resp.Status)
+		}
+	}
+	if a := ask(t.Context(), ca.Responder.Client(), req); a.resp.StatusCode != http.StatusNotModified {
+		t.Errorf("without a fault: got %s", a.resp.Status)
+	}
+}
+
+// A reset is one over TLS, too.
+func TestResetOfTLS(t *testing.T) {
+	ca := ocsptest.NewCA()
+	srv := httptest.NewTLSServer(ca.Responder)
+	defer srv.Close()
+	ca.Responder.SetFault(ocsptest.FaultReset)
+	if _, err := srv.Client().Get(srv.URL); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v", err)
 	}
 }

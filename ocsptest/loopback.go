@@ -1,6 +1,7 @@
 package ocsptest
 
 import (
+	"crypto/tls"
 	"io"
 	"log"
 	"net"
@@ -139,8 +140,13 @@ func breakOff(w http.ResponseWriter, err error) {
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/oc")
 		return
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	raw := conn
+	if c, ok := conn.(*tls.Conn); ok {
+		raw = c.NetConn()
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
 		tcp.SetLinger(0) // a reset instead of an orderly end
+		tcp.Close()
 	}
 }
 

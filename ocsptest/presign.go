@@ -48,7 +48,7 @@ func (x *exchange) presigned() *reply {
 	if !p.cached {
 		return reply
 	}
-	if p.matches(x.req) {
+	if p.matches(x.req) && !x.whole {
 		reply = newReply(http.StatusNotModified, "", nil)
 	}
 	p.setHeader(reply.header)

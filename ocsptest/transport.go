@@ -53,8 +53,9 @@ func address(u *url.URL) string {
 
 // RoundTrip implements [http.RoundTripper]: it answers in memory, in the caller's goroutine. As
 // with http.Transport, the request's context ends the wait for the header and for the body. The
-// differences are that a body is never decompressed, that the first status that a [Hook] writes is
-// the final one, and that nothing is repeated.
+// differences are that a body is never decompressed, that nothing is repeated, and that of a [Hook]
+// the first status that it writes is the final one, no content type is guessed, and a body is not
+// cut to its Content-Length.
 func (r *Responder) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer closeBody(req)
 	if err := req.Context().Err(); err != nil {

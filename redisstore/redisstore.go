@@ -17,7 +17,7 @@
 //
 // It sends GETRANGE, SET, DEL, EVALSHA and EVAL, and in a script GET and SET: a
 // user of Redis that is limited to some commands needs those, SELECT if DB is not 0,
-// and CLUSTER SLOTS in a cluster.
+// and CLUSTER SLOTS and COMMAND in a cluster.
 //
 // go-redis logs to stderr. This makes it log to your logger instead, in the whole
 // process:

@@ -62,6 +62,7 @@ type Certificate struct {
 
 	state   staple.State
 	missing bool // Must-Staple, and without a valid staple
+	fails   bool
 	cause   string
 	leaf    *x509.Certificate
 }
@@ -120,7 +121,7 @@ func (c *Certificate) rank() int {
 		return 2
 	case c.state == staple.StateUnknown:
 		return 3
-	case c.Failures > 0 || c.Error != "": // even if it is still good
+	case c.fails: // even if it is still good
 		return 4
 	}
 	return 5 + slices.Index(order, c.state)
@@ -137,6 +138,7 @@ func newCertificate(st staple.Status, now time.Time) Certificate {
 		c.Names = certinfo.AllNames(leaf)
 	}
 	expired := c.NotAfter != nil && now.After(*c.NotAfter) // no staple would help it
+	c.fails = fails(st)
 	c.missing = c.MustStaple && c.state != staple.StateGood && !expired
 	if st.Err != nil {
 		c.Error, c.cause = st.Err.Error(), explain(st.Err, st.Responder)

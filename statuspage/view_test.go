@@ -50,6 +50,7 @@ func fleet() []staple.Status {
 		held(staple.Status{State: staple.StateExpired, MustStaple: true, Failures: 3, Err: down}, "must-expired", 4*day, -time.Hour),
 		held(staple.Status{State: staple.StatePending, MustStaple: true}, "must-pending", 0, 0),
 		held(staple.Status{State: staple.StateGood, MustStaple: true}, "must-good", day, 4*day),
+		{State: staple.StateNone, Err: errors.New("certificate has expired"), Leaf: ca.Issue(ocsptest.Leaf{Names: []string{"over.example.com"}, NoURL: true}).Leaf},
 		{State: staple.StateNone, Leaf: ca.Issue(ocsptest.Leaf{Names: []string{"none.example.com"}, NoURL: true}).Leaf},
 	}
 }
@@ -72,7 +73,7 @@ func table(t *testing.T, all []staple.Status) (names []string, rows map[string]s
 func TestWorstFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		names, rows := table(t, fleet())
-		want := "[must-pending must-expired revoked expired unknown pending-failing good-failing pending good must-good none]"
+		want := "[must-pending must-expired revoked expired unknown pending-failing good-failing pending good must-good none over]"
 		if fmt.Sprint(names) != want {
 			t.Errorf("got %v, want %v", names, want)
 		}

@@ -39,11 +39,11 @@ None of them heeds Must-Staple.
 From its source (v0.58.0), and from tests of this library. MongoDB's Go driver is such a client.
 
 - ` + "`ocsp.ParseResponseForCert`" + ` takes the first certificate in the response for the signer and ignores the others. It refuses a
-  response that embeds the CA's own certificate, as OpenSSL's responder does, or that has another certificate before the
-  delegate's.
+  response that embeds the certificate of an intermediate CA that signed it, as OpenSSL's responder does, or that has another
+  certificate before the delegate's.
 - staple does not pass on what it received. It writes the response anew: the signed bytes and the signature as they are, with
-  the delegate's certificate alone, and with none where the CA itself signed. These clients take that. Exception: the
-  issuer is a self-signed CA and the chain does not hold it. Then its certificate is embedded, because OpenSSL needs it there.
+  the delegate's certificate alone, and with none where the CA itself signed. Where the issuer is a self-signed CA and the chain
+  does not hold it, its certificate is embedded, because OpenSSL needs it there. These clients take all of these.
 - x/crypto/ocsp knows no RSASSA-PSS and no Ed25519. It refuses a response that was signed with one of them; the signature cannot
   be changed. ` + "`staple.Verify`" + ` and ` + "`staple.RequireStaple`" + ` take both.
 `

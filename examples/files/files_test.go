@@ -70,7 +70,7 @@ func removed(file string) bool {
 }
 
 // A new response replaces the file, a failure leaves it, a restart in an outage,
-// too, and the hook is told of each change.
+// too, and the hook is told of each change, and of all files at each start.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	ca, dir := trial.Issuer(t), t.TempDir()
@@ -94,13 +94,13 @@ func TestFiles(t *testing.T) {
 	}
 	stop()
 	asked = ca.Responder.Requests()
-	_, stop = start(t, "echo again >>"+told, ttl, file)
+	_, stop = start(t, `echo again "$@" >>`+told, ttl, file)
 	testkit.Eventually(t, 45*time.Second, "failures after a restart", func() bool { return ca.Responder.Requests() >= asked+2 })
 	if !proves(ca, file, cert) {
 		t.Error("a restart cost the response")
 	}
 	stop()
-	if lines, _ := os.ReadFile(told); strings.Count(string(lines), file+".ocsp\n") < 2 || strings.Contains(string(lines), "again") {
+	if lines, _ := os.ReadFile(told); strings.Count(string(lines), file+".ocsp\n") < 3 || strings.Count(string(lines), "again "+file) != 1 {
 		t.Errorf("the hook was told of %q", lines)
 	}
 	if names, _ := filepath.Glob(filepath.Join(dir, ".*")); len(names) > 0 {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ocspstaple/staple"
@@ -29,7 +30,7 @@ import (
 const hookTime = 30 * time.Second
 
 func main() {
-	hook := flag.String("hook", ":", "shell `command` to run after a change, until it succeeds, for 30 s at most; \"$@\" in it are the files")
+	hook := flag.String("hook", ":", "shell `command` to run at the start and after a change, until it succeeds, for 30 s at most; \"$@\" in it are the files")
 	every := flag.Duration("every", time.Minute, "how often the certificates are read again")
 	ttl := flag.Duration("ttl", time.Hour, "how long a response is used before the responder is asked again")
 	flag.Usage = func() {
@@ -53,8 +54,11 @@ func keep(ctx context.Context, files []string, hook string, every time.Duration,
 		}
 		certs = append(certs, cert)
 	}
-	if len(certs) == 0 {
+	switch {
+	case len(certs) == 0:
 		return errors.New("no PEM file is named; see -help")
+	case every <= 0:
+		return fmt.Errorf("-every %v is not positive", every)
 	}
 	timer := time.NewTimer(every) // has the loop do what an event function may not, as it takes long
 	s := staple.New(append(opts, staple.WithLogger(log), staple.WithEventFunc(func(staple.Event) { timer.Reset(0) }))...)
@@ -62,19 +66,23 @@ func keep(ctx context.Context, files []string, hook string, every time.Duration,
 	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_ = s.Prefetch(limit, certs...) // judges what the files hold, too; failures are logged, and tried again
-	var changed []string            // since the hook last succeeded
+	var changed []string            // since the hook last succeeded: all, as it may have failed in another process
+	for _, file := range files {
+		changed = append(changed, file+".ocsp")
+	}
 	for ; ctx.Err() == nil; timer.Reset(every) {
 		for _, file := range files {
 			if changes, err := update(s, file); err != nil {
 				log.Error("file stays as it is", "error", err)
-			} else if changes {
+			} else if changes && !slices.Contains(changed, file+".ocsp") {
 				changed = append(changed, file+".ocsp")
 			}
 		}
 		if len(changed) > 0 {
-			out, err := run(ctx, hook, changed)
-			log.Info("files changed", "files", changed, "hook", string(out), "error", err)
-			if err == nil {
+			if out, err := run(ctx, hook, changed); err != nil {
+				log.Error("hook failed", "files", changed, "output", string(out), "error", err)
+			} else {
+				log.Info("files changed", "files", changed, "output", string(out))
 				changed = nil
 			}
 		}

@@ -226,7 +226,13 @@ func TestHAProxy(t *testing.T) {
 	ca.Responder.SetValidity(time.Hour)
 	ca.Responder.ClearFaults()
 	testkit.Eventually(t, 45*time.Second, "a staple after the outage", serves(ca, addr, file))
-	ca.Responder.Revoke(cert, 1, time.Now())
+	renewed := ca.Issue(ocsptest.Leaf{})
+	ca.Responder.SetUnauthorized(renewed) // as many CAs do in the first minutes
+	save(t, dir, renewed)
+	testkit.Eventually(t, 45*time.Second, "no staple after a renewal", bare(ca, addr))
+	ca.Responder.SetGood(renewed)
+	testkit.Eventually(t, 45*time.Second, "a staple of the renewed certificate", serves(ca, addr, file))
+	ca.Responder.Revoke(renewed, 1, time.Now())
 	testkit.Eventually(t, 45*time.Second, "no staple of what is revoked", bare(ca, addr))
 }
 

@@ -60,8 +60,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *dir != "" {
+	switch {
+	case *dir != "":
 		return serve(ctx, *dir, *addr, out)
+	case *servers < 1:
+		return fmt.Errorf("-servers %d is not positive", *servers)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -109,7 +112,7 @@ func show(ctx context.Context, servers int, addr string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	stopRedis := func() {}
+	var stopRedis func() // nil: it is not ours
 	if addr == "" {
 		if addr, stopRedis, err = startRedis(ctx, dir); err != nil {
 			return err
@@ -150,9 +153,11 @@ func (f *fleet) run(ctx context.Context, servers int, dir, addr string, stopRedi
 	fmt.Fprintf(f.out, "%d server processes share Redis at %s; each asks again after %v\n\n", servers, addr, ttl)
 	fmt.Fprintln(f.out, "  time  handshakes  stapled  requests to the responder")
 	f.watch(ctx, 6)
-	stopRedis()
-	fmt.Fprintln(f.out, " Redis is stopped: each server asks for itself, and goes on with what it holds")
-	f.watch(ctx, 3)
+	if stopRedis != nil {
+		stopRedis()
+		fmt.Fprintln(f.out, " Redis is stopped: each server asks for itself, and goes on with what it holds")
+		f.watch(ctx, 3)
+	}
 	fmt.Fprintf(f.out, "\n%d handshakes, %d with a valid staple\n", f.shakes, f.stapled)
 	if f.stapled < f.shakes || f.shakes == 0 {
 		return fmt.Errorf("%d handshakes without a valid staple: %w", f.shakes-f.stapled, f.last)
