@@ -261,7 +261,7 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 	}
 	if err != nil {
 		if exchange.OfTheClock(ocspresp.Reason(reasonOf(refused("", err)))) && need != schedule.None && !had.Current(now) && !e.gone() && e.edit().candidate == nil {
-			e.more.candidate = raw // that may be wrong: it is judged again with the next attempt
+			e.more.candidate = raw // the clock may be wrong: it is judged again with the next attempt
 		}
 		s.log(slog.LevelDebug, "staple that the source had set is not used", "certificate", e, "error", err)
 	}

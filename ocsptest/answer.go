@@ -79,7 +79,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request) *reply {
 
 // reply applies a fault to a request.
 func (x *exchange) reply(fault faultInfo) *reply {
-	x.whole = fault.name != faults[FaultNone].name
+	x.whole = fault.alter != nil && fault.name != faults[FaultNone].name
 	if fault.reply != nil {
 		if p := fault.reply(x); p != nil {
 			return p

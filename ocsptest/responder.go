@@ -215,8 +215,8 @@ func (r *Responder) SetFaultFor(cert *tls.Certificate, f Fault) {
 	r.faults[serialKey(serial)] = f
 }
 
-// Script appends faults for the next requests, one each in the order in which they are answered
-// (their delays are over), before whatever SetFaultFor and SetFault say: FaultNone is a normal answer. Requests after the last
+// Script appends faults for the next requests, one each, in the order in which their delays end.
+// They come before what SetFaultFor and SetFault say: FaultNone is a normal answer. Requests after the last
 // are answered as if there had been no script.
 func (r *Responder) Script(faults ...Fault) {
 	for _, f := range faults {

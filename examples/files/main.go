@@ -82,7 +82,7 @@ func keep(ctx context.Context, files []string, hook string, every time.Duration,
 			if out, err := run(ctx, hook, changed); err != nil {
 				log.Error("hook failed", "files", changed, "output", string(out), "error", err)
 			} else {
-				log.Info("files changed", "files", changed, "output", string(out))
+				log.Info("hook ran", "files", changed, "output", string(out))
 				changed = nil
 			}
 		}

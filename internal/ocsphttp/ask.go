@@ -87,7 +87,8 @@ type try struct {
 	lost   bool // HTTP brought no answer
 }
 
-// Ask puts q, and once more for each change that may do better and that q allows.
+// Ask puts q, and once more for each change that may do better and that q allows: past
+// caches by POST, and by GET where POST is refused.
 // The error is that of Judge or Request, or an [*Error], of the way that did best.
 // The answer is nil if there is an error.
 //
@@ -113,7 +114,10 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 			way |= OwnConn
 		}
 		next := c.put(ctx, q, way)
-		if change == PastCaches && next.reply == Useless && best.way&Post == 0 && ctx.Err() == nil { // it takes no POST
+		if change == PastCaches && next.change&Post != 0 && best.way&Post == 0 && ctx.Err() == nil { // it takes no POST
+			if next.lost {
+				way |= OwnConn
+			}
 			next = c.put(ctx, q, way^Post)
 			may &^= Post // four questions at most
 		}

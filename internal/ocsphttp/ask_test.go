@@ -197,6 +197,36 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// REQ A6, REQ A9, REQ E15: past caches is by POST, and by GET where that is refused, on a
+// connection of its own, unless the responder asks for patience or no GET fits.
+func TestPastCachesByGet(t *testing.T) {
+	for _, c := range []struct {
+		url   string
+		post  *http.Response
+		asked string
+	}{
+		{responder, says(405, "", nil), "GET POST GET"},
+		{responder, says(503, "", nil, "Retry-After", "120"), "GET POST"},
+		{responder + "?q", says(500, "", nil), "POST POST"},
+	} {
+		var own []bool
+		f := &fake{answer: func(i int, r *http.Request) (*http.Response, error) {
+			own = append(own, r.Close)
+			if r.Method == http.MethodPost && i > 1 {
+				return c.post, nil
+			}
+			return good(), nil
+		}}
+		q := question(0)
+		q.URL, q.May = c.url, anyChange
+		q.Judge = func([]byte) (ocsphttp.Way, error) { return ocsphttp.PastCaches, errors.New("expired") }
+		_, _, err := f.client().Ask(t.Context(), q)
+		if err == nil || f.methods() != c.asked || len(own) > 2 && !own[2] {
+			t.Errorf("%s, %s: %s, on connections of their own %v; want %s", c.url, c.post.Status, f.methods(), own, c.asked)
+		}
+	}
+}
+
 // What the caller can't ask for, and what it gave up, says nothing about the
 // responder.
 func TestNoWord(t *testing.T) {
