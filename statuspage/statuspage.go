@@ -37,7 +37,7 @@ var files embed.FS
 //
 // The page needs nothing from elsewhere and runs no script. It is made for
 // each request from s.Status, which parses certificates that came without their
-// Leaf: about 10 µs for each.
+// Leaf: some 15 µs for each.
 func Handler(s *staple.Stapler) http.Handler { return handler(s.Status) }
 
 func handler(status func() []staple.Status) http.Handler {
