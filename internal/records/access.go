@@ -94,7 +94,8 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 	data, err := a.get(ctx, key)
 	if err != nil {
 		a.judge(ctx, Get, err)
-		if ctx.Err() != nil || err == context.DeadlineExceeded { // of another who shares the call
+		_, hung := err.(*foreign.HungError)
+		if hung || ctx.Err() != nil || err == context.DeadlineExceeded { // the last, of another who shares the call
 			err = ErrUnread
 		}
 		return nil, err

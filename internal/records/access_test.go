@@ -3,6 +3,7 @@ package records_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -169,6 +170,27 @@ func TestPanicsAndHangs(t *testing.T) {
 		}
 		close(stop)
 	})
+}
+
+// Of a store that hangs nothing is a miss, also for those that meet the limit of calls at
+// one moment: what is unread is read again.
+func TestManyHangAtOnce(t *testing.T) {
+	for range 50 {
+		back := make(chan struct{})
+		s := &store{do: func(context.Context, records.Op) error { <-back; return nil }}
+		a, _ := access(t, s)
+		a.Slow = func(records.Op, error) {}
+		var reads sync.WaitGroup
+		for i := range 200 {
+			reads.Go(func() {
+				if _, err := a.Read(fmt.Sprint(i), 10*time.Millisecond); err != records.ErrUnread {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		reads.Wait()
+		close(back)
+	}
 }
 
 // REQ G3: a failure of each operation is told once a day, and again after a success of
