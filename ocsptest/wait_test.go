@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -244,4 +245,36 @@ func BenchmarkRoundTrip(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Close returns when each handler has, and not before.
+func TestCloseWaits(t *testing.T) {
+	ca := ocsptest.NewCA()
+	ca.Responder.Start()
+	der := request(t, ca, ca.Issue(ocsptest.Leaf{}), crypto.SHA1)
+	arrived, release, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var returned atomic.Bool
+	ca.Responder.SetHook(func(http.ResponseWriter, *http.Request, *big.Int) bool {
+		close(arrived)
+		<-release
+		returned.Store(true)
+		return false
+	})
+	client := &http.Client{Transport: new(http.Transport)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ask(t.Context(), client, post(t, ca.Responder.URL(), der))
+	}()
+	<-arrived
+	go func() {
+		defer close(closed)
+		ca.Responder.Close()
+		if !returned.Load() {
+			t.Error("closed while a handler runs")
+		}
+	}()
+	<-ended // by Close, which has begun: the hook holds the answer back
+	close(release)
+	<-closed
 }

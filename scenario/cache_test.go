@@ -3,10 +3,7 @@ package scenario_test
 import (
 	"crypto"
 	"crypto/tls"
-	"encoding/base64"
 	"net/http"
-	"net/url"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,21 +91,10 @@ func TestRefusedFromACache(t *testing.T) {
 // SHA-256 some clients refuse.
 func TestHashOfOneCertificate(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		known, fresh, once := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{}), true
-		next := ca.Responder.Client().Transport
-		s := staple.New(staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(r *http.Request) (*http.Response, error) {
-			path := r.URL.EscapedPath()
-			encoded, _ := url.PathUnescape(path[strings.LastIndex(path, "/")+1:])
-			der, _ := base64.StdEncoding.DecodeString(encoded)
-			ca.Responder.SetGood(fresh)
-			if req, err := ocsp.ParseRequest(der); err == nil && once && req.SerialNumber.Cmp(fresh.Leaf.SerialNumber) == 0 {
-				once = false
-				ca.Responder.SetUnauthorized(fresh)
-			}
-			return next.RoundTrip(r)
-		})}))
-		defer s.Close()
+		known, fresh := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{})
+		s := testkit.Stapler(t, ca)
 		testkit.MustFetch(t, s, known)
+		ca.Responder.Script(ocsptest.FaultUnauthorized)
 		testkit.MustFetch(t, s, fresh)
 		time.Sleep(2 * time.Hour)
 		for name, cert := range map[string]*tls.Certificate{"known": known, "fresh": fresh} {

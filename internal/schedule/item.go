@@ -132,12 +132,15 @@ func (it *Item[T]) wake() int64 {
 func (it *Item[T]) turn(now int64, r random) int64 {
 	switch {
 	case it.tried:
-		return now + (now-it.since)/16
+		return it.turnAgain(now)
 	case it.until != 0:
 		return it.until - 1<<62 // before any time of today
 	}
 	return -r.below(1 << 60)
 }
+
+// turnAgain is the turn of who was asked about before.
+func (it *Item[T]) turnAgain(now int64) int64 { return now + (now-it.since)/16 }
 
 // attempt is one pass over the responders of an item, from Preparing on. The
 // item has one while it is StandingBy, too, for its places in the queues.

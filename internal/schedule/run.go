@@ -100,7 +100,7 @@ func (s *Schedule[T]) shift(back int64) {
 		if it.phase == StandingBy { // nobody is the last in turn until then
 			for i, r := range it.responders() {
 				key := r.standing.nodes[it.at.stands[i]-1].key
-				r.standing.set(t, min(key, s.now+(s.now-it.since)/16))
+				r.standing.set(t, min(key, it.turnAgain(s.now)))
 			}
 		}
 		switch due := it.Due(); {

@@ -94,14 +94,15 @@ func (t *Turn[T]) ended(err error) {
 // deferred is called when the attempt under way, of urgency u, is left to another process.
 // A Refresh wants it made here all the same: then it is its own. A Prefetch has less
 // patience than an attempt that it joined, and as much as the retries that follow its own.
-func (t *Turn[T]) deferred(u schedule.Urgency) (start schedule.Urgency) {
-	if t.call.Refresh {
+func (t *Turn[T]) deferred(u schedule.Urgency) schedule.Urgency {
+	switch c := t.call; {
+	case c.Refresh:
 		t.ends = 1
+		return c.Urgency()
+	case !t.own && u < c.Urgency():
+		return c.Urgency()
 	}
-	if u < t.call.Urgency() && (t.call.Refresh || !t.own) {
-		start = t.call.Urgency()
-	}
-	return start
+	return schedule.Routine
 }
 
 // Step makes the next step of t. An attempt has to be started with the urgency that it
