@@ -34,14 +34,19 @@ type Calls struct {
 	mu     sync.Mutex // guards the rest
 	n      int
 	byKind map[string]int
+	over   bool          // no foreign code is called any more
 	idle   chan struct{} // closed when n reaches 0; nil unless someone waits
 }
 
 // enter counts a call of a kind in, and leave counts it out. An empty kind is a
-// goroutine of ours. Kinds are words for people: an error of Wait quotes them.
-func (c *Calls) enter(kind string) {
+// goroutine of ours; of foreign code enter reports whether it may be called. Kinds are
+// words for people: an error of Wait quotes them.
+func (c *Calls) enter(kind string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.over && kind != "" {
+		return false
+	}
 	c.n++
 	if kind != "" {
 		if c.byKind == nil {
@@ -49,6 +54,7 @@ func (c *Calls) enter(kind string) {
 		}
 		c.byKind[kind]++
 	}
+	return true
 }
 
 // leave counts a call out. The last one to leave wakes those in Wait.
@@ -63,7 +69,7 @@ func (c *Calls) leave(kind string) {
 	}
 	if c.n == 0 && c.idle != nil {
 		close(c.idle)
-		c.idle = nil
+		c.idle, c.over = nil, true
 	}
 }
 
@@ -91,10 +97,12 @@ func (c *Calls) Go(f func()) {
 
 // Wait waits until nothing runs. After d it returns an error that names the
 // foreign code that still does, with the number of calls of each kind. Nothing keeps
-// new calls from beginning meanwhile: the caller has to.
+// new calls from beginning meanwhile: the caller has to. Once Wait returns none begins:
+// the goroutine of a [Shared] call that was given up may not have come to it.
 func (c *Calls) Wait(d time.Duration) error {
 	c.mu.Lock()
 	if c.n == 0 {
+		c.over = true
 		c.mu.Unlock()
 		return nil
 	}
@@ -112,6 +120,7 @@ func (c *Calls) Wait(d time.Duration) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.over = true
 	var kinds []string
 	for kind, n := range c.byKind {
 		kinds = append(kinds, fmt.Sprintf("%s (%d)", kind, n))
@@ -182,10 +191,13 @@ type result[T any] struct {
 
 // start calls f in a goroutine of its own: runtime.Goexit (t.Fatal in a callback, say)
 // would end the caller's, with its locks held. The channel has room for the result,
-// so a call that nobody waits for any more ends, too.
+// so a call that nobody waits for any more ends, too. After Wait it is [context.Canceled].
 func start[T any](c *Calls, kind string, f func() (T, error)) <-chan result[T] {
-	c.enter(kind)
 	done := make(chan result[T], 1)
+	if !c.enter(kind) {
+		done <- result[T]{err: context.Canceled}
+		return done
+	}
 	go func() {
 		r := result[T]{err: &PanicError{kind, "called runtime.Goexit"}} // stays if f does not return
 		defer func() {

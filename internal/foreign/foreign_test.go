@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,13 +147,13 @@ func TestCallWithin(t *testing.T) {
 // what hangs.
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var calls foreign.Calls
-		if err := calls.Wait(time.Hour); err != nil {
+		var first, calls foreign.Calls
+		if err := first.Wait(time.Hour); err != nil {
 			t.Errorf("nothing runs: %v", err)
 		}
 		begun := time.Now()
-		calls.Go(func() { time.Sleep(2 * time.Second) })
-		if err := calls.Wait(5 * time.Second); err != nil || time.Since(begun) != 2*time.Second {
+		first.Go(func() { time.Sleep(2 * time.Second) })
+		if err := first.Wait(5 * time.Second); err != nil || time.Since(begun) != 2*time.Second {
 			t.Errorf("ours: %v after %v", err, time.Since(begun))
 		}
 
@@ -179,4 +180,36 @@ func TestWait(t *testing.T) {
 			t.Errorf("all have returned: %v", err)
 		}
 	})
+}
+
+// Once Wait has returned no foreign code is called: a connection of it would be left, or a
+// store written that its owner has closed. The goroutine of a shared call is late here.
+func TestNoCallAfterWait(t *testing.T) {
+	for name, hangs := range map[string]bool{"nothing runs": false, "what hangs": true} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls foreign.Calls
+			if hangs {
+				defer hang(&calls, "logger", 1)()
+			}
+			ended, end := context.WithCancel(t.Context())
+			end()
+			var waited atomic.Bool
+			s := foreign.Shared[int]{Calls: &calls}
+			f := func() (int, error) {
+				if waited.Load() {
+					t.Errorf("%s: called after Wait", name)
+				}
+				return 0, nil
+			}
+			for i := range 100 {
+				_, _ = s.Do(ended, "store Get", string(rune(i)), f)
+			}
+			_ = calls.Wait(time.Second)
+			waited.Store(true)
+			if _, err := foreign.Call(&calls, "logger", f); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: Call after Wait: %v", name, err)
+			}
+			synctest.Wait()
+		})
+	}
 }
