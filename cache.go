@@ -151,7 +151,7 @@ func (e *entry) subject() ocspresp.Subject {
 	return ocspresp.Subject{Serial: certinfo.SerialOf(e.DER), NotBefore: e.notBefore, NotAfter: e.notAfter, Issuer: e.issuer, Alone: e.flags.alone}
 }
 
-// flags fill one word of the entry: one more costs eight bytes for each certificate.
+// flags, with must after them, have two bytes of the entry's padding left: a third costs eight for each certificate.
 type flags struct {
 	read           bool  // readLeaf read the certificate
 	tried          bool  // an attempt came to an end since a valid response was lost or never had
