@@ -62,7 +62,17 @@ var dislikes = []dislike{
 	{"a delegate with a P-224 or an Ed25519 key", signed(ocsptest.Sign{By: ocsptest.Delegated, KeyType: ocsptest.Ed25519}), signed(ocsptest.Sign{By: ocsptest.Delegated, KeyType: ocsptest.RSA2048})},
 	{"a delegate whose key usage has neither digitalSignature nor nonRepudiation", usage(x509.KeyUsageKeyEncipherment), usage(x509.KeyUsageContentCommitment)},
 	{"a delegate whose key usage has neither digitalSignature nor nonRepudiation", usage(x509.KeyUsageCertSign), usage(0)},
-	{"a delegate with a critical policyConstraints extension", delegated(policyConstraints), delegated(nil)},
+	{"a delegate with a critical policyConstraints extension", critical("\x30\x03\x80\x01\x00", 36), delegated(nil)},
+	{"a delegate with a critical certificatePolicies or inhibitAnyPolicy extension", critical("\x30\x06\x30\x04\x06\x02\x2a\x03", 32), delegated(nil)},
+	{"a delegate with a critical certificatePolicies or inhibitAnyPolicy extension", critical("\x02\x01\x00", 54), delegated(nil)},
+	{"a delegate with a critical policyMappings extension", critical("\x30\x0a\x30\x08\x06\x02\x2a\x03\x06\x02\x2a\x04", 33), delegated(nil)},
+	{"a delegate with a critical cRLDistributionPoints extension", critical("\x30\x10\x30\x0e\xa0\x0c\xa0\x0a\x86\x08http://x", 31), delegated(nil)},
+	{"a delegate that may also be a TLS server, or anything, where the issuer has name constraints", purposes(x509.ExtKeyUsageServerAuth), delegated(nil)},
+	{"a delegate that may also be a TLS server, or anything, where the issuer has name constraints", purposes(x509.ExtKeyUsageAny), purposes(x509.ExtKeyUsageTimeStamping)},
+	{"a delegate's certificate that is more than a day younger than the response", younger(25 * time.Hour), younger(23 * time.Hour)},
+	{"`thisUpdate` after `producedAt`", produced(-time.Second), produced(0)},
+	{"an RSASSA-PSS signature with SHA-384 or SHA-512", pss(x509.SHA384WithRSAPSS), pss(x509.SHA256WithRSAPSS)},
+	{"an RSASSA-PSS signature with SHA-384 or SHA-512", pss(x509.SHA512WithRSAPSS), pss(x509.SHA256WithRSAPSS)},
 }
 
 const day = 24 * time.Hour
@@ -103,9 +113,33 @@ func named(common string, dns ...string) recipe {
 
 func usage(u x509.KeyUsage) recipe { return delegated(func(c *x509.Certificate) { c.KeyUsage = u }) }
 
-// policyConstraints demands a policy of all certificates below (RFC 5280 §4.2.1.11).
-func policyConstraints(c *x509.Certificate) {
-	c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{2, 5, 29, 36}, Critical: true, Value: []byte{0x30, 3, 0x80, 1, 0}})
+// critical is a response by a delegate with a critical extension, number n of RFC 5280 §4.2.1.
+func critical(value string, n int) recipe {
+	return delegated(func(c *x509.Certificate) {
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{2, 5, 29, n}, Critical: true, Value: []byte(value)})
+	})
+}
+
+func purposes(also x509.ExtKeyUsage) recipe {
+	return delegated(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, also) })
+}
+
+// younger is a response by a delegate whose certificate begins some time after producedAt.
+func younger(by time.Duration) recipe {
+	return edited(func(s *ocsptest.Spec) {
+		at := time.Now().Add(-36 * time.Hour).Truncate(time.Second) // not 2 days: NSS allows a day, and the CA is a day old
+		s.ProducedAt, s.Singles[0].ThisUpdate = at, at
+		s.Sign = ocsptest.Sign{By: ocsptest.Delegated, Template: func(c *x509.Certificate) { c.NotBefore = at.Add(by) }}
+	})
+}
+
+// produced is a response with a producedAt some time after thisUpdate.
+func produced(after time.Duration) recipe {
+	return edited(func(s *ocsptest.Spec) { s.ProducedAt = s.Singles[0].ThisUpdate.Add(after) })
+}
+
+func pss(a x509.SignatureAlgorithm) recipe {
+	return signed(ocsptest.Sign{By: ocsptest.Delegated, KeyType: ocsptest.RSA2048, Algorithm: a})
 }
 
 func edited(edit func(*ocsptest.Spec)) recipe {

@@ -89,8 +89,7 @@ func ReadInteger(s, out *cryptobyte.String) bool {
 const generalized = "20060102150405Z"
 
 // ReadTime reads a GeneralizedTime in the one form that RFC 5280 §4.1.2.5.2
-// allows, YYYYMMDDHHMMSSZ. Nothing was signed before 1970, and the year 1 would
-// be taken for an absent time.
+// allows, YYYYMMDDHHMMSSZ.
 func ReadTime(s *cryptobyte.String) (time.Time, error) {
 	var v cryptobyte.String
 	if !s.ReadASN1(&v, asn1.GeneralizedTime) {
@@ -98,7 +97,7 @@ func ReadTime(s *cryptobyte.String) (time.Time, error) {
 	}
 	t, err := time.Parse(generalized, string(v)) // which takes fractions of a second, too
 	switch {
-	case err == nil && len(v) == len(generalized) && t.Unix() >= 0:
+	case err == nil && len(v) == len(generalized):
 		return t, nil
 	case err == nil && len(v) > len(generalized):
 		return time.Time{}, fmt.Errorf("%.40q has fractions of a second (RFC 5280 §4.1.2.5.2)", v)

@@ -137,8 +137,9 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 }
 
 // put puts q in one way. It sends one request, apart from redirects. Only a GET
-// that caches may answer is conditional. A 304 to any other request confirms
-// nothing, and is refused like any status but 200.
+// that caches may answer is conditional, and only with the first hash: with the other
+// its URL is another, and a validator is of one (RFC 9110 §8.8). A 304 to any other request
+// confirms nothing, and is refused like any status but 200.
 func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	t := try{way: way}
 	der, err := q.Request(way&OtherHash != 0)
@@ -150,7 +151,7 @@ func (c *Client) put(ctx context.Context, q *Question, way Way) try {
 	u, conditional := "", false
 	if u, t.fits = getURL(q.URL, der); t.fits && way&Post == 0 {
 		r.method, r.url, r.body = http.MethodGet, u, nil
-		conditional = way&PastCaches == 0 && q.Held.condition(r.header)
+		conditional = way&(PastCaches|OtherHash) == 0 && q.Held.condition(r.header)
 	} else {
 		r.header.Set("Content-Type", "application/ocsp-request")
 	}
@@ -187,7 +188,7 @@ func (t *try) judge(q *Question, res *response) {
 	case t.err == nil:
 		t.change, t.reply = 0, Taken
 		t.answer = &Answer{MaxAge: maxAge(res.header, res.now)}
-		if t.way&Post == 0 {
+		if t.way&(Post|OtherHash) == 0 {
 			t.answer.Validator = NewValidator(res.header.Get("ETag"), res.header.Get("Last-Modified"))
 		}
 	case t.change&Post != 0:

@@ -68,8 +68,10 @@ func TestValidator(t *testing.T) {
 	if err != nil || a.Validator != want || a.Validator.LastModified() != date {
 		t.Errorf("%+v, want %+v (%v)", a.Validator, want, err)
 	}
-	if a, err := put(t, always(200, ocspType, body, fields...), ocsphttp.Post); err != nil || a.Validator != (ocsphttp.Validator{}) {
-		t.Errorf("of a POST: %+v (%v)", a.Validator, err)
+	for _, way := range []ocsphttp.Way{ocsphttp.Post, ocsphttp.OtherHash} {
+		if a, err := put(t, always(200, ocspType, body, fields...), way); err != nil || a.Validator != (ocsphttp.Validator{}) {
+			t.Errorf("way %d: %+v (%v)", way, a.Validator, err)
+		}
 	}
 	if v := ocsphttp.NewValidator(strings.Repeat("e", 257), "1969"); v != (ocsphttp.Validator{}) || v.LastModified() != "" {
 		t.Errorf("%+v", v)
@@ -85,6 +87,7 @@ func TestValidator(t *testing.T) {
 		"held nothing":      {ocsphttp.Validator{}, 0, ocsphttp.Status},
 		"held, POST":        {want, ocsphttp.Post, ocsphttp.Status},
 		"held, past caches": {want, ocsphttp.PastCaches, ocsphttp.Status},
+		"held, other hash":  {want, ocsphttp.OtherHash, ocsphttp.Status}, // of another URL
 	} {
 		q := question(c.way)
 		q.Held = c.held

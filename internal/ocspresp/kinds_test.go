@@ -240,6 +240,7 @@ var kinds = []struct {
 		{"revoked for a reason", ocspresp.Revoked, first(func(d *draft, a *answer) { a.status = revoked(d.now.Add(-hour), []byte{1}) })},
 		{"revoked for no known reason", ocspresp.Revoked, first(func(d *draft, a *answer) { a.status = revoked(d.now.Add(-hour), []byte{99}) })},
 		{"revoked in the future", ocspresp.Revoked, first(func(d *draft, a *answer) { a.status = revoked(d.now.Add(24*hour), nil) })},
+		{"revoked in the year 1", ocspresp.Revoked, first(func(_ *draft, a *answer) { a.status = revoked(time.Time{}, nil) })},
 		{"not issued", ocspresp.Revoked, first(func(_ *draft, a *answer) { a.status = revoked(time.Unix(0, 0), []byte{6}) })},
 		{"unknown", ocspresp.Unknown, status("\x82\x00")},
 		{"good that is constructed", ocspresp.Malformed, status("\xa0\x00")},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple/internal/der"
+	"github.com/ocspstaple/staple/internal/errtext"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ocsp"
@@ -162,7 +163,7 @@ func (b *basicResponse) parseData(in cryptobyte.String) (err error) {
 	if !b.readResponder(&body) {
 		return malformed("responderID")
 	}
-	if b.producedAt, err = der.ReadTime(&body); err != nil {
+	if b.producedAt, err = readTime(&body); err != nil {
 		return malformed("producedAt: " + err.Error())
 	}
 	if !body.ReadASN1(&b.singles, asn1.SEQUENCE) || !readExtensions(&body, &extensions, &b.critical) || !body.Empty() {
@@ -224,7 +225,7 @@ func readSingle(s *cryptobyte.String, out *single) (err error) {
 	if err := readStatus(&body, out); err != nil {
 		return malformed("certStatus: " + err.Error())
 	}
-	if out.thisUpdate, err = der.ReadTime(&body); err != nil {
+	if out.thisUpdate, err = readTime(&body); err != nil {
 		return malformed("thisUpdate: " + err.Error())
 	}
 	if out.nextUpdate, err = readNextUpdate(&body); err != nil {
@@ -299,8 +300,17 @@ func readReason(s *cryptobyte.String, out *int) bool {
 	return !present || explicit.ReadASN1Enum(out) && explicit.Empty()
 }
 
-// readNextUpdate returns the zero time if there is none. [der.ReadTime] refuses years
-// before 1970, so that no time which is present looks absent.
+// readTime reads a time that counts. Nothing was signed before 1970, and the year 1 would
+// be taken for an absent time. A revocationTime may say that, and is only shown.
+func readTime(s *cryptobyte.String) (time.Time, error) {
+	t, err := der.ReadTime(s)
+	if err == nil && t.Unix() < 0 {
+		err = fmt.Errorf("%s is before 1970", errtext.Stamp(t))
+	}
+	return t, err
+}
+
+// readNextUpdate returns the zero time if there is none.
 func readNextUpdate(s *cryptobyte.String) (t time.Time, err error) {
 	var explicit cryptobyte.String
 	var present bool
@@ -308,7 +318,7 @@ func readNextUpdate(s *cryptobyte.String) (t time.Time, err error) {
 		return t, errForm
 	}
 	if present {
-		t, err = der.ReadTime(&explicit)
+		t, err = readTime(&explicit)
 	}
 	if err == nil && !explicit.Empty() {
 		return t, errForm
