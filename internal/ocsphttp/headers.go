@@ -61,7 +61,9 @@ func (v Validator) condition(h http.Header) bool {
 // maxAge returns how long caches may keep an answer (RFC 9111 §4.2), a hint for
 // when there will be news (RFC 9919 §7); 0 for no hint. It is unsigned, so the
 // schedule never lets it put a refresh off past half of the validity. Cache-Control
-// goes before Expires, and no-cache and no-store before max-age, in any order.
+// goes before Expires, and no-cache and no-store before max-age, in any order. A hint
+// needs no more of RFC 9111: quotes around commas and Date are not looked at, and a number
+// that is too long counts as none.
 func maxAge(h http.Header, now time.Time) time.Duration {
 	age, given := time.Duration(0), false
 	for _, d := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
