@@ -49,10 +49,10 @@ const (
 	// StateExpired: there was a response, it expired and no other came; nothing
 	// is stapled.
 	StateExpired State = State(held.Expired)
-	// StateNone: needs no staple: the certificate names no responder under http
-	// or https, says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1
-	// challenge, has expired itself, does not parse, or was switched off by
-	// [WithResponders]. It passes untouched.
+	// StateNone: needs no staple: the certificate names no responder under http or https,
+	// says noRevAvail (RFC 9608), is self-signed, is an acme-tls/1 challenge, has expired
+	// itself, does not parse, or was switched off by [WithResponders]. It passes untouched,
+	// but for a staple of the source's that is not proven good, or switched off.
 	StateNone State = State(held.None)
 )
 

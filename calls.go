@@ -17,7 +17,7 @@ import (
 type call = waiting.Call[*entry]
 
 // Prefetch makes an attempt now for every certificate of certs without a valid
-// response, whatever failed before. It returns when each certificate has a valid
+// response, whatever failed before. It returns when each certificate has got a valid
 // response, needs none, or can't get one (revoked, no issuer, Must-Staple without a
 // responder, not parsable, not valid yet), or when ctx or the Stapler ([ErrClosed])
 // ends.
@@ -184,7 +184,7 @@ func (s *Stapler) abandon(ctx context.Context, c *call) {
 	}
 }
 
-// Forget drops certs: nothing is asked about them any more, and they are not in
+// Forget drops certs: no exchange about them begins any more, and they are not in
 // [Stapler.Status], [Stapler.Ready], metrics or the status page. A certificate
 // that no live config lists is evicted; one that is listed is silent until its
 // next handshake, and stays listed. A certificate that is served again is learned

@@ -14,10 +14,10 @@ import (
 // TLSConfig returns a copy of base with which a server staples every
 // certificate that it serves: those of Certificates, GetCertificate and
 // GetConfigForClient. A client with it staples the certificates that it
-// presents, in TLS 1.3 (RFC 9846 §4.4.2.1). base, its certificates and what
-// they point to are not written; nil is an empty config. The copy's
-// Certificates is empty, and its hooks make the choice that crypto/tls would
-// have made.
+// presents, in TLS 1.3 (RFC 9846 §4.4.2.1). base, its certificates and what they point
+// to are not written; nil is an empty config. The copy's Certificates is empty, and its
+// hooks make the choice that crypto/tls would have made: so tls.Listen and net/http start,
+// but no handshake succeeds, where base has no certificate.
 //
 // The responses of the certificates listed in base are read from the store, or
 // requested, at once and in the background; [Stapler.Prefetch] waits for them. Those of a

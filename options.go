@@ -166,14 +166,14 @@ func WithIssuers(certs ...*x509.Certificate) Option {
 	}
 }
 
-// WithColdWait sets how long a handshake may wait for the first response of
-// its certificate, when the client asks for one. By default, and for 0, that
-// is 5 s for certificates with Must-Staple (RFC 7633), which clients refuse
-// without a staple, and no wait for others. d > 0 is the wait for every
-// certificate, d < 0 means never. A handshake waits for the first attempt after the
-// certificate became known, or after its response expired, and not for the retries
-// that follow if that fails. The wait ends with the response, with the attempt's
-// failure, or with the handshake's context.
+// WithColdWait sets how long a handshake may wait for the first response of its
+// certificate, when the client asks for one. By default, and for 0, that is 5 s for
+// certificates with Must-Staple (RFC 7633), which clients refuse without a staple, and no
+// wait for others. d > 0 is the wait for every certificate, d < 0 means never. A handshake
+// waits for the first attempt after the certificate became known, or after its response
+// expired, and not for the retries if that fails. The wait ends with the response, the
+// attempt's failure, or the handshake's context. It is to be shorter than the deadlines of
+// connections, such as [http.Server.ReadTimeout], which end the handshake.
 func WithColdWait(d time.Duration) Option { return func(o *options) { o.coldWait = d } }
 
 // WithHash sets the hash of the CertID in requests: SHA-1 by default, because

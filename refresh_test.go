@@ -10,6 +10,7 @@ import (
 	"github.com/ocspstaple/staple"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
+	"golang.org/x/crypto/ocsp"
 )
 
 // REQ G5, REQ A9: Refresh asks now, unconditionally and past caches, though nothing is
@@ -98,6 +99,42 @@ func TestNotModifiedIsNotShared(t *testing.T) {
 		log := ca.Responder.Log()
 		if len(log) != 2 || log[0].Header.Get("If-None-Match") == "" || log[1].Header.Get("If-None-Match") != "" {
 			t.Errorf("%d requests, want one that is conditional and one that is not", len(log))
+		}
+	})
+}
+
+// REQ G5: what a call or a handshake waits for is asked about before what nobody waits for,
+// if that is a thousand certificates at a responder that takes 2 s for each.
+func TestWaitedForGoesFirst(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		s := testkit.Stapler(t, ca)
+		held := testkit.LeafFor(ca, "held.example")
+		testkit.MustFetch(t, s, held)
+		ca.Responder.SetDelay(2 * time.Second)
+		ca.Responder.Revoke(held, ocsp.KeyCompromise, time.Now())
+		testkit.List(t, s, testkit.Leaves(ca, 1000)...)
+		time.Sleep(10 * time.Second)
+		within := func(what string, call func() error) {
+			begun := time.Now()
+			if err := call(); err != nil || time.Since(begun) > 10*time.Second {
+				t.Errorf("%s took %v: %v", what, time.Since(begun), err)
+			}
+		}
+		must := ca.Issue(ocsptest.Leaf{MustStaple: true})
+		hook := s.GetCertificate(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return must, nil })
+		within("a handshake", func() error {
+			c, err := hook(testkit.Asking("must.example"))
+			if c.OCSPStaple == nil {
+				return staple.ErrNoStaple
+			}
+			return err
+		})
+		within("Prefetch", func() error { return s.Prefetch(t.Context(), testkit.LeafFor(ca, "new.example")) })
+		go s.RefreshDue(held) // Refresh waits for its end
+		synctest.Wait()
+		within("Refresh", func() error { return s.Refresh(t.Context(), held) })
+		if st := s.Status(); !slices.ContainsFunc(st, func(st staple.Status) bool { return st.State == staple.StateRevoked }) {
+			t.Error("the revocation was not noticed")
 		}
 	})
 }

@@ -46,7 +46,7 @@
 // and [Event]s; [WithLogger] logs those that an operator must act on. Invalid
 // input passes through: for a nil or empty certificate hooks return what the source
 // returned; [Stapler.Prefetch] returns an error. A leaf that does not parse is
-// served unchanged and logged once; its state is [StateNone]. Responder URLs other
+// served and logged once; its state is [StateNone]. Responder URLs other
 // than http and https, such as ldap, are ignored. Without the issuer's certificate
 // no request can be made: the error is [ErrNoIssuer] (see [WithIssuers]).
 //
@@ -57,8 +57,8 @@
 // # Ownership
 //
 // What the caller passes in is not modified: configs and certificates are copied
-// before they are changed. Certificates are identified by their bytes, which must
-// not be changed while they are served. All methods may be called concurrently.
+// before they are changed. Certificates are found by the address of their bytes, which
+// must never be changed. All methods may be called concurrently.
 package staple
 
 import (
@@ -216,8 +216,9 @@ func (s *Stapler) answer(hello *tls.ClientHelloInfo, cert *tls.Certificate, err 
 }
 
 // GetClientCertificate returns a hook for tls.Config.GetClientCertificate that
-// staples what next returns. Client certificates carry staples in TLS 1.3
-// alone (RFC 9846 §4.4.2.1). A nil next presents no certificate.
+// staples what next returns. Client certificates carry staples in TLS 1.3 alone (RFC 9846
+// §4.4.2.1), where each handshake may wait ([WithColdWait]): whether the server asks for
+// staples is not known. A nil next presents no certificate.
 func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(cri *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		if next == nil {
@@ -237,9 +238,9 @@ func (s *Stapler) GetClientCertificate(next func(*tls.CertificateRequestInfo) (*
 	}
 }
 
-// Staple returns cert with the current response: cert itself, if there is
-// nothing to change, or a copy. It never blocks; a certificate that is not
-// known yet comes back as it is, and its response is requested in the background.
+// Staple returns cert with the current response: cert itself, if there is nothing to
+// change, or a copy, which is shared and read-only. It never blocks; a certificate that is
+// not known yet comes back as it is, and its response is requested in the background.
 // Staple(Staple(c)) carries the response that is current then. nil stays nil.
 func (s *Stapler) Staple(cert *tls.Certificate) *tls.Certificate {
 	if empty(cert) {

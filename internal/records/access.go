@@ -91,16 +91,18 @@ func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, wait)
 	defer cancel()
+	begun := a.Now()
 	data, err := a.get(ctx, key)
+	if a.answered(ctx, Get, err) && a.Now().Sub(begun) <= Soon { // else the next one is as slow, and would be logged each time
+		a.succeeded(Get)
+	}
 	if err != nil {
-		a.judge(ctx, Get, err)
 		_, hung := err.(*foreign.HungError)
 		if hung || ctx.Err() != nil || err == context.DeadlineExceeded { // the last, of another who shares the call
 			err = ErrUnread
 		}
 		return nil, err
 	}
-	a.succeeded(Get)
 	return Parse(data, a.Now().UnixNano())
 }
 
@@ -173,11 +175,12 @@ func (a *Access) lease(key string) (held, without bool) {
 		}
 		return nil, failed(err)
 	})
+	if a.answered(ctx, Lease, err) {
+		a.succeeded(Lease)
+	}
 	if err != nil {
-		a.judge(ctx, Lease, err)
 		return false, true
 	}
-	a.succeeded(Lease)
 	return got != nil, false
 }
 
@@ -216,19 +219,21 @@ func (a *Access) restingLocked() bool {
 	return now < a.rests && a.rests <= now+int64(Rest) // else the clock was set back
 }
 
-// judge leaves a store alone for a while after it was too slow, or failed as code.
-// Other errors of Get are misses: each store has its own error for a miss. A rest
-// under way is not made longer, or a store with many readers would never be tried.
-// After Close nothing is judged: the contexts end then.
-func (a *Access) judge(ctx context.Context, op Op, err error) {
+// answered reports whether a store answered, and leaves it alone for a while after it was
+// too slow, or failed as code. Other errors of Get are misses: each store has its own error
+// for a miss. A rest under way is not made longer, or a store with many readers would
+// never be tried. After Close nothing is judged: the contexts end then.
+func (a *Access) answered(ctx context.Context, op Op, err error) bool {
+	if err == nil {
+		return true
+	}
 	if a.Reads.Err() != nil {
-		return
+		return false
 	}
 	_, panicked := err.(*foreign.PanicError)
 	_, hung := err.(*foreign.HungError)
 	if ctx.Err() == nil && !panicked && !hung {
-		a.succeeded(op)
-		return
+		return true
 	}
 	a.mu.Lock()
 	was := a.restingLocked()
@@ -239,6 +244,7 @@ func (a *Access) judge(ctx context.Context, op Op, err error) {
 	if !was {
 		a.Slow(op, err)
 	}
+	return false
 }
 
 // succeeded has the next failure of op logged. Each operation has an entry of its own

@@ -175,16 +175,22 @@ const (
 	waitsFor = 5 * second
 	// waitsAtMost is for those that hold one.
 	waitsAtMost = hour
+	// overtakes is how much of a queue is behind who has a handshake waiting: names may
+	// be anybody's, so it is less than for a call, which is the program's.
+	overtakes = minute
 )
 
-// queueUntil returns the deadline of an item that is queued now. A deadline only
-// ever comes nearer, so nobody is overtaken for ever.
+// queueUntil returns the deadline of an item that is queued now. What a call waits for
+// goes before all that was queued in the last hour. A deadline only ever comes nearer, so
+// nobody is overtaken for ever.
 func (it *Item[T]) queueUntil(now int64) int64 {
 	switch {
+	case it.at.forced > 0 || it.at.again >= Forced:
+		return now - waitsAtMost
 	case it.current(now):
 		return min(it.until, now+waitsAtMost)
 	case it.at.urgency > Routine:
-		return now
+		return now - overtakes
 	}
 	return now + waitsFor
 }

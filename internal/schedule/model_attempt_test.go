@@ -14,7 +14,7 @@ func (m *model) start(c *cert, u Urgency, now int64) {
 	case Gone:
 	case Preparing, Queued, Asking:
 		it.again = it.again || u == Forced
-		if u != Routine && !it.urgent {
+		if u != Routine && !it.urgent || u == Forced {
 			it.urgent = true
 			if it.phase != Preparing {
 				it.deadline, it.due = min(it.deadline, m.deadline(it)), min(it.due, m.now+second)
@@ -302,11 +302,14 @@ func (m *model) advance(it *mItem) {
 
 // deadline returns when an item should be asked about, if it is queued now.
 func (m *model) deadline(it *mItem) int64 {
+	if it.forced > 0 || it.again {
+		return m.now - hour
+	}
 	if it.until > m.now {
 		return min(it.until, m.now+hour)
 	}
 	if it.urgent {
-		return m.now
+		return m.now - minute
 	}
 	return m.now + 5*second
 }
