@@ -175,22 +175,23 @@ const (
 	waitsFor = 5 * second
 	// waitsAtMost is for those that hold one.
 	waitsAtMost = hour
-	// overtakes is how much of a queue is behind who has a handshake waiting: names may
-	// be anybody's, so it is less than for a call, which is the program's.
-	overtakes = minute
+	// headStart is how long others have queued behind whom one goes that has no response
+	// while somebody waits. One that is called for and has one goes behind half of them: a
+	// Refresh of all must not keep new certificates waiting.
+	headStart = 10 * minute
 )
 
-// queueUntil returns the deadline of an item that is queued now. What a call waits for
-// goes before all that was queued in the last hour. A deadline only ever comes nearer, so
-// nobody is overtaken for ever.
+// queueUntil returns the deadline of an item that is queued now. Of those that hold a
+// response none is overtaken past its end. A deadline only ever comes nearer, so nobody is
+// overtaken for ever.
 func (it *Item[T]) queueUntil(now int64) int64 {
-	switch {
-	case it.at.forced > 0 || it.at.again >= Forced:
-		return now - waitsAtMost
+	switch called := it.at.forced > 0 || it.at.again >= Forced; {
+	case it.current(now) && called:
+		return now - headStart/2
 	case it.current(now):
-		return min(it.until, now+waitsAtMost)
+		return min(it.until, now+waitsAtMost) - headStart
 	case it.at.urgency > Routine:
-		return now - overtakes
+		return now - headStart
 	}
 	return now + waitsFor
 }

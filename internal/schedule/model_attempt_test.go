@@ -302,14 +302,14 @@ func (m *model) advance(it *mItem) {
 
 // deadline returns when an item should be asked about, if it is queued now.
 func (m *model) deadline(it *mItem) int64 {
-	if it.forced > 0 || it.again {
-		return m.now - hour
-	}
 	if it.until > m.now {
-		return min(it.until, m.now+hour)
+		if it.forced > 0 || it.again {
+			return m.now - 5*minute
+		}
+		return min(it.until, m.now+hour) - 10*minute
 	}
 	if it.urgent {
-		return m.now - minute
+		return m.now - 10*minute
 	}
 	return m.now + 5*second
 }
