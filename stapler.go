@@ -57,8 +57,8 @@
 // # Ownership
 //
 // What the caller passes in is not modified: configs and certificates are copied
-// before they are changed. Certificates are found by the address of their bytes, which
-// must never be changed. All methods may be called concurrently.
+// before they are changed. Certificates are identified by their bytes, and found by the
+// address of these: never change them. All methods may be called concurrently.
 package staple
 
 import (
