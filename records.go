@@ -154,7 +154,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 	if e.more != nil {
 		e.more.unread = false
 	}
-	needless := e.doneReadingLocked()
+	needless := e.doneReadingLocked(s.nanos())
 	s.mu.Unlock()
 	if needless {
 		return true
@@ -165,7 +165,7 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 	defer s.mu.Unlock()
 	now := s.nanos()
 	switch {
-	case s.closed || e.doneReadingLocked():
+	case s.closed || e.doneReadingLocked(now):
 	case unread:
 		s.rereadLocked(e)
 		return false
@@ -183,10 +183,10 @@ func (s *Stapler) readAgain(e *entry) (answered bool) {
 }
 
 // doneReadingLocked reports whether there is no more use in what is stored for e: a
-// record may have the issuer that the chain lacks, or a revocation.
-func (e *entry) doneReadingLocked() bool {
+// record may have the issuer that the chain lacks.
+func (e *entry) doneReadingLocked(now int64) bool {
 	hopeless := e.Need() == schedule.Hopeless && !errors.Is(e.details().err, ErrNoIssuer)
-	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless
+	return e.gone() || e.Need() == schedule.Off || e.Need() == schedule.None || hopeless || e.held.Load().Current(now)
 }
 
 // storeLocked has what e holds written to the store, off this goroutine.
@@ -208,7 +208,6 @@ func (s *Stapler) discardLocked(e *entry) {
 // Each entry is queued once at most, so that an older response never overtakes a newer one.
 // A failure costs no staple: the response is in memory, and the next refresh writes again.
 func (s *Stapler) write(e *entry) {
-	s.readAgain(e) // another process may know of a revocation
 	s.mu.Lock()
 	discard, h, from, is := e.flags.discard, e.held.Load(), e.url(), e.issuer
 	s.mu.Unlock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"math/big"
-	"net/http"
 	"regexp"
 	"sync/atomic"
 	"testing"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ocspstaple/staple"
-	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/ocsptest"
 	"github.com/ocspstaple/staple/scenario/testkit"
 	"golang.org/x/crypto/ocsp"
@@ -302,36 +299,6 @@ func TestHeirReadsTheRevocation(t *testing.T) {
 		}
 		if d := time.Since(begun); d > 5*time.Minute {
 			t.Errorf("stapled as good for %v after it was known to be revoked, and written", d)
-		}
-	})
-}
-
-// REQ B15: a record that could not be read in time is read before it is written over: it may
-// say that the certificate is revoked, while a cache goes on with good.
-func TestUnreadRecordIsReadFirst(t *testing.T) {
-	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		shelf := new(testkit.Shelf)
-		knows, other := testkit.Stapler(t, ca, staple.WithStore(shelf)), testkit.Stapler(t, ca, staple.WithStore(shelf))
-		cert := ca.Issue(ocsptest.Leaf{})
-		testkit.MustFetch(t, other, cert)
-		good := other.Staple(cert).OCSPStaple
-		time.Sleep(10 * time.Minute)
-		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Now())
-		_ = knows.Refresh(t.Context(), cert)
-		synctest.Wait()
-
-		ca.Responder.SetHook(func(w http.ResponseWriter, _ *http.Request, _ *big.Int) bool {
-			testkit.AnswerWith(w, good)
-			return true
-		})
-		shelf.Delay("Get", 2*records.Soon)
-		knows.Forget(cert)
-		for name, s := range map[string]*staple.Stapler{"forgotten": knows, "refreshed": other} {
-			s.Staple(cert)
-			time.Sleep(time.Hour)
-			if raw, st := s.Staple(cert).OCSPStaple, s.Status()[0].State; raw != nil || st != staple.StateRevoked {
-				t.Errorf("%s: a staple %v, state %v", name, raw != nil, st)
-			}
 		}
 	})
 }

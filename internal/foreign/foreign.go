@@ -81,6 +81,10 @@ func (c *Calls) Count(kind string) int {
 	return c.byKind[kind]
 }
 
+// Full reports whether as many calls of a kind are under way as may be. Two callers
+// may find room for one at the same time, so the limit may be passed by a few.
+func (c *Calls) Full(kind string) bool { return c.Count(kind) >= MaxHung }
+
 // Go runs f, code of ours, in a goroutine that Wait waits for. f is not run under
 // recover: a panic of ours is a defect, and ends the process with its trace.
 func (c *Calls) Go(f func()) {
@@ -93,7 +97,7 @@ func (c *Calls) Go(f func()) {
 
 // Wait waits until nothing runs. After d it returns an error that names the
 // foreign code that still does, with the number of calls of each kind. Nothing keeps
-// new calls from beginning meanwhile: the caller has to. Once Wait returns none begins:
+// new calls from beginning meanwhile: the caller has to. Once Wait returned nil none begins:
 // the goroutine of a [Shared] call that was given up may not have come to it.
 func (c *Calls) Wait(d time.Duration) error {
 	c.mu.Lock()
@@ -116,7 +120,6 @@ func (c *Calls) Wait(d time.Duration) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.over = true
 	var kinds []string
 	for kind, n := range c.byKind {
 		kinds = append(kinds, fmt.Sprintf("%s (%d)", kind, n))
@@ -149,7 +152,6 @@ func (e *HungError) Error() string {
 }
 
 // checkHung returns a HungError if too many calls of a kind are under way; nil if not.
-// Two callers may find room for one at the same time, so the limit may be passed by a few.
 func (c *Calls) checkHung(kind string) error {
 	if n := c.Count(kind); n >= MaxHung {
 		return &HungError{kind, n}

@@ -86,23 +86,21 @@ type Access struct {
 // returned none is made. The error is ErrUnread, ErrForm, or the store's, which is
 // a miss.
 func (a *Access) Read(key string, wait time.Duration) (*Record, error) {
-	if a.Resting() && wait <= Soon {
+	if a.Resting() && wait <= Soon || a.Sharing.Calls.Full(kind(Get)) {
 		return nil, ErrUnread
 	}
 	ctx, cancel := context.WithTimeout(a.Reads, wait)
 	defer cancel()
-	begun := a.Now()
 	data, err := a.get(ctx, key)
-	if a.answered(ctx, Get, err) && a.Now().Sub(begun) <= Soon { // else the next one is as slow, and would be logged each time
-		a.succeeded(Get)
-	}
 	if err != nil {
+		a.judge(ctx, Get, err)
 		_, hung := err.(*foreign.HungError)
 		if hung || ctx.Err() != nil || err == context.DeadlineExceeded { // the last, of another who shares the call
 			err = ErrUnread
 		}
 		return nil, err
 	}
+	a.succeeded(Get)
 	return Parse(data, a.Now().UnixNano())
 }
 
@@ -152,7 +150,7 @@ func (a *Access) Write(key string, r *Record) error {
 		if err == nil && ran.Load() {
 			a.succeeded(op)
 		}
-		if _, hung := err.(*foreign.HungError); hung || ran.Load() || ctx.Err() != nil {
+		if ran.Load() || ctx.Err() != nil || a.Sharing.Calls.Full(kind(op)) {
 			return err
 		}
 	}
@@ -175,12 +173,11 @@ func (a *Access) lease(key string) (held, without bool) {
 		}
 		return nil, failed(err)
 	})
-	if a.answered(ctx, Lease, err) {
-		a.succeeded(Lease)
-	}
 	if err != nil {
+		a.judge(ctx, Lease, err)
 		return false, true
 	}
+	a.succeeded(Lease)
 	return got != nil, false
 }
 
@@ -219,21 +216,19 @@ func (a *Access) restingLocked() bool {
 	return now < a.rests && a.rests <= now+int64(Rest) // else the clock was set back
 }
 
-// answered reports whether a store answered, and leaves it alone for a while after it was
-// too slow, or failed as code. Other errors of Get are misses: each store has its own error
-// for a miss. A rest under way is not made longer, or a store with many readers would
-// never be tried. After Close nothing is judged: the contexts end then.
-func (a *Access) answered(ctx context.Context, op Op, err error) bool {
-	if err == nil {
-		return true
-	}
+// judge leaves a store alone for a while after it was too slow, or failed as code.
+// Other errors of Get are misses: each store has its own error for a miss. A rest
+// under way is not made longer, or a store with many readers would never be tried.
+// After Close nothing is judged: the contexts end then.
+func (a *Access) judge(ctx context.Context, op Op, err error) {
 	if a.Reads.Err() != nil {
-		return false
+		return
 	}
 	_, panicked := err.(*foreign.PanicError)
 	_, hung := err.(*foreign.HungError)
 	if ctx.Err() == nil && !panicked && !hung {
-		return true
+		a.succeeded(op)
+		return
 	}
 	a.mu.Lock()
 	was := a.restingLocked()
@@ -244,7 +239,6 @@ func (a *Access) answered(ctx context.Context, op Op, err error) bool {
 	if !was {
 		a.Slow(op, err)
 	}
-	return false
 }
 
 // succeeded has the next failure of op logged. Each operation has an entry of its own

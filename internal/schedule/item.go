@@ -175,9 +175,8 @@ const (
 	waitsFor = 5 * second
 	// waitsAtMost is for those that hold one.
 	waitsAtMost = hour
-	// headStart is how long others have queued behind whom one goes that has no response
-	// while somebody waits. One that is called for and has one goes behind half of them: a
-	// Refresh of all must not keep new certificates waiting.
+	// headStart is of who has no response while somebody waits, before who has none either
+	// and nobody waits for.
 	headStart = 10 * minute
 )
 
@@ -185,9 +184,7 @@ const (
 // response none is overtaken past its end. A deadline only ever comes nearer, so nobody is
 // overtaken for ever.
 func (it *Item[T]) queueUntil(now int64) int64 {
-	switch called := it.at.forced > 0 || it.at.again >= Forced; {
-	case it.current(now) && called:
-		return now - headStart/2
+	switch {
 	case it.current(now):
 		return min(it.until, now+waitsAtMost) - headStart
 	case it.at.urgency > Routine:

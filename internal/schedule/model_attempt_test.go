@@ -14,7 +14,7 @@ func (m *model) start(c *cert, u Urgency, now int64) {
 	case Gone:
 	case Preparing, Queued, Asking:
 		it.again = it.again || u == Forced
-		if u != Routine && !it.urgent || u == Forced {
+		if u != Routine && !it.urgent {
 			it.urgent = true
 			if it.phase != Preparing {
 				it.deadline, it.due = min(it.deadline, m.deadline(it)), min(it.due, m.now+second)
@@ -303,9 +303,6 @@ func (m *model) advance(it *mItem) {
 // deadline returns when an item should be asked about, if it is queued now.
 func (m *model) deadline(it *mItem) int64 {
 	if it.until > m.now {
-		if it.forced > 0 || it.again {
-			return m.now - 5*minute
-		}
 		return min(it.until, m.now+hour) - 10*minute
 	}
 	if it.urgent {

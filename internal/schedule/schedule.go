@@ -239,8 +239,8 @@ func (s *Schedule[T]) Start(t T, u Urgency, now int64) []Action[T] {
 		if u >= Forced {
 			at.again = max(at.again, u)
 		}
-		if u > Routine && at.urgency == Routine || u >= Forced {
-			at.urgency = max(at.urgency, Urgent)
+		if u > Routine && at.urgency == Routine {
+			at.urgency = Urgent
 			if it.phase != Preparing {
 				at.deadline = min(at.deadline, it.queueUntil(s.now))
 				s.move(t, it.phase, min(it.Due(), s.now+urgentStagger))
