@@ -175,8 +175,7 @@ const (
 	waitsFor = 5 * second
 	// waitsAtMost is for those that hold one.
 	waitsAtMost = hour
-	// headStart is of who has no response while somebody waits, before who has none either
-	// and nobody waits for.
+	// headStart is what others have before who has no response and nobody waits for.
 	headStart = 10 * minute
 )
 
@@ -186,9 +185,9 @@ const (
 func (it *Item[T]) queueUntil(now int64) int64 {
 	switch {
 	case it.current(now):
-		return min(it.until, now+waitsAtMost) - headStart
+		return min(it.until, now+waitsAtMost)
 	case it.at.urgency > Routine:
-		return now - headStart
+		return now
 	}
-	return now + waitsFor
+	return now + waitsFor + headStart
 }

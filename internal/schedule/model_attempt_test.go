@@ -303,12 +303,12 @@ func (m *model) advance(it *mItem) {
 // deadline returns when an item should be asked about, if it is queued now.
 func (m *model) deadline(it *mItem) int64 {
 	if it.until > m.now {
-		return min(it.until, m.now+hour) - 10*minute
+		return min(it.until, m.now+hour)
 	}
 	if it.urgent {
-		return m.now - 10*minute
+		return m.now
 	}
-	return m.now + 5*second
+	return m.now + 5*second + 10*minute
 }
 
 func (m *model) first(it *mItem) *mResp {
