@@ -24,9 +24,9 @@ type call = waiting.Call[*entry]
 //
 // If ctx has a deadline, Prefetch retries until then, at the times of the schedule
 // and at least 1 s apart: the network may come seconds after the process. Without a
-// deadline it returns after the first attempt over all responders, which takes 10 s at
-// most. It waits up to 5 s for a record of the store, and half a minute for the
-// lease ([Leaser]). Once a responder has failed for 5 certificates of the
+// deadline it returns after the first attempt over all responders: 10 s at most, and 10 s
+// more for each 128 that hang. It waits up to 5 s for a record of the store, and half a
+// minute for the lease ([Leaser]). Once a responder has failed for 5 certificates of the
 // call in a row, the first attempts for the rest make no request to it.
 //
 // The error joins one for each certificate that needs a response and has none,

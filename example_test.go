@@ -356,6 +356,8 @@ func publicTransport() *http.Transport {
 		MaxIdleConnsPerHost: 32,
 		IdleConnTimeout:     90 * time.Second,
 		ForceAttemptHTTP2:   true,
+
+		MaxResponseHeaderBytes: 64 << 10, // net/http takes 10 MB
 	}
 }
 
@@ -447,6 +449,8 @@ func ExampleWithHTTPClient_proxy() {
 		Proxy:               http.ProxyURL(at),
 		MaxIdleConnsPerHost: 32,
 		IdleConnTimeout:     90 * time.Second,
+
+		MaxResponseHeaderBytes: 64 << 10, // net/http takes 10 MB
 	}}))
 	defer s.Close()
 	if err := s.Prefetch(context.Background(), cert); err != nil {

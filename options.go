@@ -87,9 +87,9 @@ func (o *options) mustWait(mustStaple bool) time.Duration {
 // says that it has nothing new before that half, the request for its next response is
 // spread over the tenth of the validity that follows.
 //
-// A TTL that is set bounds how late a revocation is noticed: the responder's
-// max-age does not put its refresh off, and requests ask caches on the way for
-// nothing older (Cache-Control: max-age, RFC 9111 §5.2.1.1).
+// A TTL that is set bounds how late a revocation is noticed, to twice that behind a
+// cache: the responder's max-age does not put its refresh off, and requests ask caches
+// on the way for nothing older (Cache-Control: max-age, RFC 9111 §5.2.1.1).
 //
 // A response without nextUpdate is served until d after it was received and
 // refreshed at half of that.
@@ -109,9 +109,9 @@ func WithStore(st Store) Option { return func(o *options) { o.store = st } }
 // and connections.
 //
 // The default, and nil, is a client that uses the proxy of the environment, keeps up
-// to 32 connections to a responder, and refuses to dial link-local, multicast and
-// unspecified addresses and the metadata services of clouds, because URLs come from
-// certificates.
+// to 32 connections to a responder, takes 64 KiB of headers, and refuses to dial
+// link-local, multicast and unspecified addresses and the metadata services of clouds,
+// because URLs come from certificates.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // WithLogger sets a logger: slog.Default(), say. Successes are logged at debug level,

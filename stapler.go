@@ -11,8 +11,8 @@
 //
 // A handshake does not wait for the network: the response is in memory. There
 // are two exceptions, both bounded, in which concurrent handshakes share one
-// request: the first response of a Must-Staple certificate ([WithColdWait]), and
-// the store, the first time that a certificate is served ([WithStore]).
+// request: the first response of a Must-Staple certificate, or the first after one expired
+// ([WithColdWait]), and the store, the first time that a certificate is served ([WithStore]).
 //
 // A stapled response proves, at the moment of the handshake, that exactly the
 // certificate that is served is good. Responses are verified by the rules of
@@ -29,13 +29,14 @@
 // The first valid response is used. A request is repeated at once in another way if
 // the answer suggests one: by POST if a GET got an unusable answer, with the other
 // CertID hash if the certificate is not known, past caches if the answer has expired or
-// is refused again. If a GET got no answer, the next attempt uses POST.
+// is refused again. If a GET over a connection got no answer, the next attempt uses POST.
 //
 // The first retry follows within a second. The pauses between retries grow with the
 // duration of the outage, up to 5 minutes for a Must-Staple certificate, 15 minutes for
 // others, and 2 hours for one without a handshake for a day; where the responder works and
 // does not know the certificate, up to 15 minutes, 1 hour and 2 hours. A responder that
-// failed for five certificates in a row, or for all that name it, gets one request at a time.
+// failed for five certificates in a row, or for all that name it, gets one request at a
+// time; those that fail at one host share two a minute.
 //
 // Certificates that name no responder, as most public ones today, pass through
 // untouched, silently, at the cost of one lookup.

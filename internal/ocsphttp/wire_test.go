@@ -134,6 +134,20 @@ func TestSilentServers(t *testing.T) {
 	}
 }
 
+// REQ A12: of headers 64 KiB are read, and not the 10 MB of net/http.
+func TestHeadersAreBounded(t *testing.T) {
+	for size, passes := range map[int]bool{60 << 10: true, 80 << 10: false} {
+		s := serve(t, func(conn net.Conn, _ *http.Request) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nX: %s\r\nContent-Length: %d\r\n\r\n%s", ocspType, strings.Repeat("x", size), len(body), body)
+		})
+		q := question(0)
+		q.URL = "http://" + s.addr
+		if _, _, err := overNet(t).Ask(t.Context(), q); (err == nil) != passes {
+			t.Errorf("headers of %d bytes: %v", size, err)
+		}
+	}
+}
+
 // REQ A11: a whole answer without a length is read, though a real server keeps its
 // connection open.
 func TestConnectionStaysOpen(t *testing.T) {
