@@ -40,7 +40,6 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	if s.closed || e.gone() {
 		return false
 	}
-	first := !e.flags.loaded
 	e.flags.loaded = true
 	now := s.nanos()
 	had := e.held.Load()
@@ -52,11 +51,6 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 			e.flags.spared++
 		}
 		return true
-	}
-	if first {
-		// The handshake that waited for the store goes on. Later reads leave the
-		// gate closed: it is a responder that handshakes wait for then.
-		s.settleLocked(e)
 	}
 	return false
 }
