@@ -1,9 +1,14 @@
 package staple_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,4 +113,67 @@ func TestSecondOutageIsLogged(t *testing.T) {
 			runtime.KeepAlive(cfg)
 		})
 	}
+}
+
+// REQ E9, REQ E12: a clock that was behind at the start and is set right, or a suspend, is no time
+// of an outage: what fails a little longer is tried as soon as it would be by a right clock.
+func TestLeapIsNoOutage(t *testing.T) {
+	for _, n := range []int{1, 20} {
+		for _, leap := range []time.Duration{0, time.Hour, 5 * testkit.Day} {
+			testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+				c := new(clock)
+				c.step(-leap) // each response is from the future
+				s := testkit.Stapler(t, ca, staple.WithNow(c.now))
+				var certs []*tls.Certificate
+				for i := range n {
+					certs = append(certs, ca.Issue(ocsptest.Leaf{Names: []string{siteName(i)}, Key: ca.Key(), NotBefore: time.Now().Add(-30 * testkit.Day)}))
+				}
+				if leap == 0 {
+					ca.Responder.SetFault(ocsptest.FaultRefused)
+				}
+				cfg := testkit.List(t, s, certs...)
+				time.Sleep(30 * time.Second)
+				c.step(leap)
+				ca.Responder.SetFault(ocsptest.FaultRefused)
+				time.Sleep(40 * time.Second)
+				ca.Responder.ClearFaults()
+				time.Sleep(2 * time.Minute)
+				if got := testkit.Carrying(s, certs); got != n {
+					t.Errorf("%d certificates, clock behind by %v: %d are stapled, 2 minutes after all works", n, leap, got)
+				}
+				runtime.KeepAlive(cfg)
+			})
+		}
+	}
+}
+
+// REQ E12: an outage is one, though the function of WithResponders names another URL after each
+// failure: pauses grow as if it did not.
+func TestOtherRouteAfterEachFailure(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		urls := []string{"http://ocsp0.example", "http://ocsp1.example"}
+		var turn, requests atomic.Int64
+		s := testkit.Stapler(t, ca,
+			staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(*http.Request) (*http.Response, error) {
+				requests.Add(1)
+				return nil, errors.New("down")
+			})}),
+			staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
+				i := turn.Load() % 2
+				return urls[i : i+1], true
+			}),
+			staple.WithEventFunc(func(e staple.Event) {
+				if e.Kind == staple.EventFailed {
+					turn.Add(1)
+				}
+			}))
+		cfg := testkit.List(t, s, ca.Issue(ocsptest.Leaf{}))
+		time.Sleep(5 * time.Hour)
+		before := requests.Load()
+		time.Sleep(time.Hour)
+		if got := requests.Load() - before; got > 8 || turn.Load() < 20 {
+			t.Errorf("%d requests in the sixth hour, %d turns", got, turn.Load())
+		}
+		runtime.KeepAlive(cfg)
+	})
 }

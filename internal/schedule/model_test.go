@@ -242,6 +242,21 @@ func (m *model) begin(now int64) {
 	m.acts = nil
 	m.calls++
 	back := m.now - now
+	if leap := -back; leap >= overslept && m.now != 0 {
+		for _, it := range m.items {
+			if it.since != 0 && it.phase != Gone {
+				it.since += leap
+			}
+		}
+		for _, r := range m.resps {
+			if r.since != 0 {
+				r.since += leap
+			}
+			if r.worked != 0 {
+				r.worked += leap
+			}
+		}
+	}
 	if back <= second {
 		m.now = max(m.now, now)
 		return
@@ -257,6 +272,9 @@ func (m *model) begin(now int64) {
 		}
 		if it.attempt != 0 {
 			it.ends -= back
+			if it.deadline != 0 {
+				it.deadline -= back
+			}
 			it.deferred = min(it.deferred, now)
 			it.planned -= min(back, it.planned)
 		}

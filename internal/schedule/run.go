@@ -68,6 +68,23 @@ func (s *Schedule[T]) fire(t T) {
 	s.items.set(t, it.wake())
 }
 
+// skip follows a clock that leapt forward, as in a suspend: how long something failed
+// decides about pauses, and nothing was tried meanwhile.
+func (s *Schedule[T]) skip(leap int64) {
+	for _, n := range s.items.nodes {
+		if it := n.of.item(); it.since != 0 {
+			it.since += leap
+		}
+	}
+	for _, r := range s.responders {
+		for _, at := range []*int64{&r.since, &r.worked} {
+			if *at != 0 {
+				*at += leap
+			}
+		}
+	}
+}
+
 // shift follows a clock that was set back. Without this, what was due in an hour
 // would be due in an hour and the step, and what had expired by the wrong clock
 // would stay so. Limits of responses are wall time and stay. Due times move along, and no
@@ -89,6 +106,13 @@ func (s *Schedule[T]) shift(back int64) {
 		}
 		if at := it.at; at != nil {
 			at.ends -= back
+			if at.deadline != 0 { // or those that were queued before wait for all that come later
+				at.deadline -= back
+			}
+			if at.queue != nil {
+				at.queue.queue.set(t, at.deadline)
+				s.places.update(at.queue)
+			}
 			at.planned, at.deferred = at.planned-min(back, at.planned), min(at.deferred, s.now)
 		}
 		switch {

@@ -203,11 +203,14 @@ type Outcome struct {
 
 // begin notes the time of a call. Every call begins with it, and ends with end.
 // Inside, the time never runs back: a small step of the clock is ignored, and a
-// greater one shifts what is planned.
+// greater one shifts what is planned. A leap forward is no time that anything failed in.
 func (s *Schedule[T]) begin(now int64) {
-	if back := s.now - now; back > second {
+	switch leap := now - s.now; {
+	case -leap > second:
 		s.now = now
-		s.shift(back)
+		s.shift(-leap)
+	case leap >= overslept && s.now != 0:
+		s.skip(leap)
 	}
 	s.now = max(s.now, now)
 	s.calls++
