@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"net/http"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,20 @@ func TestRefusedFromACache(t *testing.T) {
 // under the other hash. That says nothing of other certificates: what is stapled under
 // SHA-256 some clients refuse.
 func TestHashOfOneCertificate(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) { // one forged answer, the first of all: an hour, and a refresh
+		certs := testkit.Leaves(ca, 10)
+		s := testkit.Stapler(t, ca)
+		ca.Responder.Script(ocsptest.FaultUnauthorized)
+		testkit.MustFetch(t, s, certs[0])
+		cfg := testkit.List(t, s, certs...)
+		time.Sleep(3 * time.Hour)
+		for _, cert := range certs {
+			if r, err := ocsp.ParseResponse(s.Staple(cert).OCSPStaple, ca.Cert); err != nil || r.IssuerHash != crypto.SHA1 {
+				t.Errorf("stapled under %v, %v", r.IssuerHash, err)
+			}
+		}
+		runtime.KeepAlive(cfg)
+	})
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		known, fresh := ca.Issue(ocsptest.Leaf{}), ca.Issue(ocsptest.Leaf{})
 		s := testkit.Stapler(t, ca)

@@ -3,13 +3,13 @@ package ocsphttp
 import "time"
 
 const (
-	// recall is how long it is remembered what worked. A responder that was repaired
-	// gets GET and the first hash again within a day.
+	// recall is how long it is remembered what method worked. A responder that was repaired
+	// gets GET again within a day.
 	recall = 24 * time.Hour
 	// A change that did no better is not tried again for pauseWithout while the
 	// certificate holds nothing valid, for pauseWith while it does, and the other
 	// hash for pauseHash: what failed a moment ago rarely helps at the next attempt,
-	// and would double the requests of an outage.
+	// and would double the requests of an outage. The other hash is remembered for as long.
 	pauseWithout = 15 * time.Minute
 	pauseWith    = time.Hour
 	pauseHash    = time.Hour
@@ -52,7 +52,7 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	if m.swap {
 		first ^= Post
 	}
-	if recent(m.hash, now, recall) {
+	if recent(m.hash, now, pauseHash) {
 		first |= OtherHash
 	}
 	if m.lost {
@@ -84,8 +84,10 @@ func (m *Memory) usual(now int64) Way {
 }
 
 // Learn notes what came of an attempt that began in the way first. A hash that
-// helped becomes the usual one for a day. It has no limit like Tries: two CA
-// generations at one URL need one hash each, and each attempt finds its own.
+// helped becomes the usual one for an hour, and no longer: anybody on the path can forge
+// that the first one is not known, and some clients refuse what the other one brings. It
+// has no limit like Tries: two CA generations at one URL need one hash each, and each
+// attempt finds its own.
 func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	m.lost = l.Lost
 	m.learnMethod((first^l.Helped)&Post, l, now)
