@@ -112,8 +112,12 @@ func (c *soakCert) nextLocked(g *generation, f *fate) time.Time {
 	if f.mended.After(f.asked) {
 		next = latest(next, f.mended.Add(soakAttempt))
 	}
-	if h := c.tenant.heardLocked(g.id); h.failing {
+	h := c.tenant.heardLocked(g.id)
+	if h.failing {
 		next = latest(next, pause(latest(g.begun, h.right), h.asked))
+	}
+	if h.asked.After(next.Add(-soakAttempt)) { // it may wait for a request about another that hangs
+		next = next.Add(soakAttempt)
 	}
 	return next
 }
