@@ -91,7 +91,7 @@ func DefaultClient() *http.Client {
 		DialContext:            dial,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReceiveBufferPerStream: 2 * MaxBody},
 		MaxIdleConnsPerHost:    maxIdle, // no MaxConnsPerHost: all that is behind a proxy counts as one host
 		MaxIdleConns:           8 * maxIdle,
 		MaxResponseHeaderBytes: 64 << 10,

@@ -220,6 +220,45 @@ func TestLateConnectionIsClosed(t *testing.T) {
 	})
 }
 
+// REQ A12: of an answer that nobody has read yet 256 KiB are kept over HTTP/2, and not the
+// 4 MiB of net/http.
+func TestUnreadAnswerIsBounded(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	defer cert.Close()
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipes{conns: make(chan net.Conn, 1)}
+		var sent atomic.Int64
+		srv := &http.Server{TLSConfig: &tls.Config{Certificates: cert.TLS.Certificates}, ErrorLog: log.New(io.Discard, "", 0),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				for chunk := make([]byte, 16<<10); ; sent.Add(int64(len(chunk))) {
+					if _, err := w.Write(chunk); err != nil {
+						return
+					}
+				}
+			})}
+		go srv.ServeTLS(l, "", "")
+		defer srv.Close()
+		tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
+		defer tr.CloseIdleConnections()
+		tr.TLSClientConfig = cert.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			l.conns <- far
+			return near, nil
+		}
+		resp, err := (&http.Client{Transport: tr}).Get("https://example.com/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		synctest.Wait()
+		if n := sent.Load(); resp.ProtoMajor != 2 || n < 128<<10 || n > 320<<10 {
+			t.Errorf("%s: the server has sent %d KiB, want about 256", resp.Proto, n>>10)
+		}
+	})
+}
+
 // pipes is a listener for ends of pipes.
 type pipes struct {
 	conns chan net.Conn
