@@ -51,8 +51,9 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 // Refresh makes an attempt now for each of certs, or for all known certificates if
 // certs is empty, also where a response is valid or the responder failed before. If
 // an attempt is under way it waits for its end first. Its own attempt is
-// unconditional and bypasses caches (Cache-Control: no-cache), the records of the
-// store, and a lease of another process. Pauses after failures don't apply; the
+// unconditional and bypasses caches (Cache-Control: no-cache) and a lease of another
+// process. A record of the store is read first (5 s at most), as another process may
+// have stored a revocation, but spares no request. Pauses after failures don't apply; the
 // limits of parallel requests do, and once a responder has failed for 5 certificates
 // of the call in a row the rest get that error without a request. The function of
 // [WithResponders] is called at once.

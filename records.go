@@ -27,12 +27,8 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	}
 	e, past := a.Item, a.Urgency == schedule.Unconditional
 	s.mu.Lock()
-	needless := past && e.flags.loaded // what was never read may say that it is revoked
 	wait := s.patienceLocked(e)
 	s.mu.Unlock()
-	if needless {
-		return false
-	}
 	got, err := s.read(e, urls, wait)
 	unread := err == records.ErrUnread
 	s.mu.Lock()
