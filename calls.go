@@ -19,21 +19,19 @@ type call = waiting.Call[*entry]
 // Prefetch makes an attempt now for every certificate of certs without a valid
 // response, whatever failed before. It returns when each certificate has got a valid
 // response, needs none, or can't get one (revoked, no issuer, Must-Staple without a
-// responder, not parsable, not valid yet), or when ctx or the Stapler ([ErrClosed])
-// ends.
+// responder, not parsable, not valid yet), or when ctx or the Stapler ([ErrClosed]) ends.
 //
 // If ctx has a deadline, Prefetch retries until then, at the times of the schedule
 // and at least 1 s apart: the network may come seconds after the process. Without a
-// deadline it returns after the first attempt over all responders: 10 s at most, and 10 s
-// more for each 128 that hang. It waits up to 5 s for a record of the store, and half a
-// minute for the lease ([Leaser]). Once a responder has failed for 5 certificates of the
-// call in a row, the first attempts for the rest make no request to it.
+// deadline it returns after the first attempt over all responders, 10 s after its first
+// request at most; requests that hang keep others waiting. It waits up to 5 s for a record
+// of the store, and half a minute for the lease ([Leaser]). Once a responder has failed for
+// 5 certificates of the call in a row, the first attempts for the rest make no request to it.
 //
 // The error joins one for each certificate that needs a response and has none,
 // naming the certificate and the responder; retries for those go on in the
 // background. [ErrNoStaple] says that [Stapler.Forget] dropped the certificate
-// meanwhile. A nil or empty certificate is an error. A nil ctx is
-// context.Background.
+// meanwhile. A nil or empty certificate is an error. A nil ctx is context.Background.
 //
 // Call it before serving to have the first handshake stapled, and once a day for
 // certificates that a standby keeps ready: one that no config lists is dropped
@@ -51,9 +49,8 @@ func (s *Stapler) Prefetch(ctx context.Context, certs ...*tls.Certificate) error
 // Refresh makes an attempt now for each of certs, or for all known certificates if
 // certs is empty, also where a response is valid or the responder failed before. If
 // an attempt is under way it waits for its end first. Its own attempt is
-// unconditional and bypasses caches (Cache-Control: no-cache) and a lease of another
-// process. A record of the store is read first (5 s at most), as another process may
-// have stored a revocation, but spares no request. Pauses after failures don't apply; the
+// unconditional and bypasses caches (Cache-Control: no-cache), the records of the
+// store, and a lease of another process. Pauses after failures don't apply; the
 // limits of parallel requests do, and once a responder has failed for 5 certificates
 // of the call in a row the rest get that error without a request. The function of
 // [WithResponders] is called at once.

@@ -77,7 +77,7 @@ func (s *Stapler) conclude(p *preparation) {
 		s.judge(e, p.route.Need) // after the record, which may say that it is revoked
 	}
 	s.mu.Lock()
-	if first && e.flags.loaded { // later reads leave the gate closed: handshakes wait for a responder then
+	if first && e.flags.loaded && !f.Fresh { // later reads leave the gate closed: handshakes wait for a responder then
 		s.settleLocked(e)
 	}
 	s.mu.Unlock()

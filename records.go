@@ -27,8 +27,12 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	}
 	e, past := a.Item, a.Urgency == schedule.Unconditional
 	s.mu.Lock()
+	needless := past && e.flags.loaded // what was never read may say that it is revoked
 	wait := s.patienceLocked(e)
 	s.mu.Unlock()
+	if needless {
+		return false
+	}
 	got, err := s.read(e, urls, wait)
 	unread := err == records.ErrUnread
 	s.mu.Lock()
@@ -90,9 +94,12 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answe
 	return held.Restore(rec, p, urls, best), nil
 }
 
-// patienceLocked returns how long the attempt for e waits for the store: a handshake
-// may be waiting, or a caller, who can wait longer.
+// patienceLocked returns how long the attempt for e waits for the store: a caller can wait
+// long, a handshake not, which needs a staple of the source's to be judged after that.
 func (s *Stapler) patienceLocked(e *entry) time.Duration {
+	if e.details().candidate != nil {
+		return records.Soon * 9 / 10
+	}
 	return min(max(time.Duration(e.details().patience-s.nanos()), records.Soon), records.Patience)
 }
 

@@ -30,9 +30,8 @@ type Status struct {
 	// is none. A response without nextUpdate has the time until which it is
 	// served.
 	ThisUpdate, NextUpdate time.Time
-	// NextRefresh is when the next attempt is due, zero while one is under way
-	// and when none will be made. It may be past where other certificates of a responder, or
-	// of its host, are asked about first.
+	// NextRefresh is when the next attempt is due, zero while one is under way and when
+	// none will be made. It may be past: others of the responder's host are asked first.
 	NextRefresh time.Time
 	// LastSuccess is when a responder last gave, or confirmed, a response.
 	LastSuccess time.Time

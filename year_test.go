@@ -126,7 +126,8 @@ func (w *world) report(t *testing.T, days float64) {
 }
 
 // outageHour is how many requests a responder may get in an hour in which it is out, and
-// restartHour where the server starts anew meanwhile: it has to find out again that all fail.
+// restartHour where the server starts anew meanwhile, or its clock is set: it has to find out
+// again that all fail.
 const outageHour, restartHour = 240, 240 + 150
 
 // spread fails the test if the requests of an ordinary hour are more than three times

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"slices"
 	"testing"
@@ -398,40 +397,4 @@ func TestRecordBeforeTheSource(t *testing.T) {
 			}
 		})
 	}
-}
-
-// REQ B15: where another process of the fleet has stored a revocation, Refresh does not write an
-// older good response of a cache over it.
-func TestRefreshKeepsTheRecordOfARevocation(t *testing.T) {
-	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
-		st, cert := new(testkit.Shelf), ca.Issue(ocsptest.Leaf{})
-		old := ca.Responder.Response(cert)
-		cache := &http.Client{Transport: testkit.RoundTripper(func(req *http.Request) (*http.Response, error) {
-			w := httptest.NewRecorder()
-			testkit.AnswerWith(w, old)
-			resp := w.Result()
-			resp.Request = req
-			return resp, nil
-		})}
-		behind := testkit.Stapler(t, ca, staple.WithStore(st), staple.WithHTTPClient(cache))
-		testkit.MustFetch(t, behind, cert)
-		time.Sleep(time.Minute)
-		s := testkit.Stapler(t, ca, staple.WithStore(st))
-		testkit.MustFetch(t, s, cert)
-		ca.Responder.Revoke(cert, ocsp.KeyCompromise, time.Time{})
-		time.Sleep(time.Minute)
-		_ = s.Refresh(t.Context())
-		time.Sleep(time.Minute)
-		if err := behind.Refresh(t.Context(), cert); testkit.Reason(err) != staple.ReasonReplay || behind.Status()[0].State != staple.StateRevoked {
-			t.Errorf("behind the cache: %v, %v", behind.Status()[0].State, err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		s = testkit.Stapler(t, ca, staple.WithStore(st))
-		_ = s.Prefetch(t.Context(), cert)
-		if state := s.Status()[0].State; state != staple.StateRevoked {
-			t.Errorf("after a restart: %v", state)
-		}
-	})
 }

@@ -134,11 +134,6 @@ func (m *model) chosen(r *mResp) bool { return probes(m.firstAt(r), r) }
 
 func (m *model) breaks(r *mResp) {
 	r.failing, r.marked = true, m.calls
-	for _, it := range r.failed {
-		if it.since != 0 {
-			r.since = min(r.since, it.since)
-		}
-	}
 	before := r.probeAt
 	m.planProbe(r)
 	if before > m.now {

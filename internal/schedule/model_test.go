@@ -242,18 +242,25 @@ func (m *model) begin(now int64) {
 	m.acts = nil
 	m.calls++
 	back := m.now - now
-	if leap := -back; leap >= overslept && m.now != 0 {
+	if m.now != 0 && (back >= overslept || -back >= overslept) {
+		m.now = now
 		for _, it := range m.items {
-			if it.since != 0 && it.phase != Gone {
-				it.since += leap
+			if it.phase == Gone {
+				continue
+			}
+			if it.since != 0 {
+				it.since -= back
+			}
+			if it.deadline != 0 {
+				it.deadline = min(it.deadline-back, m.deadline(it))
 			}
 		}
 		for _, r := range m.resps {
 			if r.since != 0 {
-				r.since += leap
+				r.since -= back
 			}
 			if r.worked != 0 {
-				r.worked += leap
+				r.worked -= back
 			}
 		}
 	}
@@ -272,9 +279,6 @@ func (m *model) begin(now int64) {
 		}
 		if it.attempt != 0 {
 			it.ends -= back
-			if it.deadline != 0 {
-				it.deadline -= back
-			}
 			it.deferred = min(it.deferred, now)
 			it.planned -= min(back, it.planned)
 		}

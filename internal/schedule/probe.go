@@ -94,11 +94,6 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 func (s *Schedule[T]) breaks(r *Responder[T]) {
 	r.marked = s.calls
 	r.fails(true)
-	for _, t := range r.failed { // or a route that changes in an outage would begin it anew each time
-		if since := t.item().since; since != 0 {
-			r.since = min(r.since, since)
-		}
-	}
 	before := r.probeAt
 	s.planProbe(r)
 	if before > s.now { // a forced attempt delays no planned probe

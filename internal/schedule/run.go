@@ -68,18 +68,26 @@ func (s *Schedule[T]) fire(t T) {
 	s.items.set(t, it.wake())
 }
 
-// skip follows a clock that leapt forward, as in a suspend: how long something failed
-// decides about pauses, and nothing was tried meanwhile.
-func (s *Schedule[T]) skip(leap int64) {
+// leap follows a clock that leapt, as in a suspend: nothing was tried meanwhile, so it is
+// no time that anything failed for, which pauses go by, or waited in a queue.
+func (s *Schedule[T]) leap(by int64) {
 	for _, n := range s.items.nodes {
-		if it := n.of.item(); it.since != 0 {
-			it.since += leap
+		it := n.of.item()
+		if it.since != 0 {
+			it.since += by
+		}
+		if at := it.at; at != nil && at.deadline != 0 {
+			at.deadline = min(at.deadline+by, it.queueUntil(s.now))
+			if at.queue != nil {
+				at.queue.queue.set(n.of, at.deadline)
+				s.places.update(at.queue)
+			}
 		}
 	}
 	for _, r := range s.responders {
 		for _, at := range []*int64{&r.since, &r.worked} {
 			if *at != 0 {
-				*at += leap
+				*at += by
 			}
 		}
 	}
@@ -106,13 +114,6 @@ func (s *Schedule[T]) shift(back int64) {
 		}
 		if at := it.at; at != nil {
 			at.ends -= back
-			if at.deadline != 0 { // or those that were queued before wait for all that come later
-				at.deadline -= back
-			}
-			if at.queue != nil {
-				at.queue.queue.set(t, at.deadline)
-				s.places.update(at.queue)
-			}
 			at.planned, at.deferred = at.planned-min(back, at.planned), min(at.deferred, s.now)
 		}
 		switch {

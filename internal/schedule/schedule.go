@@ -205,14 +205,16 @@ type Outcome struct {
 // Inside, the time never runs back: a small step of the clock is ignored, and a
 // greater one shifts what is planned. A leap forward is no time that anything failed in.
 func (s *Schedule[T]) begin(now int64) {
-	switch leap := now - s.now; {
-	case -leap > second:
+	leap, first := now-s.now, s.now == 0
+	if leap > 0 || leap < -second {
 		s.now = now
-		s.shift(-leap)
-	case leap >= overslept && s.now != 0:
-		s.skip(leap)
 	}
-	s.now = max(s.now, now)
+	if !first && (leap >= overslept || leap <= -overslept) {
+		s.leap(leap)
+	}
+	if leap < -second {
+		s.shift(-leap)
+	}
 	s.calls++
 }
 
