@@ -28,9 +28,13 @@ None of them heeds Must-Staple.
 - **Java** checks each certificate of the chain but the root. An intermediate that names neither a responder nor a CRL makes it
   refuse a server with a good staple: "Certificate does not specify OCSP responder". ` + "`com.sun.net.ssl.checkRevocation`" + ` and
   ` + "`jdk.tls.client.enableStatusRequestExtension`" + ` are system properties, ` + "`ocsp.enable`" + ` is a security property. Without
-  ` + "`ocsp.enable`" + ` Java looks at CRLs where there is no staple.
+  ` + "`ocsp.enable`" + ` Java looks at CRLs where there is no staple. Where it checks it refuses a response without nextUpdate from 15
+  minutes after its thisUpdate on (Vault with ` + "`ocsp_expiry=0s`" + `, ` + "`openssl ocsp`" + ` without ` + "`-nmin`" + ` or ` + "`-ndays`" + `):
+  ` + "`WithTTL(20 * time.Minute)`" + ` keeps it younger.
 - **libtls** judges each staple that is there, also by default. ` + "`tls_peer_ocsp_result`" + `, ` + "`tls_peer_ocsp_this_update`" + ` and the
-  other ` + "`tls_peer_ocsp_*`" + ` functions say what it found; they return nothing where nothing was stapled.
+  other ` + "`tls_peer_ocsp_*`" + ` functions say what it found; they return nothing where nothing was stapled. It refuses a
+  thisUpdate that is more than a minute ahead of its clock; the library takes, and staples, up to 5 minutes. Have the responder's
+  clock set right.
 - **pyOpenSSL** gives the callback the bytes of the response, empty if there is none, and judges nothing. A callback that returns
   True accepts an expired or revoked one; what the callback makes of the bytes is up to its author.
 
