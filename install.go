@@ -18,6 +18,7 @@ import (
 	"github.com/ocspstaple/staple/internal/records"
 	"github.com/ocspstaple/staple/internal/schedule"
 	"github.com/ocspstaple/staple/internal/waiting"
+	"golang.org/x/crypto/ocsp"
 )
 
 // idsOf returns the IDs of the leafs of certs. Hashing takes no lock.
@@ -252,7 +253,8 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 	}
 	now, had, need := s.nanos(), e.held.Load(), cmp.Or(said, e.Need())
 	if err == nil && !e.gone() && need != schedule.Off {
-		err = s.installLocked(e, &held.Answer{Proof: p, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
+		// A good one is not written: a record that was not read yet may say that it is revoked since.
+		err = s.installLocked(e, &held.Answer{Proof: p, Stored: p.Status == ocsp.Good, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
 		if h := e.held.Load(); h != had {
 			s.doLocked(s.sched.Hold(e, h.Scheduled(), now))
 			s.cache.sortLocked(e)

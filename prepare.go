@@ -67,21 +67,16 @@ func (s *Stapler) prepare(a action) {
 // schedule wants its answer for a certificate that was dropped meanwhile, too.
 func (s *Stapler) conclude(p *preparation) {
 	e, f := p.Item, &p.facts
-	s.mu.Lock()
-	asks, first := e.issuer != nil && p.route.Need == schedule.Wanted && p.route.Err == nil, !e.flags.loaded
-	s.mu.Unlock()
-	if asks {
-		f.Fresh = s.load(p.action, p.route.URLs)
-	}
 	if p.route.Need != schedule.Off {
-		s.judge(e, p.route.Need) // after the record, which may say that it is revoked
+		s.judge(e, p.route.Need)
 	}
 	s.mu.Lock()
-	if first && e.flags.loaded && !f.Fresh { // later reads leave the gate closed: handshakes wait for a responder then
-		s.settleLocked(e)
-	}
+	issued := e.issuer != nil
 	s.mu.Unlock()
-	f.Leased = asks && !f.Fresh && s.leasedElsewhere(p.action)
+	if issued && p.route.Need == schedule.Wanted && p.route.Err == nil {
+		f.Fresh = s.load(p.action, p.route.URLs)
+		f.Leased = !f.Fresh && s.leasedElsewhere(p.action)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -40,6 +40,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	if s.closed || e.gone() {
 		return false
 	}
+	first := !e.flags.loaded
 	e.flags.loaded = true
 	now := s.nanos()
 	had := e.held.Load()
@@ -51,6 +52,11 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 			e.flags.spared++
 		}
 		return true
+	}
+	if first {
+		// The handshake that waited for the store goes on. Later reads leave the
+		// gate closed: it is a responder that handshakes wait for then.
+		s.settleLocked(e)
 	}
 	return false
 }
@@ -94,12 +100,9 @@ func (s *Stapler) read(e *entry, urls []string, wait time.Duration) (*held.Answe
 	return held.Restore(rec, p, urls, best), nil
 }
 
-// patienceLocked returns how long the attempt for e waits for the store: a caller can wait
-// long, a handshake not, which needs a staple of the source's to be judged after that.
+// patienceLocked returns how long the attempt for e waits for the store: a handshake
+// may be waiting, or a caller, who can wait longer.
 func (s *Stapler) patienceLocked(e *entry) time.Duration {
-	if e.details().candidate != nil {
-		return records.Soon * 9 / 10
-	}
 	return min(max(time.Duration(e.details().patience-s.nanos()), records.Soon), records.Patience)
 }
 

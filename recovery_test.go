@@ -115,8 +115,8 @@ func TestSecondOutageIsLogged(t *testing.T) {
 	}
 }
 
-// REQ E9, REQ E12: a clock that was behind at the start and is set right, or a suspend, is no time
-// of an outage: what fails a little longer is tried as soon as it would be by a right clock.
+// REQ E9, REQ E12: a clock that was behind at the start and is set right, or a suspend, is hardly
+// time of an outage: what fails a little longer is tried as soon as it would be by a right clock.
 func TestLeapIsNoOutage(t *testing.T) {
 	for _, n := range []int{1, 20} {
 		for _, leap := range []time.Duration{0, time.Hour, 5 * testkit.Day} {

@@ -125,7 +125,7 @@ func (c *Client) Ask(ctx context.Context, q *Question) (*Answer, Learned, error)
 		if next.reply == Taken && (best.reply != Taken || next.err == nil) {
 			best = next
 			l.Helped |= change
-		} else if change != OtherHash || next.reply >= Useless { // of a lost answer the hash is not the reason
+		} else {
 			l.Failed |= change
 		}
 	}

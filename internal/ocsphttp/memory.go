@@ -9,7 +9,8 @@ const (
 	// A change that did no better is not tried again for pauseWithout while the
 	// certificate holds nothing valid, for pauseWith while it does, and the other
 	// hash for pauseHash: what failed a moment ago rarely helps at the next attempt,
-	// and would double the requests of an outage. The other hash is remembered for as long.
+	// and would double the requests of an outage. The other hash is usual for as long, and
+	// tried without a pause where it helped within recall.
 	pauseWithout = 15 * time.Minute
 	pauseWith    = time.Hour
 	pauseHash    = time.Hour
@@ -68,7 +69,7 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	if !recent(t.caches, now, pause) {
 		may |= PastCaches
 	}
-	if !recent(t.hash, now, pauseHash) {
+	if !recent(t.hash, now, pauseHash) || recent(m.hash, now, recall) {
 		may |= OtherHash
 	}
 	return first, may
@@ -92,7 +93,7 @@ func (m *Memory) Learn(t *Tries, first Way, l Learned, now int64) {
 	m.lost = l.Lost
 	m.learnMethod((first^l.Helped)&Post, l, now)
 	if l.Good && (first^l.Helped)&OtherHash == 0 {
-		m.plain = now
+		m.plain, m.hash = now, 0
 	}
 	if l.Helped&OtherHash != 0 {
 		m.hash = 0

@@ -54,21 +54,9 @@ func (s *Schedule[T]) setRoute(t T, keys []Key) {
 	for _, r := range old {
 		r.certs--
 		if it.place(r) < 0 {
-			s.passOn(r, it)
 			r.failed = slices.DeleteFunc(r.failed, func(o T) bool { return o == t })
 			s.forget(r)
 			s.wake(r)
-		}
-	}
-}
-
-// passOn has the failure of r, which it no longer names, go on at those it names now, with
-// pauses of a minute: or a route that changes after each failure would begin an outage
-// anew each time, with pauses of a second.
-func (s *Schedule[T]) passOn(r *Responder[T], it *Item[T]) {
-	for _, other := range it.responders() {
-		if r.failing && other.since == 0 && !other.proven {
-			other.since = max(r.since, s.now-minute)
 		}
 	}
 }

@@ -115,11 +115,6 @@ func (m *model) setRoute(it *mItem, keys []Key) {
 	for _, r := range old {
 		if !slices.Contains(it.route, r) {
 			r.failed = slices.DeleteFunc(r.failed, func(o *mItem) bool { return o == it })
-			for _, n := range it.route {
-				if r.failing && n.since == 0 && !n.proven {
-					n.since = max(r.since, m.now-minute)
-				}
-			}
 		}
 	}
 	if !slices.Contains(it.route, it.best) {

@@ -60,6 +60,9 @@ func (m *model) judge(q *mReq, mine bool, o Outcome) {
 		case len(r.failed) < 5 && (it.since == 0 || it.since >= r.worked):
 			if r.since == 0 {
 				r.since = m.now
+				if it.since != 0 && !r.proven {
+					r.since = max(it.since, m.now-minute)
+				}
 			}
 			if it.phase != Gone && !slices.Contains(r.failed, it) {
 				r.failed = append(r.failed, it)

@@ -244,12 +244,16 @@ func (m *model) begin(now int64) {
 	back := m.now - now
 	if m.now != 0 && (back >= overslept || -back >= overslept) {
 		m.now = now
+		counted := int64(0)
+		if back < 0 {
+			counted = min(-back, 15*minute)
+		}
 		for _, it := range m.items {
 			if it.phase == Gone {
 				continue
 			}
 			if it.since != 0 {
-				it.since -= back
+				it.since -= back + counted
 			}
 			if it.deadline != 0 {
 				it.deadline = min(it.deadline-back, m.deadline(it))
@@ -257,10 +261,10 @@ func (m *model) begin(now int64) {
 		}
 		for _, r := range m.resps {
 			if r.since != 0 {
-				r.since -= back
+				r.since -= back + counted
 			}
 			if r.worked != 0 {
-				r.worked -= back
+				r.worked -= back + counted
 			}
 		}
 	}

@@ -73,6 +73,9 @@ func (s *Schedule[T]) fault(a Action[T], hint int64) {
 	case len(r.failed) < failsAfter && (t.item().since == 0 || t.item().since >= r.worked):
 		if r.since == 0 {
 			r.since = s.now
+			if since := t.item().since; since != 0 && !r.proven { // a route that changes begins no outage anew
+				r.since = max(since, s.now-minute)
+			}
 		}
 		if t.item().phase != Gone && !slices.Contains(r.failed, t) {
 			r.failed = append(r.failed, t)

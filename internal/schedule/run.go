@@ -69,12 +69,14 @@ func (s *Schedule[T]) fire(t T) {
 }
 
 // leap follows a clock that leapt, as in a suspend: nothing was tried meanwhile, so it is
-// no time that anything failed for, which pauses go by, or waited in a queue.
+// no time that anything failed for, which pauses go by, or waited in a queue. A quarter of
+// an hour counts, or a process that is mostly frozen would try at each awakening.
 func (s *Schedule[T]) leap(by int64) {
+	uncounted := min(by, max(by-hour/4, 0))
 	for _, n := range s.items.nodes {
 		it := n.of.item()
 		if it.since != 0 {
-			it.since += by
+			it.since += uncounted
 		}
 		if at := it.at; at != nil && at.deadline != 0 {
 			at.deadline = min(at.deadline+by, it.queueUntil(s.now))
@@ -87,7 +89,7 @@ func (s *Schedule[T]) leap(by int64) {
 	for _, r := range s.responders {
 		for _, at := range []*int64{&r.since, &r.worked} {
 			if *at != 0 {
-				*at += by
+				*at += uncounted
 			}
 		}
 	}

@@ -203,7 +203,7 @@ type Outcome struct {
 
 // begin notes the time of a call. Every call begins with it, and ends with end.
 // Inside, the time never runs back: a small step of the clock is ignored, and a
-// greater one shifts what is planned. A leap forward is no time that anything failed in.
+// greater one shifts what is planned. Of a leap forward a quarter of an hour counts.
 func (s *Schedule[T]) begin(now int64) {
 	leap, first := now-s.now, s.now == 0
 	if leap > 0 || leap < -second {
