@@ -253,7 +253,7 @@ func (s *Stapler) judge(e *entry, said schedule.Need) {
 	}
 	now, had, need := s.nanos(), e.held.Load(), cmp.Or(said, e.Need())
 	if err == nil && !e.gone() && need != schedule.Off {
-		// A good one is not written: a record that was not read yet may say that it is revoked since.
+		// A good one is written once the record was read: that may say that it is revoked since.
 		err = s.installLocked(e, &held.Answer{Proof: p, Stored: p.Status == ocsp.Good, Received: now, Checked: min(now, held.Nanos(p.ThisUpdate.Unix()))}, now)
 		if h := e.held.Load(); h != had {
 			s.doLocked(s.sched.Hold(e, h.Scheduled(), now))

@@ -40,11 +40,13 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 	if s.closed || e.gone() {
 		return false
 	}
-	first := !e.flags.loaded
+	first, now := !e.flags.loaded, s.nanos()
 	e.flags.loaded = true
-	now := s.nanos()
 	had := e.held.Load()
 	news := s.acceptLocked(e, got, err, now)
+	if first && !unread && !news && had.Raw != nil { // the source had set it, and the record has no newer one
+		s.storeLocked(e)
+	}
 	if h := e.held.Load(); unread && !h.Current(now) {
 		s.rereadLocked(e)
 	} else if news && s.fresh(h, now) && !past && h.Spares(had, e.flags.spared, now) {
@@ -53,9 +55,7 @@ func (s *Stapler) load(a action, urls []string) (fresh bool) {
 		}
 		return true
 	}
-	if first {
-		// The handshake that waited for the store goes on. Later reads leave the
-		// gate closed: it is a responder that handshakes wait for then.
+	if first { // later reads leave the gate closed: handshakes wait for a responder then
 		s.settleLocked(e)
 	}
 	return false

@@ -404,3 +404,23 @@ func TestRecordOutlivesTheSource(t *testing.T) {
 		}
 	}
 }
+
+// REQ E1: a staple that the source had set is in the store for others, once it is known that there is
+// no newer record.
+func TestOwnStapleIsStored(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
+		st, cert := new(testkit.Shelf), ca.Issue(ocsptest.Leaf{})
+		st.Delay("Get", 50*time.Millisecond)
+		own := *cert
+		own.OCSPStaple = ca.Responder.Response(cert)
+		ca.Responder.SetFault(ocsptest.FaultRefused)
+		testkit.Stapler(t, ca, staple.WithStore(st)).Staple(&own)
+		time.Sleep(time.Second)
+		other := testkit.Stapler(t, ca, staple.WithStore(st))
+		other.Staple(cert)
+		time.Sleep(time.Second)
+		if other.Staple(cert).OCSPStaple == nil {
+			t.Errorf("another process has no staple: %v", other.Ready())
+		}
+	})
+}

@@ -69,7 +69,7 @@ func (m *Memory) Plan(t *Tries, valid bool, now int64) (first, may Way) {
 	if !recent(t.caches, now, pause) {
 		may |= PastCaches
 	}
-	if !recent(t.hash, now, pauseHash) || recent(m.hash, now, recall) {
+	if !recent(t.hash, now, pauseHash) || first&OtherHash == 0 && recent(m.hash, now, recall) {
 		may |= OtherHash
 	}
 	return first, may
