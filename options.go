@@ -138,7 +138,7 @@ func WithEventFunc(f func(Event)) Option {
 // WithResponders switches stapling on or off per certificate, and overrides its
 // responders. f is called concurrently, outside handshakes, when a certificate becomes
 // known and before each refresh, so what it returns may change at run time. It must not call
-// Close, Prefetch or Refresh. leaf is read-only. A nil f, the default, leaves it to the leaf.
+// Close, Prefetch or Refresh. leaf is read-only. nil, the default, leaves it to the certificate.
 //
 // If on is false stapling is off for the certificate, whose state is [StateNone]; f is
 // called again within the TTL, or by [Stapler.Refresh]. If on is true urls are the

@@ -3,9 +3,7 @@ package staple_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"log/slog"
-	"net/http"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -152,12 +150,9 @@ func TestLeapIsNoOutage(t *testing.T) {
 func TestOtherRouteAfterEachFailure(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T, ca *ocsptest.CA) {
 		urls := []string{"http://ocsp0.example", "http://ocsp1.example"}
-		var turn, requests atomic.Int64
+		var turn atomic.Int64
+		ca.Responder.SetFault(ocsptest.FaultRefused)
 		s := testkit.Stapler(t, ca,
-			staple.WithHTTPClient(&http.Client{Transport: testkit.RoundTripper(func(*http.Request) (*http.Response, error) {
-				requests.Add(1)
-				return nil, errors.New("down")
-			})}),
 			staple.WithResponders(func(*x509.Certificate) ([]string, bool) {
 				i := turn.Load() % 2
 				return urls[i : i+1], true
@@ -169,9 +164,9 @@ func TestOtherRouteAfterEachFailure(t *testing.T) {
 			}))
 		cfg := testkit.List(t, s, ca.Issue(ocsptest.Leaf{}))
 		time.Sleep(5 * time.Hour)
-		before := requests.Load()
+		before := ca.Responder.Requests()
 		time.Sleep(time.Hour)
-		if got := requests.Load() - before; got > 80 || turn.Load() < 20 {
+		if got := ca.Responder.Requests() - before; got > 80 || turn.Load() < 20 {
 			t.Errorf("%d requests in the sixth hour, %d turns", got, turn.Load())
 		}
 		runtime.KeepAlive(cfg)

@@ -29,7 +29,7 @@ type Answer struct {
 	MaxAge          time.Duration
 	Validator       ocsphttp.Validator
 	Took            time.Duration // of the exchange; 0: there was none
-	Stored          bool          // it is from the store, which needs no telling
+	Stored          bool          // it is from the store, or set by the source, and not to be written
 }
 
 // Rules are what a user may choose.

@@ -194,13 +194,7 @@ func TestLateConnectionIsClosed(t *testing.T) {
 			}}
 		go srv.ServeTLS(l, "", "")
 		defer srv.Close()
-		tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
-		tr.TLSClientConfig = cert.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-		tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			near, far := net.Pipe()
-			time.AfterFunc(2*time.Second, func() { l.conns <- far }) // the handshake waits for that
-			return near, nil
-		}
+		tr := l.transport(cert, 2*time.Second) // the handshake waits for that
 		c := &ocsphttp.Client{HTTP: &http.Client{Transport: tr}, Default: true, Requests: new(atomic.Uint64), Now: time.Now}
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -227,7 +221,7 @@ func TestUnreadAnswerIsBounded(t *testing.T) {
 	cert.StartTLS()
 	defer cert.Close()
 	synctest.Test(t, func(t *testing.T) {
-		l := &pipes{conns: make(chan net.Conn, 1)}
+		l := &pipes{conns: make(chan net.Conn)}
 		var sent atomic.Int64
 		srv := &http.Server{TLSConfig: &tls.Config{Certificates: cert.TLS.Certificates}, ErrorLog: log.New(io.Discard, "", 0),
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -239,14 +233,8 @@ func TestUnreadAnswerIsBounded(t *testing.T) {
 			})}
 		go srv.ServeTLS(l, "", "")
 		defer srv.Close()
-		tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
+		tr := l.transport(cert, 0)
 		defer tr.CloseIdleConnections()
-		tr.TLSClientConfig = cert.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-		tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			near, far := net.Pipe()
-			l.conns <- far
-			return near, nil
-		}
 		resp, err := (&http.Client{Transport: tr}).Get("https://example.com/")
 		if err != nil {
 			t.Fatal(err)
@@ -263,6 +251,19 @@ func TestUnreadAnswerIsBounded(t *testing.T) {
 type pipes struct {
 	conns chan net.Conn
 	close sync.Once
+}
+
+// transport returns that of the default client, which trusts cert's certificate and dials p. The
+// other end is accepted after late.
+func (p *pipes) transport(cert *httptest.Server, late time.Duration) *http.Transport {
+	tr := ocsphttp.DefaultClient().Transport.(*http.Transport)
+	tr.TLSClientConfig = cert.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		time.AfterFunc(late, func() { p.conns <- far })
+		return near, nil
+	}
+	return tr
 }
 
 func (p *pipes) Accept() (net.Conn, error) {

@@ -3,7 +3,7 @@ package ocsphttp
 import "time"
 
 const (
-	// recall is how long it is remembered what method worked. A responder that was repaired
+	// recall is how long it is remembered what worked. A responder that was repaired
 	// gets GET again within a day.
 	recall = 24 * time.Hour
 	// A change that did no better is not tried again for pauseWithout while the
@@ -29,7 +29,7 @@ type Memory struct {
 	post   int64 // since when POST is the usual method; 0: GET is
 	swap   bool  // the next attempt begins with the other method
 	failed int64 // when the other method did no better
-	hash   int64 // since when the other hash is the usual one
+	hash   int64 // when the other hash helped: it is the usual one for pauseHash
 	plain  int64 // when the first hash last brought an answer: then the other is for one certificate alone
 	lost   bool  // the last request failed: what comes next has a connection of its own
 }

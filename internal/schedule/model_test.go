@@ -242,7 +242,7 @@ func (m *model) begin(now int64) {
 	m.acts = nil
 	m.calls++
 	back := m.now - now
-	if m.now != 0 && (back >= overslept || -back >= overslept) {
+	if back >= overslept || -back >= overslept {
 		m.now = now
 		counted := int64(0)
 		if back < 0 {

@@ -205,15 +205,14 @@ type Outcome struct {
 // Inside, the time never runs back: a small step of the clock is ignored, and a
 // greater one shifts what is planned. Of a leap forward a quarter of an hour counts.
 func (s *Schedule[T]) begin(now int64) {
-	leap, first := now-s.now, s.now == 0
-	if leap > 0 || leap < -second {
+	if leap := now - s.now; leap > 0 || leap < -second {
 		s.now = now
-	}
-	if !first && (leap >= overslept || leap <= -overslept) {
-		s.leap(leap)
-	}
-	if leap < -second {
-		s.shift(-leap)
+		if max(leap, -leap) >= overslept {
+			s.leap(leap)
+		}
+		if leap < 0 {
+			s.shift(-leap)
+		}
 	}
 	s.calls++
 }
